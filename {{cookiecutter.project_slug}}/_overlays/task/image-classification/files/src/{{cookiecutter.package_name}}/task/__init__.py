@@ -1,0 +1,12 @@
+"""The problem itself: everything that is particular to this project lives in this folder.
+
+- `settings`   the task's own settings, beside the ones that every task shares
+- `data`       loads, validates and splits; a fingerprint says which data it was
+- `model`      the network, and the augmentation that its training uses
+- `objective`  the loss of a batch, the metrics of a split, the one metric that decides
+- `baseline`   the simple models to beat, fitted and measured on the same split
+- `contract`   what a request and an answer look like; imported by the server, so no torch
+- `figures`    what a person would look at for this problem
+
+To make the project yours, change these files; the rest follows.
+"""

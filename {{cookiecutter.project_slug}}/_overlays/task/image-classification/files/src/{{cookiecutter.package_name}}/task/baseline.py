@@ -1,0 +1,58 @@
+"""The simple models that the network has to beat, on the same split and in good health.
+
+Each one's settings are chosen on the validation split, like the network's best epoch.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from .contract import Arrays
+from .data import Dataset
+
+SEARCH_ROWS = 5000  # settings are compared on at most so many rows; the winner gets them all
+
+
+def candidates() -> dict[str, list[Any]]:
+    """Each baseline with the settings that are tried."""
+    return {
+        "Logistic regression": [
+            make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000))
+            for c in (0.003, 0.03, 0.3)
+        ],
+        "k nearest neighbours": [KNeighborsClassifier(k) for k in (1, 3, 5)],
+        "SVM with RBF kernel": [
+            SVC(C=c, gamma=gamma) for c in (3, 10) for gamma in ("scale", "auto")
+        ],
+    }
+
+
+def names() -> list[str]:
+    """What `predictions` will go through, to announce it."""
+    return list(candidates())
+
+
+def predictions(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:
+    """(name, outputs on the test split) of each baseline."""
+    inputs, target = _flat(dataset.train), dataset.train["label"]
+    rows = np.linspace(0, len(target) - 1, min(len(target), SEARCH_ROWS)).astype(int)
+    for name, models in candidates().items():
+        best = max(
+            models,
+            key=lambda model: float(
+                model.fit(inputs[rows], target[rows]).score(
+                    _flat(dataset.validation), dataset.validation["label"]
+                )
+            ),
+        )
+        yield name, {"label": best.fit(inputs, target).predict(_flat(dataset.test))}
+
+
+def _flat(split: Arrays) -> np.ndarray:
+    return split["image"].reshape(len(split["image"]), -1)

@@ -1,0 +1,195 @@
+"""What a request and an answer look like, and the way from one to the network and back.
+
+Training and the server call these same functions, so the two cannot drift apart. The server's
+environment holds no torch: this module needs NumPy, Pillow and pydantic only.
+"""
+
+import base64
+import binascii
+import json
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, Field
+
+Arrays = dict[str, np.ndarray]
+
+INPUTS = ("image",)  # names of the network's inputs, in the order of its `forward`
+OUTPUTS = ("logits",)
+
+MAX_PIXELS = 16_000_000  # a picture's size is known before it is unpacked: refuse bombs
+
+
+class InvalidItem(ValueError):
+    """Item number `index` of a request cannot be used: `field` says where, the message why."""
+
+    def __init__(self, index: int, field: str, reason: str) -> None:
+        super().__init__(reason)
+        self.index, self.field = index, field
+
+
+Pixel = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+# fail_fast: one wrong value is enough to answer, a body full of them must not cost more.
+Rows = Annotated[list[Annotated[list[Pixel], Field(fail_fast=True)]], Field(fail_fast=True)]
+
+
+class Item(BaseModel):
+    """One picture, either as a file or as grey levels."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: str | None = Field(default=None, description="a PNG or JPEG file in base64, of any size")
+    pixels: Rows | None = Field(
+        default=None,
+        description="grey levels from 0 to 1, row by row, in the model's size",
+    )
+
+
+class Prediction(BaseModel):
+    """The most probable class, and how probable each class is."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What must be known beside the network to use it; travels in the bundle as JSON."""
+
+    labels: list[str]
+    size: tuple[int, int]  # height, width
+    color: bool
+
+    FILE = "contract.json"
+    TASK = "image-classification"
+
+    @classmethod
+    def load(cls, folder: Path) -> "Contract":
+        """Read the contract from a bundle's folder."""
+        content = json.loads((folder / cls.FILE).read_text(encoding="utf-8"))
+        height, width = content["size"]
+        return cls(content["labels"], (height, width), content["color"])
+
+    def save(self, folder: Path) -> None:
+        """Write the contract into a bundle's folder."""
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        (folder / self.FILE).write_text(text + "\n", encoding="utf-8")
+
+    @property
+    def channels(self) -> int:
+        return 3 if self.color else 1
+
+    def encode(self, items: list[Item]) -> Arrays:
+        """Requests to the network's inputs: `image`, float32 (item, channel, row, column) in 0..1.
+
+        Raises InvalidItem for what the schema cannot express.
+        """
+        images = np.empty((len(items), self.channels, *self.size), np.float32)
+        for index, item in enumerate(items):
+            if (item.image is None) == (item.pixels is None):
+                raise InvalidItem(index, "image", "give either image or pixels")
+            if item.image is not None:
+                images[index] = self._from_base64(index, item.image)
+            else:
+                images[index] = self._from_pixels(index, item.pixels or [])
+        return {"image": images}
+
+    def decode(self, outputs: Arrays) -> list[Prediction]:
+        """The network's `logits` (item, class) to answers."""
+        logits = outputs["logits"].astype(np.float64)
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares = odds / odds.sum(axis=1, keepdims=True)
+        best = shares.argmax(axis=1).tolist()
+        return [
+            Prediction(
+                label=self.labels[winner],
+                probability=row[winner],
+                probabilities=dict(zip(self.labels, row, strict=True)),
+            )
+            for winner, row in zip(best, shares.tolist(), strict=True)
+        ]
+
+    def example(self, inputs: Arrays) -> dict[str, Any]:
+        """The first row of encoded inputs as a request's item, for the docs and the self-test."""
+        image = np.round(inputs["image"][0], 4)
+        if not self.color:
+            return {"pixels": image[0].tolist()}
+        file = BytesIO()
+        Image.fromarray((image.transpose(1, 2, 0) * 255).astype(np.uint8)).save(file, "PNG")
+        return {"image": base64.b64encode(file.getvalue()).decode()}
+
+    def features(self, inputs: Arrays) -> Arrays:
+        """The few numbers per item that drift is watched on."""
+        pixels = inputs["image"].reshape(len(inputs["image"]), -1)
+        return {
+            "brightness": pixels.mean(axis=1),
+            "contrast": pixels.std(axis=1),
+            "bright_share": (pixels > 0.5).mean(axis=1),
+        }
+
+    def outcomes(self, predictions: list[Prediction]) -> dict[str, list[Any]]:
+        """What of the answers drift is watched on."""
+        return {
+            "label": [prediction.label for prediction in predictions],
+            "probability": [prediction.probability for prediction in predictions],
+        }
+
+    def _from_base64(self, index: int, text: str) -> np.ndarray:
+        try:
+            file = BytesIO(base64.b64decode(text, validate=True))
+            return picture(file, self.size, self.color, formats=("PNG", "JPEG"))
+        except binascii.Error:
+            raise InvalidItem(index, "image", "is not base64") from None
+        except ValueError as error:
+            raise InvalidItem(index, "image", str(error)) from None
+
+    def _from_pixels(self, index: int, pixels: list[list[float]]) -> np.ndarray:
+        if self.color:
+            raise InvalidItem(index, "pixels", "this model takes colour pictures: send image")
+        height, width = self.size
+        for number, row in enumerate(pixels):
+            if len(row) != width:
+                reason = f"row {number} has {len(row)} values, this model takes {width}"
+                raise InvalidItem(index, "pixels", reason)
+        if len(pixels) != height:
+            reason = f"has {len(pixels)} rows, this model takes {height}"
+            raise InvalidItem(index, "pixels", reason)
+        return np.asarray(pixels, np.float32)
+
+
+def item_from_file(path: Path) -> dict[str, Any]:
+    """A picture's file as a request's item."""
+    return {"image": base64.b64encode(path.read_bytes()).decode()}
+
+
+def picture(
+    file: Path | BytesIO,
+    size: tuple[int, int],
+    color: bool,
+    formats: tuple[str, ...] | None = None,
+) -> np.ndarray:
+    """A picture's file as float32 (channel, row, column) in 0..1, scaled to `size`.
+
+    Raises ValueError when it is not a picture, is broken or has more than MAX_PIXELS.
+    """
+    try:
+        with Image.open(file, formats=formats) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"is larger than {MAX_PIXELS:,} pixels")
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):  # 16 bits a pixel; convert() would cut, not scale
+                image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
+            image = image.convert("RGB" if color else "L").resize((size[1], size[0]))
+            pixels = np.asarray(image, np.float32) / 255
+    except UnidentifiedImageError:
+        raise ValueError(f"is not a picture ({', '.join(formats or ['any format'])})") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"is a broken picture: {error}") from None
+    return pixels.transpose(2, 0, 1) if color else pixels[None]

@@ -1,0 +1,47 @@
+"""The network: blocks of two convolutions, each block halving the picture."""
+
+from torch import Tensor, nn
+
+from .contract import Contract
+from .settings import Settings
+
+
+class Network(nn.Module):
+    """`image` (batch, channel, row, column) in 0..1 → `logits` (batch, class)."""
+
+    def __init__(self, contract: Contract, width: int, dropout: float) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels, (height, breadth) = contract.channels, contract.size
+        while min(height, breadth) > 3:
+            layers += [
+                *_convolution(channels, width),
+                *_convolution(width, width),
+                nn.MaxPool2d(2),
+                nn.Dropout(dropout),
+            ]
+            channels, height, breadth = width, height // 2, breadth // 2
+            width = min(2 * width, 512)
+        self.features = nn.Sequential(*layers, nn.Flatten())
+        self.head = nn.Linear(channels * height * breadth, len(contract.labels))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.features(image - 0.5))
+
+
+def _convolution(channels: int, width: int) -> list[nn.Module]:
+    # The bias would be cancelled by the normalisation that follows.
+    convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+    return [convolution, nn.BatchNorm2d(width), nn.ReLU()]
+
+
+def build(settings: Settings, contract: Contract) -> nn.Module:
+    """A network with fresh weights, drawn from torch's global generator."""
+    return Network(contract, settings.model.width, settings.model.dropout)
+
+
+def describe(network: nn.Module) -> str:
+    """One sentence for the report."""
+    count = sum(parameter.numel() for parameter in network.parameters())
+    layers = sum(isinstance(module, nn.Conv2d) for module in network.modules())
+    return f"A convolutional network with {layers} convolutions and {count:,} parameters."

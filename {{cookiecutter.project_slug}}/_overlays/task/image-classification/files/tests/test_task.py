@@ -1,0 +1,284 @@
+"""Images: every source is read and checked, and training and serving see the same pixels."""
+
+import base64
+import gzip
+import struct
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.metrics import confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
+
+from {{ cookiecutter.package_name }}.config import UserError
+from {{ cookiecutter.package_name }}.task import contract, data, model, objective
+from {{ cookiecutter.package_name }}.task.contract import Contract, InvalidItem, Item
+from {{ cookiecutter.package_name }}.task.settings import Data, Settings
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """MNIST's own format."""
+    head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    content = head + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def write_mnist(folder: Path, suffix: str = "") -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(0)
+    arrays = {
+        "train-images-idx3-ubyte": draw.integers(0, 256, (50, 28, 28)),
+        "train-labels-idx1-ubyte": np.arange(50) % 10,
+        "t10k-images-idx3-ubyte": draw.integers(0, 256, (20, 28, 28)),
+        "t10k-labels-idx1-ubyte": np.arange(20) % 10,
+    }
+    for name, array in arrays.items():
+        write_idx(folder / (name + suffix), array)
+    return arrays
+
+
+def write_pictures(folder: Path, count: int = 30, suffix: str = ".png") -> None:
+    draw = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (folder / label).mkdir(parents=True)
+        for number in range(count):
+            pixels = draw.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{number:02}{suffix}")
+
+
+def test_digits_are_split_by_contiguous_blocks_so_writers_do_not_leak() -> None:
+    dataset = data.load(Data())
+    parts = [dataset.train, dataset.validation, dataset.test]
+    assert [len(part["label"]) for part in parts] == [1079, 359, 359]
+    whole = np.concatenate([part["image"] for part in parts])
+    pixels, _ = load_digits(return_X_y=True)
+    np.testing.assert_allclose(whole.reshape(-1, 64) * 16, pixels, atol=1e-5)
+
+
+def test_every_fold_can_be_the_test_and_together_they_are_everything() -> None:
+    tests = [data.load(Data(test_fold=fold)).test["image"] for fold in range(5)]
+    assert sum(map(len, tests)) == 1797
+    assert len({part.tobytes() for part in tests}) == 5
+
+
+def test_the_fingerprint_changes_with_a_pixel_a_label_and_the_split() -> None:
+    first, again = data.load(Data()), data.load(Data())
+    assert first.fingerprint == again.fingerprint
+    assert data.load(Data(test_fold=0)).fingerprint != first.fingerprint
+    for name in ("image", "label"):
+        changed = {key: array.copy() for key, array in first.train.items()}
+        changed[name].flat[0] += 1
+        other = data.Dataset(changed, first.validation, first.test, first.contract, "")
+        assert other.fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_mnist_files_are_read_as_they_are(tmp_path: Path, suffix: str) -> None:
+    arrays = write_mnist(tmp_path, suffix)
+    dataset = data.load(Data(source="mnist", path=tmp_path))
+    np.testing.assert_allclose(
+        dataset.test["image"][:, 0] * 255, arrays["t10k-images-idx3-ubyte"], atol=1e-4
+    )
+    np.testing.assert_array_equal(dataset.test["label"], arrays["t10k-labels-idx1-ubyte"])
+    assert len(dataset.train["label"]) == 40
+    assert len(dataset.validation["label"]) == 10
+    assert dataset.contract.labels == [str(digit) for digit in range(10)]
+    assert dataset.contract.size == (28, 28)
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda path: path.unlink(), r"t10k-labels-idx1-ubyte: no such file \(nor"),
+        (lambda path: path.write_bytes(b"GIF89a"), "t10k-labels-idx1-ubyte: is not an IDX file"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-1]),
+            "t10k-labels-idx1-ubyte: announces 20 values and holds 19",
+        ),
+        (
+            lambda path: write_idx(path, np.zeros(19)),
+            "t10k-labels-idx1-ubyte: 19 labels for 20 in .*t10k-images-idx3-ubyte",
+        ),
+    ],
+)
+def test_a_bad_mnist_file_is_named(tmp_path: Path, damage: object, expected: str) -> None:
+    write_mnist(tmp_path)
+    damage(tmp_path / "t10k-labels-idx1-ubyte")  # pyright: ignore[reportCallIssue]
+    with pytest.raises(UserError, match=expected):
+        data.load(Data(source="mnist", path=tmp_path))
+
+
+def test_mnist_files_with_one_class_are_refused(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    for part, count in (("train", 50), ("t10k", 20)):
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte", np.full(count, 7))
+    with pytest.raises(UserError, match=r"only one class \(7\)"):
+        data.load(Data(source="mnist", path=tmp_path))
+
+
+@pytest.mark.parametrize(("color", "channels"), [(False, 1), (True, 3)])
+def test_a_folder_of_pictures_is_read_and_scaled(
+    tmp_path: Path, color: bool, channels: int
+) -> None:
+    write_pictures(tmp_path)
+    (tmp_path / ".hidden").mkdir()
+    dataset = data.load(Data(source="folder", path=tmp_path, size=16, color=color))
+    assert dataset.contract.labels == ["cat", "dog"]
+    parts = [dataset.train, dataset.validation, dataset.test]
+    assert sum(len(part["label"]) for part in parts) == 60
+    for part in parts:
+        assert part["image"].shape[1:] == (channels, 16, 16)
+        assert part["image"].dtype == np.float32
+        assert 0 <= part["image"].min() <= part["image"].max() <= 1
+
+
+def test_a_picture_keeps_its_split_when_others_are_added(tmp_path: Path) -> None:
+    write_pictures(tmp_path)
+    wanted = Data(source="folder", path=tmp_path, size=8)
+    before = data.load(wanted)
+    extra = np.random.default_rng(5).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(extra).save(tmp_path / "cat" / "00-first.png")
+    after = data.load(wanted)
+    rows = {row.tobytes() for row in after.test["image"]}
+    assert {row.tobytes() for row in before.test["image"]} <= rows
+    assert len(rows) <= len(before.test["image"]) + 1
+
+
+def test_copies_of_one_picture_never_sit_in_two_splits(tmp_path: Path) -> None:
+    write_pictures(tmp_path)
+    for path in sorted((tmp_path / "cat").iterdir()):
+        (tmp_path / "cat" / f"copy-{path.name}").write_bytes(path.read_bytes())
+    dataset = data.load(Data(source="folder", path=tmp_path, size=8))
+    parts = [dataset.train, dataset.validation, dataset.test]
+    rows = [{row.tobytes() for row in part["image"]} for part in parts]
+    assert not rows[0] & rows[1]
+    assert not rows[0] & rows[2]
+    assert not rows[1] & rows[2]
+
+
+def test_bad_folders_are_refused_in_one_line_naming_the_file(tmp_path: Path) -> None:
+    def refusal(path: Path) -> str:
+        with pytest.raises(UserError) as caught:
+            data.load(Data(source="folder", path=path))
+        message = str(caught.value)
+        assert "\n" not in message
+        return message
+
+    assert "missing: no such folder (data.path)" in refusal(tmp_path / "missing")
+    assert "is empty, it must hold one folder of images per class" in refusal(tmp_path)
+    folder = tmp_path / "pictures"
+    write_pictures(folder)
+    dogs = list((folder / "dog").iterdir())
+    broken = folder / "cat" / "05.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    assert "05.png: is a broken picture" in refusal(folder)
+    broken.write_bytes(b"no picture")
+    assert "05.png: is not a picture" in refusal(folder)
+    broken.write_bytes(dogs[3].read_bytes())
+    assert f"{dogs[3]}: is the same picture as {broken}" in refusal(folder)
+    broken.write_bytes(whole)
+    for path in dogs:
+        path.unlink()
+    assert "dog: holds no image" in refusal(folder)
+    (folder / "dog").rmdir()
+    assert "only one class (cat), a classifier needs two" in refusal(folder)
+
+
+def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
+    write_pictures(tmp_path, count=1)
+    with pytest.raises(UserError, match=r"too few images|is left for training"):
+        data.load(Data(source="folder", path=tmp_path))
+
+
+def test_a_source_without_a_path_says_what_to_give() -> None:
+    with pytest.raises(ValueError, match=r"source=folder needs data\.path="):
+        Data(source="folder")
+    with pytest.raises(ValueError, match="test_fold must be below folds=5"):
+        Data(test_fold=5)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_a_file_is_encoded_alike_for_training_and_serving(tmp_path: Path, format: str) -> None:
+    write_pictures(tmp_path, suffix=".png" if format == "PNG" else ".jpg")
+    dataset = data.load(Data(source="folder", path=tmp_path, size=16, color=True))
+    known = {row.tobytes() for part in (dataset.train, dataset.test) for row in part["image"]}
+    known |= {row.tobytes() for row in dataset.validation["image"]}
+    for path in sorted(tmp_path.rglob("*.*"))[:5]:
+        item = Item.model_validate(contract.item_from_file(path))
+        encoded = dataset.contract.encode([item])["image"][0]
+        assert encoded.tobytes() in known
+
+
+def test_sixteen_bit_and_transparent_pictures_are_scaled_not_cut(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((8, 8), 32768, np.uint16)).save(path)
+    np.testing.assert_allclose(contract.picture(path, (8, 8), color=False), 0.5, atol=0.01)
+    Image.new("RGBA", (8, 8), (255, 255, 255, 255)).save(path)
+    assert contract.picture(path, (8, 8), color=True).shape == (3, 8, 8)
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused() -> None:
+    file = BytesIO()
+    Image.new("1", (20_000, 20_000)).save(file, "PNG")
+    item = Item(image=base64.b64encode(file.getvalue()).decode())
+    with pytest.raises(InvalidItem, match="pixel"):
+        Contract(["a", "b"], (8, 8), color=False).encode([item])
+
+
+def test_a_colour_model_asks_for_pictures() -> None:
+    with pytest.raises(InvalidItem, match="send image"):
+        Contract(["a", "b"], (8, 8), color=True).encode([Item(pixels=[[0.0]])])
+
+
+def test_a_contract_survives_its_file(tmp_path: Path) -> None:
+    own = Contract(["ä", "b"], (8, 9), color=True)
+    own.save(tmp_path)
+    assert Contract.load(tmp_path) == own
+
+
+def test_probabilities_are_a_softmax_even_of_huge_logits() -> None:
+    own = Contract(["a", "b"], (8, 8), color=False)
+    first, second = own.decode({"logits": np.array([[1000.0, 999.0], [-1000.0, 1000.0]])})
+    assert first.label == "a"
+    assert first.probability == pytest.approx(1 / (1 + np.exp(-1)))
+    assert second.probabilities == {"a": 0.0, "b": 1.0}
+
+
+def test_metrics_agree_with_scikit_learn() -> None:
+    draw = np.random.default_rng(0)
+    logits, labels = draw.normal(size=(200, 4)), draw.integers(0, 4, 200)
+    own = Contract(list("abcd"), (8, 8), color=False)
+    split, outputs = {"label": labels}, {"logits": logits}
+    chosen = logits.argmax(axis=1)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    found = objective.metrics(outputs, split, own)
+    assert found["accuracy"] == pytest.approx((chosen == labels).mean())
+    assert found["macro_f1"] == pytest.approx(f1_score(labels, chosen, average="macro"))
+    assert found["log_loss"] == pytest.approx(log_loss(labels, shares))
+    details = objective.details(outputs, split, own)
+    np.testing.assert_array_equal(details["confusion"], confusion_matrix(labels, chosen))
+    expected = np.array(precision_recall_fscore_support(labels, chosen))
+    for i, row in enumerate(details["per_class"].values()):
+        assert list(row.values()) == pytest.approx(expected[:, i].tolist())
+
+
+def test_augmentation_moves_pictures_a_little_and_nothing_when_switched_off() -> None:
+    image = torch.rand(5, 1, 8, 8)
+    still = Settings(name="x").objective.model_copy(
+        update={"rotate": 0.0, "shift": 0.0, "scale": 0.0}
+    )
+    torch.testing.assert_close(objective.augment(image, still), image)
+    moved = objective.augment(image, Settings(name="x").objective)
+    assert moved.shape == image.shape
+    assert not torch.allclose(moved, image, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (28, 28), (5, 64), (64, 48)])
+def test_the_network_fits_every_size_of_picture(size: tuple[int, int]) -> None:
+    own = Contract(["a", "b", "c"], size, color=True)
+    network = model.build(Settings(name="x"), own)
+    assert network(torch.rand(2, 3, *size)).shape == (2, 3)
+    assert "parameters" in model.describe(network)

@@ -1,0 +1,1 @@
+"""Data flows one way: config → task → training → experiments → bundle → serving."""

@@ -1,0 +1,130 @@
+"""Pack a run's chosen network as a bundle: ONNX file, contract, reference, manifest."""
+
+import logging
+import shutil
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from ..config import WorkError
+from ..files import write_json
+from ..task import contract
+from ..task.contract import Arrays, Contract, Prediction
+from ..task.data import Dataset
+from ..training.evaluate import load_network
+from ..training.loop import predict
+from ..training.runs import Run
+from . import load
+
+TRACED_ROWS = 3
+PARITY_ROWS = (1, 2, 7, 64)  # none of them the traced number
+TOLERANCE = 1e-4  # largest difference between torch and ONNX Runtime, relative to the output
+
+
+def pack(run: Run, dataset: Dataset, evaluation: dict[str, Any], run_id: str) -> Path:
+    """The run's bundle, made and verified unless it is there already; WorkError without parity."""
+    folder = run.folder / "bundle"
+    if folder.exists():
+        load.verify(folder)
+        return folder
+    work = run.folder / ".bundle"
+    shutil.rmtree(work, ignore_errors=True)  # what an interrupted export left
+    work.mkdir()
+    network = load_network(run, dataset, evaluation["chosen_seed"]).cpu()
+    export(network, dataset.validation, work / load.MODEL)
+    dataset.contract.save(work)
+    session = load.onnxruntime.InferenceSession(work / load.MODEL)
+    outputs = check_parity(network, dataset.validation, session)
+    write_json(work / "reference.json", reference(dataset.contract, dataset.validation, outputs))
+    write_json(work / "example.json", {"items": [dataset.contract.example(dataset.test)]})
+    write_json(
+        work / load.MANIFEST,
+        {
+            "name": run.settings.name,
+            "version": run.name,
+            "task": Contract.TASK,
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "git": run.about["git"],
+            "data_fingerprint": dataset.fingerprint,
+            "run_id": run_id,
+            "seed": evaluation["chosen_seed"],
+            "config": run.about["settings"],
+            "metrics": evaluation["network"]["seeds"][str(evaluation["chosen_seed"])],
+            "baseline_metrics": {
+                name: row["metrics"] for name, row in evaluation["baselines"].items()
+            },
+            "signature": load.signature(session),
+            "files": {path.name: load.sha256(path) for path in sorted(work.iterdir())},
+        },
+    )
+    load.load(work)
+    work.rename(folder)
+    return folder
+
+
+def export(network: nn.Module, split: Arrays, path: Path) -> None:
+    """Write the network as one ONNX file whose first dimension is free."""
+    arguments = tuple(torch.from_numpy(split[name][:TRACED_ROWS]) for name in contract.INPUTS)
+    dynamic = tuple({0: torch.export.Dim("batch")} for _ in arguments)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports each pass of its work
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about itself; parity is checked below
+        program = torch.onnx.export(
+            network.eval(),
+            arguments,
+            input_names=list(contract.INPUTS),
+            output_names=list(contract.OUTPUTS),
+            dynamic_shapes=dynamic,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None, "only an export to a file returns nothing"
+    onnx.save_model(program.model_proto, str(path))  # weights inside, one file
+
+
+def check_parity(
+    network: nn.Module, split: Arrays, session: load.onnxruntime.InferenceSession
+) -> Arrays:
+    """The ONNX outputs for a split, after comparing them with torch at several batch sizes."""
+    count = len(split[contract.INPUTS[0]])
+    whole: Arrays = {}
+    for rows in (*PARITY_ROWS, count):
+        inputs = {name: split[name][:rows] for name in contract.INPUTS}
+        whole = load.run(session, inputs)
+        for name, expected in predict(network, inputs, batch_size=rows).items():
+            gap = float(np.abs(whole[name] - expected).max() / max(np.abs(expected).max(), 1))
+            if not gap <= TOLERANCE:
+                raise WorkError(
+                    f"{name}: ONNX and torch differ by {gap:.1e} at batch size {rows} "
+                    f"(allowed: {TOLERANCE:.0e}); the export is not usable"
+                )
+    return whole
+
+
+def reference(contract: Contract, inputs: Arrays, outputs: Arrays) -> dict[str, Any]:
+    """Distribution of drift features and answers on the validation split."""
+    predictions: list[Prediction] = contract.decode(outputs)
+    return {
+        "rows": len(predictions),
+        "features": {k: distribution(v) for k, v in contract.features(inputs).items()},
+        "predictions": {k: distribution(v) for k, v in contract.outcomes(predictions).items()},
+    }
+
+
+def distribution(values: Any) -> dict[str, Any]:
+    """Counts by value for text; for numbers, counts between edges at the deciles."""
+    array = np.asarray(values)
+    if array.dtype.kind in "US":
+        names, counts = np.unique(array, return_counts=True)
+        return {"counts": dict(zip(names.tolist(), counts.tolist(), strict=True))}
+    edges = np.unique(np.quantile(array.astype(np.float64), np.linspace(0, 1, 11)))
+    if len(edges) == 1:
+        edges = np.array([edges[0], edges[0] + 1])
+    counts, _ = np.histogram(array, edges)
+    return {"edges": edges.tolist(), "counts": counts.tolist()}

@@ -1,0 +1,1 @@
+"""Experiments are recorded and documented by the project itself."""

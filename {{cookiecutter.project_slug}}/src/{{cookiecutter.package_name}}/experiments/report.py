@@ -1,0 +1,234 @@
+"""Documents a run: the results section of the README, MODEL_CARD.md and docs/experiments/.
+
+Only what stands between the markers is rewritten; what a person wrote around them stays.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import UserError, flatten
+from ..files import read_json, write_text
+from ..task import figures
+from ..task.data import Dataset
+from ..task.objective import DECIDES, SHOWN
+from ..task.settings import Settings
+from ..training.evaluate import verdict
+from ..training.runs import Run
+from . import plots
+
+BEGIN = "<!-- results:begin, rewritten by the verb report -->"
+END = "<!-- results:end -->"
+
+
+def report(run: Run, dataset: Dataset, evaluation: dict[str, Any], command: str) -> list[Path]:
+    """Write pictures and pages about a run; returns the files, README first.
+
+    `command` is the project's console command. Raises UserError when a page has lost its markers,
+    before anything is written.
+    """
+    readme, card = Path("README.md"), Path("MODEL_CARD.md")
+    experiments = run.settings.paths.experiments
+    index = experiments / "README.md"
+    pages = {path: _around(path) for path in (readme, card, index)}
+    pictures = list(_pictures(run, dataset, evaluation, experiments / run.name))
+    made_by = (
+        f"Run `{run.name}`: trained by `{run.about['command']}`, measured by "
+        f"`{command} evaluate --run {run.name}`, written by `{command} report --run {run.name}`."
+    )
+    texts = {
+        readme: [*_results(evaluation), "", *_gallery(pictures, Path()), made_by],
+        card: _card(run, evaluation, made_by),
+        index: _experiments(run.settings),
+    }
+    for path, (before, after) in pages.items():
+        write_text(path, "\n".join([before + BEGIN, "", *texts[path], "", END + after]))
+    return [*pages, *(path for path, _ in pictures)]
+
+
+def summary(evaluation: dict[str, Any]) -> str:
+    """The outcome in words: what is claimed is what the interval allows."""
+    shown, network = SHOWN[DECIDES], evaluation["network"]
+    count = len(network["seeds"])
+    spread = f" ± {_number(DECIDES, network['sd'][DECIDES])}" if network["sd"] else ""
+    low, high = (_number(DECIDES, end) for end in network["interval"])
+    sign = 1 if evaluation["higher_is_better"] else -1
+    name, best = max(
+        evaluation["baselines"].items(), key=lambda item: sign * item[1]["metrics"][DECIDES]
+    )
+    near, far = (_difference(end) for end in best["ahead_interval"])
+    return (
+        f"{shown.title}: network {_number(DECIDES, network['mean'][DECIDES])}{spread} "
+        f"(mean ± standard deviation of {count} seed{'s' if count > 1 else ''}; 95 % interval "
+        f"{low} to {high}; {evaluation['rows']['test']} test rows), best baseline "
+        f"{_number(DECIDES, best['metrics'][DECIDES])} ({name}). The network is "
+        f"{verdict(best)}: {_difference(best['ahead'])} ({near} to {far})."
+    )
+
+
+def table(evaluation: dict[str, Any]) -> list[str]:
+    """The network and the baselines, a Markdown row each."""
+    network = evaluation["network"]
+    sd = network["sd"] or {}
+    head = [shown.title for shown in SHOWN.values()]
+    rows = [["Model", *head, "95 % interval", "Network ahead by", "Verdict"]]
+    cells = [
+        _number(name, network["mean"][name])
+        + (f" ± {_number(name, sd[name])}" if name in sd else "")
+        for name in SHOWN
+    ]
+    rows.append(["**Network**", *cells, _span(network["interval"]), "", ""])
+    for name, row in evaluation["baselines"].items():
+        cells = [_number(metric, row["metrics"][metric]) for metric in SHOWN]
+        near, far = (_difference(end) for end in row["ahead_interval"])
+        ahead = f"{_difference(row['ahead'])} ({near} to {far})"
+        rows.append([name, *cells, _span(row["interval"]), ahead, verdict(row)])
+    return markdown(rows)
+
+
+def markdown(rows: list[list[str]]) -> list[str]:
+    """A table whose source lines up too."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+
+
+def _pictures(
+    run: Run, dataset: Dataset, evaluation: dict[str, Any], folder: Path
+) -> Iterator[tuple[Path, str]]:
+    with np.load(run.folder / "outputs.npz", allow_pickle=False) as stored:
+        outputs = dict(stored)
+    drawn = [
+        ("comparison.png", "The network against the baselines.", plots.comparison(evaluation)),
+        *figures.draw(dataset, outputs, evaluation["details"]),
+        ("curves.png", "The course of training, one line per seed.", plots.curves(run)),
+    ]
+    for name, caption, figure in drawn:
+        plots.save(figure, folder / name)
+        yield folder / name, caption
+
+
+def _results(evaluation: dict[str, Any]) -> list[str]:
+    rows = evaluation["rows"]
+    return [
+        f"**{summary(evaluation)}**",
+        "",
+        *table(evaluation),
+        "",
+        f"{evaluation['model']} {rows['train']} rows to train on, {rows['validation']} to choose "
+        f"epoch and settings, {rows['test']} to test, the same for every model. Intervals come "
+        "from drawing test rows and seeds again (bootstrap). Training took "
+        f"{evaluation['train_seconds']:.0f} s for all seeds.",
+    ]
+
+
+def _gallery(pictures: list[tuple[Path, str]], home: Path) -> list[str]:
+    lines = []
+    for path, caption in pictures:
+        lines += [f"![{caption}]({path.relative_to(home).as_posix()})", "", f"*{caption}*", ""]
+    return lines
+
+
+def _card(run: Run, evaluation: dict[str, Any], made_by: str) -> list[str]:
+    about, commit = run.about, run.about["git"]["commit"]
+    dirty = " with uncommitted changes" if about["git"]["dirty"] else ""
+    facts = [
+        ["Fact", "Value"],
+        ["Version", f"`{run.name}` (seed {evaluation['chosen_seed']}, the best on validation)"],
+        ["Network", evaluation["model"]],
+        ["Data", about["data"]["about"]],
+        ["Data fingerprint", f"`{about['data']['fingerprint'][:16]}`"],
+        ["Code", f"`{commit[:12]}`{dirty}" if commit else "not under version control"],
+        ["Trained on", f"{about['hardware']}, {evaluation['train_seconds']:.0f} s"],
+        ["Versions", ", ".join(f"{k} {v}" for k, v in about["versions"].items())],
+    ]
+    settings = [["Setting", "Value"]]
+    for key, value in flatten(run.settings).items():
+        if not key.startswith("paths."):
+            settings.append([f"`{key}`", f"`{value}`"])
+    return [
+        *markdown(facts),
+        "",
+        "### Quality on the test split",
+        "",
+        summary(evaluation),
+        "",
+        *table(evaluation),
+        "",
+        *_breakdown(evaluation["details"]),
+        "### Settings",
+        "",
+        *markdown(settings),
+        "",
+        made_by,
+    ]
+
+
+def _breakdown(details: dict[str, Any]) -> list[str]:
+    """The task's table per class (or per whatever it breaks down by), for the chosen seed."""
+    lines = []
+    for name, table_ in details.items():
+        if isinstance(table_, dict) and table_:
+            columns = list(next(iter(table_.values())))
+            rows = [[name.replace("_", " ").capitalize(), *columns]]
+            for key, row in table_.items():
+                rows.append([key, *(_cell(row[column]) for column in columns)])
+            lines += [*markdown(rows), ""]
+    return lines
+
+
+def _experiments(settings: Settings) -> list[str]:
+    """All evaluated runs, the newest first."""
+    rows = [["Run", SHOWN[DECIDES].title, "Best baseline", "Seeds", "Rows", "Command"]]
+    for path in sorted(settings.paths.runs.glob("*/evaluation.json"), reverse=True):
+        evaluation, about = read_json(path), read_json(path.parent / "run.json")
+        network = evaluation["network"]
+        sign = 1 if evaluation["higher_is_better"] else -1
+        best = max(sign * row["metrics"][DECIDES] for row in evaluation["baselines"].values())
+        spread = f" ± {_number(DECIDES, network['sd'][DECIDES])}" if network["sd"] else ""
+        rows.append(
+            [
+                f"`{evaluation['run']}`",
+                _number(DECIDES, network["mean"][DECIDES]) + spread,
+                _number(DECIDES, sign * best),
+                str(len(network["seeds"])),
+                str(sum(evaluation["rows"].values())),
+                f"`{about['command']}`",
+            ]
+        )
+    return markdown(rows)
+
+
+def _around(path: Path) -> tuple[str, str]:
+    """What stands before and after the markers; a page that is missing gets only a title."""
+    if not path.exists():
+        title = "Experiments" if path.name == "README.md" else "Model card"
+        return f"# {title}\n\n", "\n"
+    text = path.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise UserError(
+            f"{path}: must hold these two lines once, in this order: {BEGIN} and {END}; "
+            "results go between them"
+        )
+    return text.split(BEGIN)[0], text.split(END)[1]
+
+
+def _number(metric: str, value: float) -> str:
+    return f"{value * SHOWN[metric].scale:.{SHOWN[metric].digits}f}"
+
+
+def _difference(value: float) -> str:
+    return f"{value * SHOWN[DECIDES].scale:+.{SHOWN[DECIDES].digits}f}"
+
+
+def _span(ends: list[float]) -> str:
+    return " to ".join(_number(DECIDES, end) for end in ends)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

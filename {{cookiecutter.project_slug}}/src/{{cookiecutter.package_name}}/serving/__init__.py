@@ -1,0 +1,1 @@
+"""The HTTP server: reads the deployment folder and nothing else."""

@@ -1,0 +1,100 @@
+"""Checkpoints: tensors and JSON in one safetensors file, written atomically.
+
+No pickled objects, so loading one can run no code and survives a change of classes.
+"""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..config import UserError
+from ..files import write_atomically
+
+Tensors = dict[str, Tensor]
+
+
+def save_weights(path: Path, network: nn.Module) -> None:
+    """Store the weights alone."""
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    _write(path, tensors, {})
+
+
+def load_weights(path: Path, network: nn.Module) -> None:
+    """Fill a network with stored weights; UserError when the file does not fit."""
+    tensors, _ = _read(path)
+    _fill(path, network, tensors)
+
+
+def save(
+    path: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_sum: Tensor,
+    progress: dict[str, Any],
+) -> None:
+    """Store everything that the next step depends on."""
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in slots.items()}
+    tensors |= {"loss_sum": loss_sum, "random.torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    name, keys, *rest = np.random.get_state()
+    tensors["random.numpy"] = torch.from_numpy(np.asarray(keys, np.int64))
+    about = {"progress": progress, "numpy": [name, *rest], "python": random.getstate()}
+    _write(path, {name: tensor.contiguous() for name, tensor in tensors.items()}, about)
+
+
+def restore(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, loss_sum: Tensor
+) -> dict[str, Any]:
+    """Put back what `save` stored and return the progress."""
+    tensors, about = _read(path)
+    _fill(path, network, _below(tensors, "network."))
+    slots: dict[int, Tensors] = {}
+    for name, tensor in _below(tensors, "optimizer.").items():
+        index, slot = name.split(".", 1)
+        slots.setdefault(int(index), {})[slot] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+    loss_sum.copy_(tensors["loss_sum"])
+    torch.set_rng_state(tensors["random.torch"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    name, *rest = about["numpy"]
+    np.random.set_state((name, tensors["random.numpy"].numpy().astype(np.uint32), *rest))
+    version, internal, gauss = about["python"]
+    random.setstate((version, tuple(internal), gauss))
+    return about["progress"]
+
+
+def _write(path: Path, tensors: Tensors, about: dict[str, Any]) -> None:
+    metadata = {"about": json.dumps(about)}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, json.loads(file.metadata()["about"])
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: is not a readable checkpoint: {error}") from None
+
+
+def _fill(path: Path, network: nn.Module, tensors: Tensors) -> None:
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: does not fit this network: {reason}") from None
+
+
+def _below(tensors: Tensors, prefix: str) -> Tensors:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

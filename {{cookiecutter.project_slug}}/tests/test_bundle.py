@@ -1,0 +1,154 @@
+"""The bundle is complete, faithful to the trained network, and refused when anything changed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import nn
+
+from {{ cookiecutter.package_name }} import cli
+from {{ cookiecutter.package_name }}.bundle import export, load
+from {{ cookiecutter.package_name }}.config import WorkError
+from {{ cookiecutter.package_name }}.config import load as load_settings
+from {{ cookiecutter.package_name }}.task.contract import Item
+from {{ cookiecutter.package_name }}.task.settings import Settings
+from {{ cookiecutter.package_name }}.training import evaluate, loop, runs
+
+from .conftest import CONFIG
+
+
+@pytest.fixture
+def bundle(deployment: Path) -> Path:
+    folder, _ = load.deployed(deployment)
+    return folder
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_the_manifest_tells_where_the_model_comes_from(bundle: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    origin = {"created_at", "git", "data_fingerprint", "run_id", "config"}
+    worth = {"metrics", "baseline_metrics"}
+    for key in {"name", "version", "task", "signature", "files"} | origin | worth:
+        assert manifest[key], key
+    others = {path.name for path in bundle.iterdir()} - {"manifest.json"}
+    assert set(manifest["files"]) == others
+    assert {"model.onnx", "reference.json", "contract.json"} <= others
+
+
+def test_the_reference_counts_every_validation_row(bundle: Path) -> None:
+    reference = json.loads((bundle / "reference.json").read_text(encoding="utf-8"))
+    about = json.loads(next(Path("runs").glob("*/run.json")).read_text())
+    assert reference["rows"] == about["data"]["rows"]["validation"]
+    for distribution in [*reference["features"].values(), *reference["predictions"].values()]:
+        counts = distribution["counts"]
+        assert sum(counts.values() if isinstance(counts, dict) else counts) == reference["rows"]
+
+
+def test_one_flipped_byte_in_any_file_is_refused_and_the_file_is_named(deployment: Path) -> None:
+    folder, digest = load.deployed(deployment)
+    load.load(folder, digest)
+    for path in folder.iterdir():
+        whole = path.read_bytes()
+        flip(path)
+        with pytest.raises(load.BadBundle, match=path.name):
+            load.load(folder, digest)
+        path.write_bytes(whole)
+
+
+def test_a_missing_file_is_refused_and_named(deployment: Path) -> None:
+    folder, digest = load.deployed(deployment)
+    (folder / "contract.json").unlink()
+    with pytest.raises(load.BadBundle, match=r"contract\.json: cannot be read"):
+        load.load(folder, digest)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "is not a deployment"),
+        ("[]", "is not a deployment"),
+        ('{"champion": {}}', "is not a deployment"),
+        ('{"champion": {"bundle": "../..", "manifest_sha256": "x"}}', "lies outside"),
+        ('{"champion": {"bundle": "bundles/none", "manifest_sha256": "x"}}', "manifest.json"),
+    ],
+)
+def test_a_deployment_that_makes_no_sense_is_refused(
+    deployment: Path, content: str, reason: str
+) -> None:
+    (deployment / "deployment.json").write_text(content)
+    with pytest.raises(load.BadBundle, match=reason):
+        load.load(*load.deployed(deployment))
+
+
+def test_a_manifest_cannot_name_files_elsewhere(bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["files"]["../../deployment.json"] = "0" * 64
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(load.BadBundle, match="is not a plain file name"):
+        load.verify(bundle)
+
+
+def test_a_damaged_bundle_is_replaced_by_deploying_again(deployment: Path, bundle: Path) -> None:
+    flip(bundle / "model.onnx")
+    assert cli.main(["deploy", "--config", str(CONFIG)]) == 0
+    load.load(*load.deployed(deployment))
+    names = sorted(path.name for path in (deployment / "bundles").iterdir())
+    assert len(names) == 2
+    assert ".damaged-" in names[1]
+
+
+def test_the_bundle_answers_like_the_trained_network(work: Path, bundle: Path) -> None:
+    run = runs.open_run(load_settings(Settings, CONFIG, [], {}))
+    dataset = run.dataset()
+    loaded = load.load(bundle)
+    seed = loaded.manifest["seed"]
+    network = evaluate.load_network(run, dataset, seed)
+    expected = loop.predict(network, dataset.test, 64)
+    found = loaded.run({name: dataset.test[name] for name in loaded_inputs(loaded)})
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=1e-4)
+
+
+def loaded_inputs(bundle: load.Bundle) -> list[str]:
+    return [end["name"] for end in bundle.manifest["signature"]["inputs"]]
+
+
+def test_an_export_that_differs_from_the_network_is_refused(work: Path, bundle: Path) -> None:
+    run = runs.open_run(load_settings(Settings, CONFIG, [], {}))
+    dataset = run.dataset()
+    network = evaluate.load_network(run, dataset, 0)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter)
+    session = load.load(bundle).session
+    with pytest.raises(WorkError, match="ONNX and torch differ by"):
+        export.check_parity(network, dataset.validation, session)
+
+
+def test_training_and_serving_encode_alike(bundle: Path) -> None:
+    """The example of the bundle is the first test row; encoded again it must be that row."""
+    run = runs.open_run(load_settings(Settings, CONFIG, [], {}))
+    dataset = run.dataset()
+    items = json.loads((bundle / "example.json").read_text(encoding="utf-8"))["items"]
+    encoded = load.load(bundle).contract.encode([Item.model_validate(item) for item in items])
+    for name, array in encoded.items():
+        np.testing.assert_allclose(array, dataset.test[name][:1], atol=0.01)
+
+
+def test_the_server_needs_neither_torch_nor_mlflow() -> None:
+    code = (
+        "import sys\n"
+        "import {{ cookiecutter.package_name }}.serving.server\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for heavy in ("torch", "mlflow", "sklearn", "matplotlib", "onnx", "sqlalchemy", "yaml"):
+        assert f"'{heavy}'" not in done.stdout

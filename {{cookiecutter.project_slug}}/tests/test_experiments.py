@@ -1,0 +1,137 @@
+"""Experiments document themselves: MLflow, README, model card, pictures."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from {{ cookiecutter.package_name }} import cli
+from {{ cookiecutter.package_name }}.experiments import report
+from {{ cookiecutter.package_name }}.task.objective import DECIDES
+
+from .conftest import CONFIG
+
+
+def rewrite(*arguments: str) -> int:
+    return cli.main(["report", "--config", str(CONFIG), *arguments])
+
+
+def test_every_number_in_the_readme_is_in_the_evaluation(trained: Path) -> None:
+    text = (trained / "README.md").read_text(encoding="utf-8")
+    evaluation = json.loads(next(trained.glob("runs/*/evaluation.json")).read_text())
+    assert report.summary(evaluation) in text
+    for name, row in evaluation["baselines"].items():
+        line = next(line for line in text.splitlines() if line.startswith(f"| {name}"))
+        assert report._number(DECIDES, row["metrics"][DECIDES]) in line
+        assert report.verdict(row) in line
+
+
+def test_every_picture_is_there_and_every_picture_says_what_made_it(trained: Path) -> None:
+    text = (trained / "README.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"!\[.+\]\((.+)\)", text)
+    assert len(pictures) >= 4
+    for picture in pictures:
+        assert (trained / picture).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    run = next(trained.glob("runs/*")).name
+    assert f"report --run {run}" in text
+    assert "trained by `" in text
+
+
+def test_the_model_card_states_origin_quality_and_settings(trained: Path) -> None:
+    text = (trained / "MODEL_CARD.md").read_text(encoding="utf-8")
+    about = json.loads(next(trained.glob("runs/*/run.json")).read_text())
+    assert about["data"]["fingerprint"][:16] in text
+    assert "| `train.epochs`" in text
+    assert "### Quality on the test split" in text
+
+
+def test_what_a_person_wrote_outside_of_the_markers_stays(work: Path) -> None:
+    page = work / "README.md"
+    before, after = page.read_text(encoding="utf-8").split(report.BEGIN)
+    rest = after.split(report.END)[1]
+    page.write_text(f"# Mine ✨\n\n{report.BEGIN}old{report.END}\nmy end", encoding="utf-8")
+    assert rewrite() == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(f"# Mine ✨\n\n{report.BEGIN}")
+    assert text.endswith(f"{report.END}\nmy end")
+    assert "old" not in text.split(report.BEGIN)[1].split("\n")[0]
+    assert before
+    assert rest is not None
+
+
+def test_reporting_twice_changes_nothing(work: Path) -> None:
+    assert rewrite() == 0
+    first = {p: p.read_bytes() for p in work.rglob("*") if p.suffix in (".md", ".png")}
+    assert rewrite() == 0
+    assert {p: p.read_bytes() for p in work.rglob("*") if p.suffix in (".md", ".png")} == first
+
+
+@pytest.mark.parametrize("text", ["no markers", report.BEGIN, report.END + report.BEGIN])
+def test_a_page_without_markers_is_left_alone_and_named(
+    work: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages = {p: p.read_bytes() for p in work.rglob("*.md")}
+    (work / "MODEL_CARD.md").write_text(text)
+    assert rewrite() == 2
+    assert "MODEL_CARD.md: must hold these two lines once" in capsys.readouterr().err
+    del pages[work / "MODEL_CARD.md"]
+    assert all(page.read_bytes() == content for page, content in pages.items())
+    assert (work / "MODEL_CARD.md").read_text() == text
+
+
+def test_mlflow_holds_a_parent_run_and_one_child_per_seed(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained)
+    client = MlflowClient("sqlite:///mlflow.db")
+    experiment = client.search_experiments(filter_string="name LIKE '%'")[0]
+    runs = client.search_runs([experiment.experiment_id])
+    parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    children = [run for run in runs if run is not parent]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert {run.data.tags["seed"] for run in children} == {"0", "1"}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert parent.data.params["train.epochs"] == "4"
+    assert len(parent.data.tags["data_fingerprint"]) == 64
+    assert f"test_{DECIDES}" in parent.data.metrics
+    assert any(name.startswith("baseline_") for name in parent.data.metrics)
+    for child in children:
+        history = client.get_metric_history(child.info.run_id, "loss")
+        assert [metric.step for metric in history] == [1, 2, 3, 4]
+
+
+def test_the_registry_knows_the_champion_and_deploying_again_adds_nothing(work: Path) -> None:
+    assert cli.main(["deploy", "--config", str(CONFIG)]) == 0
+    client = MlflowClient("sqlite:///mlflow.db")
+    model = client.search_registered_models()[0]
+    versions = client.search_model_versions(f"name = '{model.name}'")
+    assert len(versions) == 1
+    champion = client.get_model_version_by_alias(model.name, "champion")
+    assert champion.tags["bundle"] == next(work.glob("runs/*")).name
+    assert len(list((work / "deployment/bundles").iterdir())) == 1
+
+
+def test_two_processes_may_open_a_fresh_database_at_once(tmp_path: Path) -> None:
+    code = (
+        "from {{ cookiecutter.package_name }}.experiments.tracking import Tracker\n"
+        "from {{ cookiecutter.package_name }}.task.settings import Settings\n"
+        "Tracker(Settings(name='both'))"
+    )
+    command = [sys.executable, "-c", code]
+    both = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+
+
+def test_a_tracker_that_does_not_answer_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
+    assert cli.main(["train", "--config", str(CONFIG), "train.epochs=1"]) == 1
+    assert "error: MLflow at sqlite:////proc/nowhere/mlflow.db" in capsys.readouterr().err
