@@ -7,24 +7,25 @@ overlays there are is read from the folders, so a new one needs no change here.
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 OVERLAYS = Path("_overlays")
 
-
-for question in sorted(path.name for path in OVERLAYS.iterdir()):
-    files = OVERLAYS / question / ANSWERS[question] / "files"
-    if files.is_dir():
-        # Moved, not copied. That no overlay takes the place of a core file is tested.
-        shutil.copytree(files, ".", dirs_exist_ok=True, copy_function=os.replace)
+for question in sorted(OVERLAYS.iterdir()):
+    overlay = question / ANSWERS[question.name] / "files"
+    for source in sorted(overlay.rglob("*")):
+        target = source.relative_to(overlay)
+        if source.is_dir():
+            target.mkdir(exist_ok=True)
+        else:
+            source.replace(target)  # that it takes no core file's place is tested
 shutil.rmtree(OVERLAYS)
 
 # A repository of its own even inside another one: runs record the commit they were made from, and
-# that must be the project's. No commit is made: the first one is the user's.
-if shutil.which("git") and not Path(".git").exists():
-    subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], check=False)
+# that must be the project's. No commit is made: the first one is the user's. Git may be missing.
+if not Path(".git").exists():
+    os.system(f"git init --quiet --initial-branch=main 2>{os.devnull}")
 
 print(f"""
 {ANSWERS["project_slug"]} is ready. Next:

@@ -11,6 +11,9 @@ import sys
 import unicodedata
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
+# The slug names the folder, which cookiecutter makes before this runs. One that is no plain folder
+# name (empty, `..`, `a/b`) must not get that far: cookiecutter.json has put another in its place.
+ANSWERS["project_slug"] = ANSWERS["__given_slug"]
 
 LONGEST = 30
 TEXTS = ("project_name", "description", "full_name", "email", "github_username")
@@ -22,10 +25,11 @@ TAKEN = set(
         r"\w+",
         """
         alembic basedpyright build cookiecutter dist docs fastapi fastapi_swagger filelock
-        httptools httpx httpx2 import_linter importlinter matplotlib mlflow mlflow_skinny numpy
-        onnx onnxruntime onnxscript pil pillow pip pre_commit prometheus_client pydantic pytest
-        pyyaml ruff runs safetensors scikit_learn scipy scripts setuptools site sklearn sqlalchemy
-        src starlette tasks test tests torch torchvision tqdm uv uvicorn uvloop yaml
+        functorch httptools httpx httpx2 import_linter importlinter matplotlib mlflow mlflow_skinny
+        mpl_toolkits numpy onnx onnxruntime onnxscript pil pillow pip pre_commit prometheus_client
+        py pydantic pylab pytest pyyaml ruff runs safetensors scikit_learn scipy scripts setuptools
+        site sklearn sqlalchemy src starlette tasks test tests torch torchgen torchvision tqdm uv
+        uvicorn uvloop yaml
         """,
     )
 )

@@ -39,7 +39,9 @@ def main() -> int:
         return lock(uv)
     wanted = requirements(options.no_dev)
     stamp, state = Path(".venv/setup-stamp"), fingerprint(wanted)
-    if stamp.exists() and stamp.read_text() == state:
+    # With the checks' tools there is also all that is needed without them.
+    enough = {state, fingerprint(requirements(no_dev=False))}
+    if stamp.exists() and stamp.read_text() in enough:
         return 0
     started = time.monotonic()
     tool = "uv" if uv else "venv and pip"
@@ -53,9 +55,10 @@ def main() -> int:
         run([*install, *wanted], {**os.environ, **settings_for_uv()})
     else:
         run([sys.executable, "-m", "venv", ".venv"])
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        run([*pip, "pip>=25.1"])  # the first that knows dependency groups
-        run([*pip, *wanted])
+        pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
+        log = Path(".venv/setup.log")  # pip says little when quiet and too much when not
+        run([*pip, "pip>=25.1"], log=log)  # the first that knows dependency groups
+        run([*pip, *wanted], log=log)
     stamp.write_text(state)
     print(f"environment ready after {time.monotonic() - started:.0f} s", flush=True)
     return 0
@@ -133,9 +136,16 @@ def lock(uv: str | None) -> int:
     return 0
 
 
-def run(command: list[str], env: dict[str, str] | None = None) -> None:
-    """Run a command; end with a clear message when it fails."""
-    if subprocess.run(command, env=env).returncode:
+def run(command: list[str], env: dict[str, str] | None = None, log: Path | None = None) -> None:
+    """Run a command, its output into `log` if given; end with a clear message when it fails."""
+    if log is None:
+        code = subprocess.run(command, env=env).returncode
+    else:
+        with log.open("w") as output:
+            code = subprocess.run(command, env=env, stdout=output, stderr=output).returncode
+        if code:
+            print("".join(log.read_text().splitlines(keepends=True)[-20:]), file=sys.stderr)
+    if code:
         sys.exit(f"error: this command failed, its own message is above: {' '.join(command)}")
 
 

@@ -146,7 +146,7 @@ def test_training_and_serving_encode_alike(bundle: Path) -> None:
 def test_the_server_needs_neither_torch_nor_mlflow() -> None:
     code = (
         "import sys\n"
-        "import {{ cookiecutter.package_name }}.serving.server\n"
+        f"import {cli.__package__}.serving.server\n"
         "print(sorted({name.partition('.')[0] for name in sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -96,7 +96,7 @@ def test_bad_input_ends_with_code_2_and_one_line(
 def test_help_is_quick_because_it_loads_nothing_heavy(verb: str) -> None:
     code = (
         "import sys\n"
-        "from {{ cookiecutter.package_name }} import cli\n"
+        f"from {cli.__package__} import cli\n"
         "try:\n    cli.main(sys.argv[1:])\n"
         "finally:\n    print(sorted({name.partition('.')[0] for name in sys.modules}))"
     )

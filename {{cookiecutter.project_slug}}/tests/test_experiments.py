@@ -117,8 +117,8 @@ def test_the_registry_knows_the_champion_and_deploying_again_adds_nothing(work: 
 
 def test_two_processes_may_open_a_fresh_database_at_once(tmp_path: Path) -> None:
     code = (
-        "from {{ cookiecutter.package_name }}.experiments.tracking import Tracker\n"
-        "from {{ cookiecutter.package_name }}.task.settings import Settings\n"
+        f"from {cli.__package__}.experiments.tracking import Tracker\n"
+        f"from {cli.__package__}.task.settings import Settings\n"
         "Tracker(Settings(name='both'))"
     )
     command = [sys.executable, "-c", code]

@@ -1,0 +1,63 @@
+"""Baking in tests: through the command line for people's answers, in process for the rest."""
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import demo
+import pytest
+from pytest_cookies.plugin import Cookies
+
+ROOT = Path(__file__).parents[1]
+PROJECT = ROOT / "{{cookiecutter.project_slug}}"
+OVERLAYS = PROJECT / "_overlays"
+TASKS = sorted(path.name for path in (OVERLAYS / "task").iterdir())
+
+
+def bake(cookies: Cookies, **answers: str) -> Path:
+    """Bake with these answers; an exception of the baking is the test's."""
+    result = cookies.bake(extra_context=answers, template=str(ROOT))
+    if result.exception:
+        raise result.exception
+    assert result.exit_code == 0
+    assert result.project_path is not None
+    return result.project_path
+
+
+def cookiecutter(
+    folder: Path, *arguments: str, typed: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command that a person would; `typed` is what they type at its prompts."""
+    command = [sys.executable, "-m", "cookiecutter", str(ROOT), "--default-config"]
+    return subprocess.run(
+        [*command, "--output-dir", str(folder), *arguments],
+        input=typed,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def pyproject(project: Path) -> dict[str, Any]:
+    return tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session", params=TASKS)
+def project(request: pytest.FixtureRequest) -> Path:
+    """The task's demo project, baked anew, with its environment, which is kept between runs."""
+    folder = ROOT / "build" / "test" / request.param
+    for path in folder.glob("*/*"):
+        if path.name != ".venv":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    baked = demo.bake(folder, request.param)
+    subprocess.run([sys.executable, "scripts/setup.py"], cwd=baked, check=True)
+    return baked
+
+
+@pytest.fixture(scope="session")
+def environment(project: Path) -> Path:
+    """The folder of its environment's programs."""
+    return next(path for path in (project / ".venv").glob("*") if path.name in ("bin", "Scripts"))

@@ -1,0 +1,171 @@
+"""Options are overlays: folders that are laid over the core, and nothing else."""
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import OVERLAYS, PROJECT, ROOT, bake, pyproject
+from pytest_cookies.plugin import Cookies
+
+TEMPLATE = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+CHOICES = {name: values for name, values in TEMPLATE.items() if isinstance(values, list)}
+CHOICES.pop("_copy_without_render")
+COMBINATIONS = [
+    dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*CHOICES.values())
+]
+# Built from parts, so that this file does not hold them.
+STUBS = ["TO" + "DO", "FIX" + "ME", "XX" + "X", "NotImplemented" + "Error", "lorem" + " ipsum"]
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    """Every file below a folder but git's own, with its content."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {path: (folder / path).read_bytes() for path in found if path.parts[0] != ".git"}
+
+
+def test_every_choice_has_its_overlay_and_every_overlay_its_choice() -> None:
+    questions = {path.name for path in OVERLAYS.iterdir()}
+    assert questions == set(CHOICES)
+    for question in questions:
+        values = {path.name for path in (OVERLAYS / question).iterdir()}
+        assert values == set(CHOICES[question])
+        for value in values:
+            parts = {path.name for path in (OVERLAYS / question / value).iterdir()}
+            assert parts
+            assert parts <= {"files", "parts"}
+
+
+def test_every_choice_is_explained() -> None:
+    for question, values in CHOICES.items():
+        assert set(TEMPLATE["__prompts__"][question]) == {"__prompt__", *values}
+
+
+def test_no_overlay_takes_the_place_of_a_core_file() -> None:
+    core = set(files(PROJECT))
+    for overlay in OVERLAYS.glob("*/*/files"):
+        assert not core & set(files(overlay))
+
+
+def test_overlays_of_different_questions_write_different_files() -> None:
+    for one, other in itertools.combinations(OVERLAYS.glob("*/*/files"), 2):
+        if one.parents[1] != other.parents[1]:
+            assert not set(files(one)) & set(files(other))
+
+
+def test_every_overlay_of_a_question_has_the_same_parts() -> None:
+    for question in OVERLAYS.iterdir():
+        parts = [
+            {path.name for path in (value / "parts").glob("*")} for value in question.iterdir()
+        ]
+        assert all(found == parts[0] for found in parts)
+
+
+def test_the_template_s_python_is_plain_python() -> None:
+    tests = re.compile(r"^from \{\{ cookiecutter\.package_name \}\}[.a-z_]* import .*$", re.M)
+    for path in PROJECT.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if "tests" in path.relative_to(PROJECT).parts:
+            text = tests.sub("from package import name", text)
+            assert not re.search(r"\{\{|\{%|\{#", text), path
+        compile(text, path, "exec")
+
+
+@pytest.mark.parametrize("answers", COMBINATIONS, ids=lambda answers: "-".join(answers.values()))
+def test_every_combination_bakes_into_files_that_parse(
+    cookies: Cookies, answers: dict[str, str]
+) -> None:
+    project = bake(cookies, **answers)
+    baked = files(project)
+    assert pyproject(project)["project"]["name"] == "ml-project"
+    assert not [path for path in baked if "_overlays" in path.parts or "cookiecutter" in str(path)]
+    for path, content in baked.items():
+        if path.suffix == ".png":
+            continue
+        text = content.decode()
+        assert "cookiecutter" not in text, path
+        assert not re.search(r"(?<!\$)\{\{ |\{%", text), path
+        assert text.endswith("\n") or not text, path
+        assert not text.endswith("\n\n"), path
+        if path.suffix in (".yaml", ".yml"):
+            assert yaml.safe_load(text), path
+        if path.suffix == ".json":
+            assert json.loads(text), path
+
+
+def test_a_licence_is_the_one_that_was_chosen(cookies: Cookies) -> None:
+    beginnings = {
+        "MIT": "MIT License",
+        "Apache-2.0": "Apache License",
+        "BSD-3-Clause": "BSD 3-Clause License",
+        "Proprietary": "Copyright",
+    }
+    for name, beginning in beginnings.items():
+        project = bake(cookies, license=name)
+        text = (project / "LICENSE").read_text(encoding="utf-8")
+        assert text.lstrip().startswith(beginning)
+        identifier = pyproject(project)["project"]["license"]
+        assert identifier == name or name == "Proprietary"
+        assert name in (project / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_same_answers_give_the_same_files(cookies: Cookies) -> None:
+    first, second = bake(cookies), bake(cookies)
+    assert files(first) == files(second)
+
+
+def test_the_project_is_a_repository_of_its_own_without_a_commit(cookies: Cookies) -> None:
+    project = bake(cookies)
+    git = ["git", "-C", str(project)]
+    top = subprocess.run([*git, "rev-parse", "--show-toplevel"], capture_output=True, text=True)
+    assert Path(top.stdout.strip()).resolve() == project.resolve()
+    assert subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True).returncode != 0
+
+
+def test_nothing_is_left_to_be_filled_in(cookies: Cookies) -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    baked = bake(cookies)
+    paths = [ROOT / name for name in tracked.stdout.splitlines()]
+    paths += [baked / name for name in files(baked)]
+    for path in paths:
+        if path.suffix != ".png" and path.is_file():
+            text = path.read_text(encoding="utf-8")
+            assert not [word for word in STUBS if word in text], path
+
+
+def test_the_task_is_all_that_a_task_pack_adds_to_the_package() -> None:
+    for task in (OVERLAYS / "task").iterdir():
+        package = task / "files" / "src" / "{{cookiecutter.package_name}}"
+        assert [path.name for path in package.iterdir()] == ["task"]
+
+
+def test_names_of_dependencies_are_refused(project: Path, environment: Path) -> None:
+    code = "import json, importlib.metadata as m; print(json.dumps(m.packages_distributions()))"
+    done = subprocess.run([environment / "python", "-c", code], capture_output=True, check=True)
+    modules = json.loads(done.stdout)
+    content = pyproject(project)
+    wanted = [*content["project"]["dependencies"], *content["dependency-groups"]["dev"]]
+    for extra in content["project"]["optional-dependencies"].values():
+        wanted += extra
+    direct = {plain(re.split(r"[~<>=;\[ ]", requirement)[0]) for requirement in wanted}
+    names = direct | {
+        module.lower() for module, owners in modules.items() if direct & set(map(plain, owners))
+    }
+    names = {name for name in names if name.isidentifier() and not name.startswith("_")}
+    missing = names - taken()
+    assert not missing, "belong into TAKEN of hooks/pre_gen_project.py"
+
+
+def plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "_", name).lower()
+
+
+def taken() -> set[str]:
+    text = (ROOT / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
+    listed = re.search(r"TAKEN = set\(.*?\"\"\"(.*?)\"\"\"", text, re.S)
+    assert listed is not None
+    return set(listed[1].split()) | sys.stdlib_module_names

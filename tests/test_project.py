@@ -1,0 +1,245 @@
+"""What is baked works: its own checks and tests pass, and it goes from data to a prediction."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, bake, pyproject
+from PIL import Image
+from pytest_cookies.plugin import Cookies
+
+# the shortest, an ordinary and the longest name
+NAMES = ["ab", "zeta-forecast", "thirty-letters-are-the-longest"]
+
+
+def run(project: Path, environment: Path, *command: str) -> str:
+    """Run one of the environment's programs in a project that is not installed there."""
+    variables = os.environ | {
+        "PYTHONPATH": str(project / "src"),
+        "PATH": f"{environment}{os.pathsep}{os.environ['PATH']}",
+        "COLUMNS": "100",
+    }
+    done = subprocess.run(
+        [environment / command[0], *command[1:]],
+        cwd=project,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-4000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def named(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, project: Path
+) -> Path:
+    """A project of that name for the same task as `project`."""
+    task = project.parents[0].name
+    folder = tmp_path_factory.mktemp("named")
+    command = [sys.executable, "-m", "cookiecutter", str(ROOT), "--default-config", "--no-input"]
+    answers = [f"project_name={request.param}", f"task={task}"]
+    subprocess.run([*command, "--output-dir", str(folder), *answers], check=True)
+    return folder / request.param
+
+
+def test_its_style_is_clean_for_every_name(named: Path, environment: Path) -> None:
+    run(named, environment, "ruff", "check")
+    run(named, environment, "ruff", "format", "--check")
+
+
+def test_its_types_are_clean_for_every_name(named: Path, environment: Path) -> None:
+    python = str(environment / "python")
+    assert "0 errors, 0 warnings" in run(named, environment, "basedpyright", "--pythonpath", python)
+
+
+def test_its_imports_go_one_way_for_every_name(named: Path, environment: Path) -> None:
+    assert "0 broken" in run(named, environment, "lint-imports")
+
+
+def test_its_own_tests_pass_for_every_name(named: Path, environment: Path) -> None:
+    found = run(named, environment, "python", "-m", "pytest", "-q")
+    assert re.search(r"^\d{3,} passed", found.splitlines()[-1]), found[-500:]
+
+
+@pytest.fixture(scope="module")
+def demo_output(project: Path, environment: Path) -> str:
+    """What the demo prints: train, evaluate, report, deploy, serve, ask, stop."""
+    task, folder = project.parent.name, project.parent
+    assert environment.is_dir()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "demo.py"), "--task", task, str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def test_the_network_beats_every_baseline_on_the_same_split(
+    project: Path, demo_output: str
+) -> None:
+    assert "The network is ahead" in demo_output
+    (evaluation,) = project.glob("runs/*/evaluation.json")
+    found = json.loads(evaluation.read_text(encoding="utf-8"))
+    assert len(found["network"]["seeds"]) >= 3
+    assert len(found["baselines"]) >= 3
+    for name, row in found["baselines"].items():
+        assert row["ahead_interval"][0] > 0, name
+
+
+def test_the_readme_shows_what_was_measured_with_pictures_that_exist(
+    project: Path, demo_output: str
+) -> None:
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"^\| \*\*Network\*\* +\|", readme, re.M)
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", readme)
+    assert len(pictures) >= 3
+    for name in pictures:
+        with Image.open(project / name) as picture:
+            extremes = picture.convert("L").getextrema()
+            assert extremes[0] != extremes[1], name
+
+
+def test_real_requests_are_answered_and_the_server_ends(project: Path, demo_output: str) -> None:
+    assert '"predictions"' in demo_output
+    assert "100 requests answered" in demo_output
+    assert "server stopped with code 0" in demo_output
+    assert not processes_of(project)
+
+
+def test_the_demo_says_where_to_look(project: Path, demo_output: str) -> None:
+    *_, ending = demo_output.partition("━━━")
+    for path in ("README.md", "MODEL_CARD.md"):
+        assert str(project / path) in ending
+    (pictures,) = re.findall(r"^pictures +(.*)$", ending, re.M)
+    assert list(Path(pictures).glob("*.png"))
+
+
+def test_git_does_not_see_what_running_leaves_behind(project: Path, demo_output: str) -> None:
+    status = ["git", "status", "--short", "--untracked-files=all"]
+    seen = subprocess.run(status, cwd=project, capture_output=True, text=True, check=True)
+    names = {line[3:].split("/")[0] for line in seen.stdout.splitlines()}
+    assert not names & {"runs", "deployment", "mlruns", "mlartifacts", "mlflow.db", ".venv"}
+
+
+def test_the_demo_leaves_a_folder_alone_that_it_did_not_make(tmp_path: Path) -> None:
+    mine = tmp_path / "digit-reader" / "README.md"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "demo.py"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert str(mine.parent) in done.stderr
+    assert mine.read_text() == "mine"
+
+
+def processes_of(project: Path) -> list[str]:
+    """Commands still running from the project's environment (where /proc tells)."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(project / ".venv") in command:
+            found.append(command)
+    return found
+
+
+def test_make_help_and_the_command_line_list_the_same_verbs(
+    project: Path, environment: Path
+) -> None:
+    make = subprocess.run(["make", "help"], cwd=project, capture_output=True, text=True, check=True)
+    targets = set(re.findall(r"^  ([a-z]+) ", make.stdout, re.M))
+    text = subprocess.run(
+        [environment / project.name, "--help"], capture_output=True, text=True, check=True
+    )
+    verbs = set(re.findall(r"^    ([a-z]+) ", text.stdout, re.M))
+    assert len(verbs) >= 6
+    assert verbs <= targets
+
+
+def test_every_command_of_the_readmes_exists(project: Path, environment: Path) -> None:
+    verbs = {"train", "evaluate", "report", "deploy", "serve", "predict"}
+    for folder in (ROOT, project):
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        targets = set(re.findall(r"^([a-z]+):", (folder / "Makefile").read_text(), re.M))
+        for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S):
+            for line in block.splitlines():
+                words = line.split()
+                if words and words[0] == "make":
+                    assert words[1] in targets, line
+                if words and words[0] == "digit-reader":
+                    assert words[1] in verbs, line
+        for link in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (folder / link).exists(), link
+
+
+def test_setup_does_nothing_the_second_time(project: Path, environment: Path) -> None:
+    for arguments in ([], ["--no-dev"]):
+        command = [sys.executable, "scripts/setup.py", *arguments]
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
+        assert done.stdout == ""
+
+
+def test_setup_names_the_command_that_failed(tmp_path: Path, cookies: Cookies) -> None:
+    project = bake(cookies)
+    content = (project / "pyproject.toml").read_text(encoding="utf-8")
+    broken = content.replace('"numpy~=2.4"', '"numpy~=99.0"')
+    assert broken != content
+    (project / "pyproject.toml").write_text(broken, encoding="utf-8")
+    command = [sys.executable, "scripts/setup.py", "--no-uv", "--no-dev"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "numpy" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: this command failed")
+    assert not (project / ".venv" / "setup-stamp").exists()
+
+
+def installed(project: Path, *arguments: str) -> set[str]:
+    """name==version of what setup installs in a project."""
+    shutil.rmtree(project / ".venv", ignore_errors=True)
+    subprocess.run([sys.executable, "scripts/setup.py", *arguments], cwd=project, check=True)
+    code = (
+        "from importlib.metadata import distributions as d\n"
+        "print(*(f'{x.name.lower().replace(chr(95), chr(45))}=={x.version}' for x in d()))"
+    )
+    python = next((project / ".venv").glob("*/python*"))
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    return {name for name in done.stdout.split() if not re.match("pip=|setuptools=|wheel=", name)}
+
+
+@pytest.mark.slow
+def test_uv_and_pip_make_the_same_environment(cookies: Cookies) -> None:
+    if not shutil.which("uv"):
+        pytest.skip("uv is not installed")
+    project = bake(cookies)
+    with_uv, with_pip = installed(project), installed(project, "--no-uv")
+    assert with_uv == with_pip
+    pinned = set(re.findall(r"^[a-z0-9-]+==", (project / "constraints.txt").read_text(), re.M))
+    loose = {line for line in with_pip if line.partition("==")[0] + "==" not in pinned}
+    assert loose == {f"ml-project=={pyproject(project)['project']['version']}"}
+
+
+@pytest.mark.slow
+def test_an_interrupted_demo_leaves_no_process(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "demo.py"), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("$ digit-reader serve"):
+                process.send_signal(signal.SIGINT)
+    assert process.returncode != 0
+    assert not processes_of(tmp_path / "digit-reader")
