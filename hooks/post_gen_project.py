@@ -1,7 +1,8 @@
 """Lay the chosen overlays over the project, make it a git repository, say what comes next.
 
-An overlay is `_overlays/<question>/<value>/files/`: the final tree of what an answer adds. Which
-overlays there are is read from the folders, so a new one needs no change here.
+An overlay is `_overlays/<question>/<value>/files/`: the final tree of what an answer adds. What
+several answers share is an overlay of its own (`_classification`), named by a line of their file
+`also`. Which overlays there are is read from the folders, so a new one needs no change here.
 """
 
 import json
@@ -13,13 +14,15 @@ ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 OVERLAYS = Path("_overlays")
 
 for question in sorted(OVERLAYS.iterdir()):
-    overlay = question / ANSWERS[question.name] / "files"
-    for source in sorted(overlay.rglob("*")):
-        target = source.relative_to(overlay)
-        if source.is_dir():
-            target.mkdir(exist_ok=True)
-        else:
-            source.replace(target)  # that it takes no core file's place is tested
+    chosen = question / ANSWERS[question.name]
+    shared = (chosen / "also").read_text().split() if (chosen / "also").exists() else []
+    for overlay in (chosen / "files", *(question / name / "files" for name in shared)):
+        for source in sorted(overlay.rglob("*")):
+            target = source.relative_to(overlay)
+            if source.is_dir():
+                target.mkdir(exist_ok=True)
+            else:
+                source.replace(target)  # that it takes no other file's place is tested
 shutil.rmtree(OVERLAYS)
 
 # A repository of its own even inside another one: runs record the commit they were made from, and

@@ -14,7 +14,7 @@ from pytest_cookies.plugin import Cookies
 ROOT = Path(__file__).parents[1]
 PROJECT = ROOT / "{{cookiecutter.project_slug}}"
 OVERLAYS = PROJECT / "_overlays"
-TASKS = sorted(path.name for path in (OVERLAYS / "task").iterdir())
+TASKS = sorted(path.name for path in (OVERLAYS / "task").iterdir() if path.name[0] != "_")
 
 
 def bake(cookies: Cookies, **answers: str) -> Path:

@@ -32,12 +32,22 @@ def test_every_choice_has_its_overlay_and_every_overlay_its_choice() -> None:
     questions = {path.name for path in OVERLAYS.iterdir()}
     assert questions == set(CHOICES)
     for question in questions:
-        values = {path.name for path in (OVERLAYS / question).iterdir()}
-        assert values == set(CHOICES[question])
-        for value in values:
-            parts = {path.name for path in (OVERLAYS / question / value).iterdir()}
+        folders = list((OVERLAYS / question).iterdir())
+        assert {path.name for path in folders if path.name[0] != "_"} == set(CHOICES[question])
+        for folder in folders:
+            parts = {path.name for path in folder.iterdir()}
             assert parts
-            assert parts <= {"files", "parts"}
+            assert parts <= {"files", "parts", "also"}
+
+
+def test_every_shared_overlay_is_used_and_every_used_one_is_there() -> None:
+    shared = {path for path in OVERLAYS.glob("*/_*") if path.is_dir()}
+    used = [
+        also.parents[1] / name
+        for also in OVERLAYS.glob("*/*/also")
+        for name in also.read_text(encoding="utf-8").split()
+    ]
+    assert shared == set(used)
 
 
 def test_every_choice_is_explained() -> None:
@@ -51,16 +61,18 @@ def test_no_overlay_takes_the_place_of_a_core_file() -> None:
         assert not core & set(files(overlay))
 
 
-def test_overlays_of_different_questions_write_different_files() -> None:
+def test_overlays_that_can_meet_write_different_files() -> None:
     for one, other in itertools.combinations(OVERLAYS.glob("*/*/files"), 2):
-        if one.parents[1] != other.parents[1]:
+        same_question = one.parents[1] == other.parents[1]
+        if not same_question or "_" in (one.parent.name[0], other.parent.name[0]):
             assert not set(files(one)) & set(files(other))
 
 
 def test_every_overlay_of_a_question_has_the_same_parts() -> None:
     for question in OVERLAYS.iterdir():
         parts = [
-            {path.name for path in (value / "parts").glob("*")} for value in question.iterdir()
+            {path.name for path in (question / value / "parts").glob("*")}
+            for value in CHOICES[question.name]
         ]
         assert all(found == parts[0] for found in parts)
 
@@ -140,7 +152,7 @@ def test_nothing_is_left_to_be_filled_in(cookies: Cookies) -> None:
 def test_the_task_is_all_that_a_task_pack_adds_to_the_package() -> None:
     for task in (OVERLAYS / "task").iterdir():
         package = task / "files" / "src" / "{{cookiecutter.package_name}}"
-        assert [path.name for path in package.iterdir()] == ["task"]
+        assert [path.name for path in package.glob("*")] == ["task"]
 
 
 def test_names_of_dependencies_are_refused(project: Path, environment: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from safetensors.torch import load_file
 
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.config import UserError, WorkError, load
+from {{ cookiecutter.package_name }}.seam import Stage
 from {{ cookiecutter.package_name }}.task import data
 from {{ cookiecutter.package_name }}.task.settings import Settings
-from {{ cookiecutter.package_name }}.training import evaluate, loop, runs
+from {{ cookiecutter.package_name }}.training import checkpoint, evaluate, loop, runs
 
 from .conftest import CONFIG
 from .quick import QUICK
@@ -27,6 +29,10 @@ from .quick import QUICK
 
 def settings(*overrides: str) -> Settings:
     return load(Settings, CONFIG, [*QUICK, *overrides], {})
+
+
+def stage(wanted: Settings) -> Stage:
+    return loop.main_stage(wanted, data.load(wanted.data))
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -64,7 +70,7 @@ def test_a_run_that_was_killed_resumes_to_the_same_bits(
     assert cli.main(["train", "--config", str(CONFIG), "--resume"]) == 0
     wanted = load(Settings, CONFIG, overrides, {})
     whole = tmp_path / "whole"
-    loop.fit(wanted, data.load(wanted.data), 0, whole)
+    loop.fit(stage(wanted), 0, whole)
     for name in ("last.safetensors", "best.safetensors"):
         assert same_weights(folder / name, whole / name)
     assert not list(folder.glob(".*")), "nothing half-written is left"
@@ -104,10 +110,9 @@ def checkpoint_step(path: Path) -> int:
 
 
 def test_a_run_stopped_in_the_middle_of_an_epoch_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    wanted = settings("train.epochs=2")
-    dataset = data.load(wanted.data)
+    ordinary = stage(settings("train.epochs=2"))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    loop.fit(wanted, dataset, 0, whole)
+    loop.fit(ordinary, 0, whole)
     left = 5
 
     def stop() -> bool:
@@ -116,42 +121,92 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_resumes_to_the_same_bits(tmp_pa
         return left < 0
 
     with pytest.raises(loop.Interrupted):
-        loop.fit(wanted, dataset, 0, parts, stop=stop)
-    state = loop.fit(wanted, dataset, 0, parts)
+        loop.fit(ordinary, 0, parts, stop=stop)
+    state = loop.fit(ordinary, 0, parts)
     assert state.epoch == 2
     assert same_weights(whole / "last.safetensors", parts / "last.safetensors")
 
 
 def test_seeds_repeat_and_differ(tmp_path: Path) -> None:
-    wanted = settings("train.epochs=1")
-    dataset = data.load(wanted.data)
+    ordinary = stage(settings("train.epochs=1"))
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        loop.fit(wanted, dataset, seed, tmp_path / name)
+        loop.fit(ordinary, seed, tmp_path / name)
     paths = [tmp_path / name / "last.safetensors" for name in "abc"]
     assert same_weights(paths[0], paths[1])
     assert not same_weights(paths[0], paths[2])
 
 
 def test_training_stops_early_when_nothing_gets_better(tmp_path: Path) -> None:
-    wanted = settings("train.epochs=40", "train.patience=2", "train.lr=1e-9")
-    dataset = data.load(wanted.data)
-    dataset.validation.update({k: v[:1] for k, v in dataset.validation.items()})
+    ordinary = stage(settings("train.epochs=40", "train.patience=2"))
+    sign = 1 if ordinary.higher_is_better else -1
+    worse = iter(range(0, -100, -1))
+    declining = replace(ordinary, measure=lambda network: {ordinary.decides: sign * next(worse)})
     seen: list[int] = []
-    monkey = pytest.MonkeyPatch()
-    with monkey.context() as patch:  # an epoch as good as the best would count as progress
-        patch.setattr(loop, "at_least_as_good", lambda new, old: new > old)
-        state = loop.fit(wanted, dataset, 0, tmp_path, lambda state: seen.append(state.epoch))
-    assert state.epoch == state.best_epoch + 2 < 40
-    assert seen == list(range(1, state.epoch + 1))
+    state = loop.fit(declining, 0, tmp_path, lambda state: seen.append(state.epoch))
+    assert state.best_epoch == 1
+    assert seen == [1, 2, 3]
+
+
+def test_of_two_equal_epochs_the_later_is_kept(tmp_path: Path) -> None:
+    ordinary = stage(settings("train.epochs=3"))
+    same = replace(ordinary, measure=lambda network: {ordinary.decides: 0.5})
+    assert loop.fit(same, 0, tmp_path).best_epoch == 3
 
 
 def test_a_loss_that_is_not_finite_says_what_to_change(tmp_path: Path) -> None:
-    wanted = settings("train.epochs=1")
-    dataset = data.load(wanted.data)
-    first = next(iter(dataset.train.values()))
-    first[:] = math.nan
+    ordinary = stage(settings("train.epochs=1"))
+    broken = replace(ordinary, loss=lambda network, batch: ordinary.loss(network, batch) * math.nan)
     with pytest.raises(WorkError, match=r"seed 0: the loss is nan in epoch 1; lower train\.lr"):
-        loop.fit(wanted, dataset, 0, tmp_path)
+        loop.fit(broken, 0, tmp_path)
+
+
+class Body(torch.nn.Module):
+    """A network that asks to be pre-trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)
+
+    def pretraining(self, settings: Settings, dataset: data.Dataset) -> Stage:
+        return Stage(
+            name="pretraining",
+            train=settings.train,
+            data={"x": np.ones((8, 4), np.float32)},
+            build=Reconstructs,
+            loss=lambda network, batch: (network(batch["x"]) - batch["x"]).square().mean(),
+            measure=lambda network: {"loss": network(torch.ones(1, 4)).square().sum().item()},
+            decides="loss",
+            higher_is_better=False,
+        )
+
+
+class Reconstructs(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x)
+
+
+def test_a_network_that_asks_for_pretraining_starts_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = settings("train.epochs=1", f"paths.runs={tmp_path}")
+    dataset = data.load(wanted.data)
+    run = runs.create(wanted, dataset)
+    monkeypatch.setattr(runs.model, "build", lambda settings, contract: Body())
+    before, *seeds = runs.parts(run, dataset)
+    assert (before.name, before.start) == ("pretraining", None)
+    assert [part.name for part in seeds] == ["seed-0", "seed-1"]
+    loop.fit(before.stage, before.seed, run.folder / before.name)
+    stored = load_file(run.folder / "pretraining" / "best.safetensors")
+    assert seeds[0].start is not None
+    network = Body()
+    checkpoint.load_shared_weights(seeds[0].start, network)
+    assert torch.equal(network.body.weight, stored["body.weight"])
+    with pytest.raises(UserError, match="no weights in common"):
+        checkpoint.load_shared_weights(seeds[0].start, torch.nn.Conv2d(1, 1, 1))
 
 
 def test_every_epoch_visits_every_example_once_in_its_own_order() -> None:
@@ -171,13 +226,12 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_nearly_nothing() -> No
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    wanted = settings("train.epochs=1")
-    dataset = data.load(wanted.data)
-    loop.fit(wanted, dataset, 0, tmp_path)
+    ordinary = stage(settings("train.epochs=1"))
+    loop.fit(ordinary, 0, tmp_path)
     path = tmp_path / "last.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"last\.safetensors: is not a readable checkpoint"):
-        loop.fit(wanted, dataset, 0, tmp_path)
+        loop.fit(ordinary, 0, tmp_path)
 
 
 def test_checkpoints_hold_no_pickled_objects(trained: Path) -> None:
@@ -225,6 +279,17 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(
         low, high = evaluate.interval((draw.random((1, 200)) < 0.8).astype(float))
         covered += low <= 0.8 <= high
     assert 89 <= covered <= 99
+
+
+def test_intervals_of_neighbours_that_resemble_each_other_are_wider(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluate, "RESAMPLES", 500)
+    scores = np.repeat(np.random.default_rng(2).normal(size=50), 10)[None]
+    single = np.ptp(evaluate.interval(scores))
+    monkeypatch.setattr(evaluate.objective, "BLOCK", 10)
+    blocks = np.ptp(evaluate.interval(scores))
+    assert 2 < blocks / single < 4  # the square root of ten
 
 
 def test_a_win_is_claimed_only_when_the_interval_excludes_zero() -> None:

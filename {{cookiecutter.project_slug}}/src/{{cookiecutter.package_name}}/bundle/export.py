@@ -14,8 +14,9 @@ from torch import nn
 
 from ..config import WorkError
 from ..files import write_json
+from ..seam import Arrays
 from ..task import contract
-from ..task.contract import Arrays, Contract, Prediction
+from ..task.contract import Contract
 from ..task.data import Dataset
 from ..training.evaluate import load_network
 from ..training.loop import predict
@@ -24,6 +25,7 @@ from . import load
 
 TRACED_ROWS = 3
 PARITY_ROWS = (1, 2, 7, 64)  # none of them the traced number
+PARITY_SHARES = (0.0, 0.3, 0.8)  # of each other axis of free length; at least one is kept
 TOLERANCE = 1e-4  # largest difference between torch and ONNX Runtime, relative to the output
 
 
@@ -42,7 +44,7 @@ def pack(run: Run, dataset: Dataset, evaluation: dict[str, Any], run_id: str) ->
     session = load.onnxruntime.InferenceSession(work / load.MODEL)
     outputs = check_parity(network, dataset.validation, session)
     write_json(work / "reference.json", reference(dataset.contract, dataset.validation, outputs))
-    write_json(work / "example.json", {"items": [dataset.contract.example(dataset.test)]})
+    write_json(work / "example.json", {"items": [dataset.example()]})
     write_json(
         work / load.MANIFEST,
         {
@@ -69,9 +71,13 @@ def pack(run: Run, dataset: Dataset, evaluation: dict[str, Any], run_id: str) ->
 
 
 def export(network: nn.Module, split: Arrays, path: Path) -> None:
-    """Write the network as one ONNX file whose first dimension is free."""
+    """Write the network as one ONNX file; the first axis and those of the contract are free."""
     arguments = tuple(torch.from_numpy(split[name][:TRACED_ROWS]) for name in contract.INPUTS)
-    dynamic = tuple({0: torch.export.Dim("batch")} for _ in arguments)
+    sizes = {name: torch.export.Dim(name) for name in {"batch", *_free_axes()}}
+    dynamic = tuple(
+        {0: sizes["batch"], **{axis: sizes[name] for axis, name in axes.items()}}
+        for axes in contract.INPUTS.values()
+    )
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports each pass of its work
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself; parity is checked below
@@ -91,29 +97,46 @@ def export(network: nn.Module, split: Arrays, path: Path) -> None:
 def check_parity(
     network: nn.Module, split: Arrays, session: load.onnxruntime.InferenceSession
 ) -> Arrays:
-    """The ONNX outputs for a split, after comparing them with torch at several batch sizes."""
-    count = len(split[contract.INPUTS[0]])
+    """The ONNX outputs for a split, after comparing them with torch at several sizes of batch and
+    of every other axis that is free."""
+    count = len(next(iter(split.values())))
+    sizes = [(rows, 1.0) for rows in (*PARITY_ROWS, count)]
+    if _free_axes():
+        sizes = [(7, share) for share in PARITY_SHARES] + sizes
     whole: Arrays = {}
-    for rows in (*PARITY_ROWS, count):
-        inputs = {name: split[name][:rows] for name in contract.INPUTS}
+    for rows, share in sizes:
+        inputs = {
+            name: _cut(split[name][:rows], axes, share) for name, axes in contract.INPUTS.items()
+        }
         whole = load.run(session, inputs)
         for name, expected in predict(network, inputs, batch_size=rows).items():
             gap = float(np.abs(whole[name] - expected).max() / max(np.abs(expected).max(), 1))
             if not gap <= TOLERANCE:
+                shapes = {name: array.shape for name, array in inputs.items()}
                 raise WorkError(
-                    f"{name}: ONNX and torch differ by {gap:.1e} at batch size {rows} "
+                    f"{name}: ONNX and torch differ by {gap:.1e} for inputs {shapes} "
                     f"(allowed: {TOLERANCE:.0e}); the export is not usable"
                 )
     return whole
 
 
+def _free_axes() -> set[str]:
+    return {name for axes in contract.INPUTS.values() for name in axes.values()}
+
+
+def _cut(array: np.ndarray, axes: dict[int, str], share: float) -> np.ndarray:
+    """The beginning of an array along each of its free axes."""
+    for axis in axes:
+        array = array.take(range(max(1, int(share * array.shape[axis]))), axis)
+    return array
+
+
 def reference(contract: Contract, inputs: Arrays, outputs: Arrays) -> dict[str, Any]:
     """Distribution of drift features and answers on the validation split."""
-    predictions: list[Prediction] = contract.decode(outputs)
     return {
-        "rows": len(predictions),
+        "rows": len(next(iter(inputs.values()))),
         "features": {k: distribution(v) for k, v in contract.features(inputs).items()},
-        "predictions": {k: distribution(v) for k, v in contract.outcomes(predictions).items()},
+        "predictions": {k: distribution(v) for k, v in contract.outcomes(outputs).items()},
     }
 
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from ..seam import Arrays
 from ..task import contract
-from ..task.contract import Arrays, Contract
+from ..task.contract import Contract
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
@@ -58,7 +59,7 @@ def load(folder: Path, manifest_sha256: str | None = None) -> Bundle:
     manifest = verify(folder, manifest_sha256)
     try:
         own = Contract.load(folder)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise BadBundle(f"{folder / Contract.FILE}: does not fit this server: {error}") from None
     try:
         session = _session((folder / MODEL).read_bytes())

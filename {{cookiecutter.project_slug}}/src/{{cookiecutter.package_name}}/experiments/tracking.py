@@ -1,4 +1,4 @@
-"""MLflow: one parent run per training, one child per seed; and the registry of bundles.
+"""MLflow: one parent run per training, one child per network; and the registry of bundles.
 
 SQLite and local folders by default, a tracking server by MLFLOW_TRACKING_URI. MLflow takes seconds
 to import, so this module is imported only by the verbs that need it.
@@ -39,21 +39,26 @@ class Tracker:
         self.name = settings.name
         self.client = _client(os.environ.get("MLFLOW_TRACKING_URI") or settings.paths.tracking)
         self.experiment = self._experiment()
+        self._logged: dict[str, int] = {}  # epochs by MLflow run
 
     def parent(self, run: Run) -> str:
         """The MLflow run that stands for the whole training; made on first use."""
         return self._find(run.name) or self._create(run.name, run, {})
 
-    def child(self, run: Run, seed: int) -> str:
-        """The MLflow run of one seed; made on first use."""
-        name = f"{run.name}-seed-{seed}"
-        tags = {"mlflow.parentRunId": self.parent(run), "seed": str(seed)}
+    def child(self, run: Run, part: str) -> str:
+        """The MLflow run of one of its networks (`seed-0`); made on first use."""
+        name = f"{run.name}-{part}"
+        tags = {"mlflow.parentRunId": self.parent(run), "part": part}
         return self._find(name) or self._create(name, run, tags)
 
-    def log_epochs(self, run_id: str, state: State, done: int) -> None:
-        """The metrics of all epochs after the first `done` ones, a request each."""
+    def log_epochs(self, run_id: str, state: State) -> None:
+        """The metrics of all epochs that are not there yet, a request each."""
+        done = self._logged.get(run_id)
+        if done is None:
+            done = len(self.client.get_metric_history(run_id, "loss"))
         for epoch in range(done + 1, state.epoch + 1):
             self.log_metrics(run_id, state.history[epoch - 1], epoch)
+        self._logged[run_id] = state.epoch
 
     def log_metrics(self, run_id: str, metrics: dict[str, float], step: int = 0) -> None:
         """Metrics of one moment, in one request."""
@@ -68,7 +73,7 @@ class Tracker:
         """Test metrics of each seed, of their mean and of the baselines."""
         for seed, metrics in evaluation["network"]["seeds"].items():
             named = {f"test_{name}": value for name, value in metrics.items()}
-            self.log_metrics(self.child(run, int(seed)), named)
+            self.log_metrics(self.child(run, f"seed-{seed}"), named)
         flat = {f"test_{name}": value for name, value in evaluation["network"]["mean"].items()}
         for name, row in evaluation["baselines"].items():
             short = name.lower().replace(" ", "_")

@@ -8,14 +8,21 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+)
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from ..task.contract import InvalidItem, Item, Prediction
+from ..seam import InvalidItem
+from ..task.contract import Item, Prediction
 from .engine import Engine
 from .metrics import Metrics
 from .observe import Observe
@@ -115,6 +122,18 @@ def create_app(settings: Serving) -> FastAPI:
         docs_url=None,  # FastAPI's page fetches its scripts from elsewhere; ours brings them
         redoc_url=None,
     )
+    described = app.openapi
+
+    def describe() -> dict[str, Any]:
+        schema = described()
+        if engine.served is not None:
+            operation = schema["paths"]["/v1/predict"]["post"]
+            operation["requestBody"]["content"]["application/json"]["example"] = (
+                engine.served.example
+            )
+        return schema
+
+    app.openapi = describe  # with an example that the model which answers now can take
     app.mount("/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))
     app.add_middleware(Observe, engine=engine, metrics=metrics)
     app.add_exception_handler(HTTPException, _http_problem)
@@ -127,9 +146,10 @@ def create_app(settings: Serving) -> FastAPI:
         responses=ERRORS,
         openapi_extra=_documented(PredictRequest),
         tags=["predictions"],
+        summary="Predict one or many items",
     )
     async def predict(request: Request) -> Response:
-        """Predict one or many items."""
+        """One prediction per item, in the same order; the example is from the model's own data."""
         served = engine.served
         if served is None:
             return problem(request, 503, [], f"no model: {engine.problem}", "no_model")
@@ -162,9 +182,9 @@ def create_app(settings: Serving) -> FastAPI:
         )
         return Response(response_adapter.dump_json(answer), media_type="application/json")
 
-    @app.get("/v1/models", tags=["models"])
+    @app.get("/v1/models", tags=["models"], summary="Which models answer")
     async def models() -> Models:
-        """The models that answer, with their measured quality."""
+        """The models that answer, with their quality as measured after training."""
         found = []
         if (served := engine.served) is not None:
             manifest = {name: served.bundle.manifest.get(name) for name in ModelInfo.model_fields}
@@ -172,23 +192,34 @@ def create_app(settings: Serving) -> FastAPI:
             found = [ModelInfo.model_validate({**manifest, **own})]
         return Models(models=found, problem=engine.problem)
 
-    @app.get("/healthz", tags=["operation"])
+    @app.get("/healthz", tags=["operation"], summary="Whether the process lives")
     async def healthz() -> Health:
-        """The process lives."""
+        """200 as long as the process answers at all."""
         return Health(status="alive")
 
-    @app.get("/readyz", tags=["operation"], responses={503: {"model": Health}})
+    @app.get(
+        "/readyz",
+        tags=["operation"],
+        summary="Whether a model answers",
+        response_model=Health,
+        responses={503: {"model": Health, "description": "No model: the reason says why"}},
+    )
     async def readyz() -> JSONResponse:
-        """A model is loaded and has answered its own example."""
+        """200 when a model is loaded and has answered its own example."""
         if engine.served is None:
             state = Health(status="not ready", reason=engine.problem)
             return JSONResponse(state.model_dump(), 503)
         state = Health(status="ready", model_version=engine.version, reason=engine.problem)
         return JSONResponse(state.model_dump())
 
-    @app.get("/metrics", tags=["operation"], response_class=Response)
+    @app.get(
+        "/metrics",
+        tags=["operation"],
+        summary="Metrics for Prometheus",
+        response_class=PlainTextResponse,
+    )
     async def prometheus() -> Response:
-        """Metrics in Prometheus' text format."""
+        """Requests, errors, latency and items by model version, in Prometheus' text format."""
         return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/docs", include_in_schema=False)

@@ -5,12 +5,13 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from ..bundle.load import DEPLOYMENT, BadBundle, Bundle, deployed, load
-from ..task.contract import Arrays, Item, Prediction
+from ..task.contract import Item, Prediction
 from .logs import logger
 from .metrics import NO_MODEL, Metrics
 
@@ -24,12 +25,14 @@ class Served:
     """A bundle in use. A request keeps the one that it started with."""
 
     bundle: Bundle
+    example: dict[str, Any]  # a request's body
     seconds_per_item: float
     loaded_at: str
 
-    def answer(self, inputs: Arrays) -> list[Prediction]:
-        """Inputs of the network to answers."""
-        return self.bundle.contract.decode(self.bundle.run(inputs))
+    def answer(self, items: list[Item]) -> list[Prediction]:
+        """Answers to items, in order. Raises InvalidItem."""
+        contract = self.bundle.contract
+        return contract.decode(self.bundle.run(contract.encode(items)), items)
 
 
 class Engine:
@@ -51,12 +54,8 @@ class Engine:
     async def predict(self, served: Served, items: list[Item]) -> list[Prediction]:
         """Answers to items, in order. Raises InvalidItem."""
         if served.seconds_per_item * len(items) <= INLINE_SECONDS:
-            return served.answer(served.bundle.contract.encode(items))
-
-        def work() -> list[Prediction]:
-            return served.answer(served.bundle.contract.encode(items))
-
-        return await asyncio.get_running_loop().run_in_executor(self._lanes, work)
+            return served.answer(items)
+        return await asyncio.get_running_loop().run_in_executor(self._lanes, served.answer, items)
 
     async def watch(self) -> None:
         """Look for a new deployment until cancelled."""
@@ -105,13 +104,14 @@ def _warm(bundle: Bundle, folder: Path) -> Served:
     """Let the bundle answer its own example: it must work, and it tells what an item costs."""
     path = folder / "example.json"
     try:
-        items = [Item.model_validate(item) for item in json.loads(path.read_bytes())["items"]]
-        served = Served(bundle, 0.0, datetime.now(UTC).isoformat(timespec="seconds"))
-        served.answer(bundle.contract.encode(items))  # the first call is slower than the rest
+        example = json.loads(path.read_bytes())
+        items = [Item.model_validate(item) for item in example["items"]]
+        served = Served(bundle, example, 0.0, datetime.now(UTC).isoformat(timespec="seconds"))
+        served.answer(items)  # the first call is slower than the rest
         started = time.perf_counter()
         for _ in range(TIMED_CALLS):
-            served.answer(bundle.contract.encode(items))
+            served.answer(items)
         seconds = (time.perf_counter() - started) / TIMED_CALLS
     except Exception as error:  # whatever it is, this bundle does not answer
         raise BadBundle(f"{path}: the model does not answer its own example: {error}") from None
-    return Served(bundle, seconds / len(items), served.loaded_at)
+    return replace(served, seconds_per_item=seconds / len(items))

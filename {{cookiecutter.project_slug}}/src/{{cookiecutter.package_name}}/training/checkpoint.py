@@ -32,6 +32,16 @@ def load_weights(path: Path, network: nn.Module) -> None:
     _fill(path, network, tensors)
 
 
+def load_shared_weights(path: Path, network: nn.Module) -> None:
+    """Fill what a network has in common with stored weights; UserError when that is nothing."""
+    tensors, _ = _read(path)
+    own = network.state_dict()
+    shared = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
+    if not shared:
+        raise UserError(f"{path}: has no weights in common with this network")
+    network.load_state_dict({**own, **shared})
+
+
 def save(
     path: Path,
     network: nn.Module,

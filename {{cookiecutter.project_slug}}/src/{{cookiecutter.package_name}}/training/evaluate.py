@@ -9,8 +9,8 @@ import numpy as np
 
 from ..config import UserError
 from ..files import write_atomically, write_json
+from ..seam import Arrays, Calibrates
 from ..task import baseline, model, objective
-from ..task.contract import Arrays
 from ..task.data import Dataset
 from . import checkpoint
 from .loop import pick_device, predict
@@ -20,7 +20,7 @@ RESAMPLES = 10_000
 
 
 def load_network(run: Run, dataset: Dataset, seed: int) -> Any:
-    """The network of a seed's best epoch."""
+    """The network of a seed's best epoch, calibrated on validation if it can be."""
     path = run.seed_folder(seed) / "best.safetensors"
     if not path.exists():
         raise UserError(
@@ -28,7 +28,11 @@ def load_network(run: Run, dataset: Dataset, seed: int) -> Any:
         )
     network = model.build(run.settings, dataset.contract)
     checkpoint.load_weights(path, network)
-    return network.to(pick_device(run.settings.train.device))
+    network.to(pick_device(run.settings.train.device))
+    if isinstance(network, Calibrates):
+        outputs = predict(network, dataset.validation, run.settings.train.batch_size)
+        network.calibrate(outputs, dataset.validation)
+    return network
 
 
 def evaluate(run: Run, dataset: Dataset, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -88,13 +92,19 @@ def interval(scores: np.ndarray) -> tuple[float, float]:
 
     Seeds and examples are both drawn again, so the interval holds the chance of training and the
     chance of the sample. Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+    Examples that resemble their neighbours (a series' windows) are drawn in blocks of
+    `objective.BLOCK` neighbours, the last one's being the first: the circular block bootstrap of
+    Politis and Romano, 1992.
     """
     seeds, count = scores.shape
+    length = min(objective.BLOCK, count)
+    sums = np.cumsum(np.concatenate([scores, scores[:, :length]], axis=1), axis=1)
+    blocks = (sums[:, length:] - sums[:, :-length]) / length  # mean of each block
     draw = np.random.default_rng(0)
     means = np.empty(RESAMPLES)
     for number in range(RESAMPLES):
-        some = scores[draw.integers(seeds, size=seeds)].mean(axis=0)
-        means[number] = some[draw.integers(count, size=count)].mean()
+        some = blocks[draw.integers(seeds, size=seeds)].mean(axis=0)
+        means[number] = some[draw.integers(count, size=-(-count // length))].mean()
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 

@@ -18,13 +18,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..config import UserError, WorkError
+from ..seam import Arrays, Metrics, Stage
 from ..task import contract, model, objective
-from ..task.contract import Arrays
 from ..task.data import Dataset
 from ..task.settings import Settings
 from . import checkpoint
-
-Metrics = dict[str, float]
 
 
 @dataclass
@@ -43,26 +41,47 @@ class Interrupted(Exception):
     """Somebody asked to stop; everything needed to go on is on disk."""
 
 
+def main_stage(settings: Settings, dataset: Dataset) -> Stage:
+    """The training that the run is about; a network may ask for another one before it."""
+
+    def measure(network: nn.Module) -> Metrics:
+        outputs = predict(network, dataset.validation, settings.train.batch_size)
+        return objective.metrics(outputs, dataset.validation, dataset.contract)
+
+    return Stage(
+        name="training",
+        train=settings.train,
+        data=dataset.train,
+        build=lambda: model.build(settings, dataset.contract),
+        loss=lambda network, batch: objective.loss(settings, network, batch),
+        measure=measure,
+        decides=objective.DECIDES,
+        higher_is_better=objective.HIGHER_IS_BETTER,
+    )
+
+
 def fit(
-    settings: Settings,
-    dataset: Dataset,
+    stage: Stage,
     seed: int,
     folder: Path,
     on_epoch: Callable[[State], None] = lambda state: None,
     stop: Callable[[], bool] = lambda: False,
+    start: Path | None = None,
 ) -> State:
     """Train one network; `folder` gets `best.safetensors` and `last.safetensors`.
 
-    Goes on from `last.safetensors` if it is there. Raises Interrupted after saving when `stop`
-    says so, WorkError when the loss is no longer finite.
+    Goes on from `last.safetensors` if it is there, else begins with the weights of `start`. Raises
+    Interrupted after saving when `stop` says so, WorkError when the loss is no longer finite.
     """
-    train, device = settings.train, pick_device(settings.train.device)
+    train, device = stage.train, pick_device(stage.train.device)
     seed_everything(seed)
-    network = model.build(settings, dataset.contract).to(device)
+    network = stage.build().to(device)
+    if start is not None:
+        checkpoint.load_shared_weights(start, network)
     optimizer = torch.optim.AdamW(
         network.parameters(), train.lr, weight_decay=train.weight_decay, fused=True
     )
-    data = {name: torch.from_numpy(array).to(device) for name, array in dataset.train.items()}
+    data = {name: torch.from_numpy(array).to(device) for name, array in stage.data.items()}
     count = len(next(iter(data.values())))
     steps = math.ceil(count / train.batch_size)
     state, loss_sum = State(), torch.zeros((), dtype=torch.float64, device=device)
@@ -72,7 +91,7 @@ def fit(
     bar = tqdm(
         total=train.epochs * steps,
         initial=state.epoch * steps + state.step,
-        desc=f"seed {seed}",
+        desc=f"{stage.name}, seed {seed}",
         unit="step",
         disable=None,
         leave=False,
@@ -90,7 +109,7 @@ def fit(
                 for group in optimizer.param_groups:
                     group["lr"] = one_cycle(done, train.epochs * steps, train.lr, train.warmup)
                 rows = rows.to(device)
-                loss = objective.loss(settings, network, {k: v[rows] for k, v in data.items()})
+                loss = stage.loss(network, {k: v[rows] for k, v in data.items()})
                 optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(network.parameters(), train.clip_norm)
@@ -102,18 +121,21 @@ def fit(
             mean_loss = loss_sum.item() / steps
             if not math.isfinite(mean_loss):
                 raise WorkError(
-                    f"seed {seed}: the loss is {mean_loss} in epoch {state.epoch + 1}; "
-                    f"lower train.lr (now {train.lr}) or train.clip_norm (now {train.clip_norm})"
+                    f"{stage.name} with seed {seed}: the loss is {mean_loss} in epoch "
+                    f"{state.epoch + 1}; lower train.lr (now {train.lr}) or train.clip_norm (now "
+                    f"{train.clip_norm})"
                 )
-            outputs = predict(network, dataset.validation, train.batch_size)
-            found = objective.metrics(outputs, dataset.validation, dataset.contract)
+            found = stage.measure(network)
+            value = found[stage.decides]
             state.epoch, state.step = state.epoch + 1, 0
             state.seconds += time.perf_counter() - started
             state.history.append({"loss": mean_loss, **found})
             loss_sum.zero_()
-            bar.set_postfix({objective.DECIDES: f"{found[objective.DECIDES]:.4f}"})
-            if state.best is None or at_least_as_good(found[objective.DECIDES], state.best):
-                state.best, state.best_epoch = found[objective.DECIDES], state.epoch
+            bar.set_postfix({stage.decides: f"{value:.4f}"})
+            # Of two equal epochs the later one is kept: it has seen the lower learning rate.
+            sign = 1 if stage.higher_is_better else -1
+            if state.best is None or sign * value >= sign * state.best:
+                state.best, state.best_epoch = value, state.epoch
                 checkpoint.save_weights(folder / "best.safetensors", network)
             checkpoint.save(last, network, optimizer, loss_sum, vars(state))
             on_epoch(state)
@@ -156,11 +178,6 @@ def predict(network: nn.Module, split: Arrays, batch_size: int) -> Arrays:
 def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """A network with one output may return it bare."""
     return outputs if isinstance(outputs, tuple) else (outputs,)
-
-
-def at_least_as_good(new: float, old: float) -> bool:
-    """Of two equal epochs the later one is kept: it has seen the lower learning rate."""
-    return new >= old if objective.HIGHER_IS_BETTER else new <= old
 
 
 def seed_everything(seed: int) -> None:

@@ -5,6 +5,7 @@ runs/20261123-201500/
     seed-0/last.safetensors      where to go on
     seed-0/best.safetensors      the weights of the best epoch
     seed-0/history.json          loss and metrics of each epoch
+    pretraining/…                the same, of a stage that the network asked for before its own
     evaluation.json outputs.npz  written by `evaluate`
     bundle/                      written by `deploy`
 """
@@ -25,10 +26,11 @@ import torch
 
 from ..config import UserError, validate
 from ..files import read_json, write_json
-from ..task import data
+from ..seam import Pretrains, Stage
+from ..task import data, model
 from ..task.data import Dataset
 from ..task.settings import Settings
-from .loop import State, fit
+from .loop import State, fit, main_stage
 
 
 @dataclass(frozen=True)
@@ -106,21 +108,41 @@ def _read_run(folder: Path, now: Settings) -> Run:
     return Run(folder, settings.model_copy(update={"paths": now.paths}), about)
 
 
+@dataclass(frozen=True)
+class Part:
+    """One of the networks that a run trains."""
+
+    name: str  # of its folder
+    stage: Stage
+    seed: int
+    start: Path | None = None  # weights to begin with
+
+
+def parts(run: Run, dataset: Dataset) -> list[Part]:
+    """What the run trains: a stage that the network asks for before its own, then every seed."""
+    settings, stage = run.settings, main_stage(run.settings, dataset)
+    network = model.build(settings, dataset.contract)
+    before = network.pretraining(settings, dataset) if isinstance(network, Pretrains) else None
+    found = [Part("pretraining", before, settings.train.seeds[0])] if before else []
+    start = run.folder / "pretraining" / "best.safetensors" if before else None
+    return [*found, *(Part(f"seed-{seed}", stage, seed, start) for seed in settings.train.seeds)]
+
+
 def train(
-    run: Run, dataset: Dataset, on_epoch: Callable[[int, State], None] = lambda seed, state: None
-) -> Iterator[tuple[int, State]]:
-    """Train one network per seed, yielding (seed, final state); finished ones are only read."""
+    run: Run, dataset: Dataset, on_epoch: Callable[[Part, State], None] = lambda part, state: None
+) -> Iterator[tuple[Part, State]]:
+    """Train the run's networks, yielding (part, final state); finished ones are only read."""
     with stop_on_signals() as stop:
-        for seed in run.settings.train.seeds:
-            folder = run.seed_folder(seed)
+        for part in parts(run, dataset):
+            folder = run.folder / part.name
 
-            def after(state: State, seed: int = seed, folder: Path = folder) -> None:
+            def after(state: State, part: Part = part, folder: Path = folder) -> None:
                 write_json(folder / "history.json", vars(state))
-                on_epoch(seed, state)
+                on_epoch(part, state)
 
-            state = fit(run.settings, dataset, seed, folder, after, stop)
+            state = fit(part.stage, part.seed, folder, after, stop, part.start)
             after(state)  # once more: the run may have been killed between checkpoint and this
-            yield seed, state
+            yield part, state
 
 
 @contextmanager

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
-from sklearn.metrics import confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
 
 from {{ cookiecutter.package_name }}.config import UserError
+from {{ cookiecutter.package_name }}.seam import InvalidItem
 from {{ cookiecutter.package_name }}.task import contract, data, model, objective
-from {{ cookiecutter.package_name }}.task.contract import Contract, InvalidItem, Item
+from {{ cookiecutter.package_name }}.task.contract import Contract, Item
 from {{ cookiecutter.package_name }}.task.settings import Data, Settings
 
 
@@ -70,7 +70,7 @@ def test_the_fingerprint_changes_with_a_pixel_a_label_and_the_split() -> None:
     for name in ("image", "label"):
         changed = {key: array.copy() for key, array in first.train.items()}
         changed[name].flat[0] += 1
-        other = data.Dataset(changed, first.validation, first.test, first.contract, "")
+        other = data.Dataset(changed, first.validation, first.test, "", first.contract)
         assert other.fingerprint != first.fingerprint
 
 
@@ -225,44 +225,18 @@ def test_a_picture_that_would_fill_the_memory_is_refused() -> None:
     Image.new("1", (20_000, 20_000)).save(file, "PNG")
     item = Item(image=base64.b64encode(file.getvalue()).decode())
     with pytest.raises(InvalidItem, match="pixel"):
-        Contract(["a", "b"], (8, 8), color=False).encode([item])
+        Contract(labels=["a", "b"], size=(8, 8), color=False).encode([item])
 
 
 def test_a_colour_model_asks_for_pictures() -> None:
     with pytest.raises(InvalidItem, match="send image"):
-        Contract(["a", "b"], (8, 8), color=True).encode([Item(pixels=[[0.0]])])
+        Contract(labels=["a", "b"], size=(8, 8), color=True).encode([Item(pixels=[[0.0]])])
 
 
 def test_a_contract_survives_its_file(tmp_path: Path) -> None:
-    own = Contract(["ä", "b"], (8, 9), color=True)
+    own = Contract(labels=["ä", "b"], size=(8, 9), color=True)
     own.save(tmp_path)
     assert Contract.load(tmp_path) == own
-
-
-def test_probabilities_are_a_softmax_even_of_huge_logits() -> None:
-    own = Contract(["a", "b"], (8, 8), color=False)
-    first, second = own.decode({"logits": np.array([[1000.0, 999.0], [-1000.0, 1000.0]])})
-    assert first.label == "a"
-    assert first.probability == pytest.approx(1 / (1 + np.exp(-1)))
-    assert second.probabilities == {"a": 0.0, "b": 1.0}
-
-
-def test_metrics_agree_with_scikit_learn() -> None:
-    draw = np.random.default_rng(0)
-    logits, labels = draw.normal(size=(200, 4)), draw.integers(0, 4, 200)
-    own = Contract(list("abcd"), (8, 8), color=False)
-    split, outputs = {"label": labels}, {"logits": logits}
-    chosen = logits.argmax(axis=1)
-    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    found = objective.metrics(outputs, split, own)
-    assert found["accuracy"] == pytest.approx((chosen == labels).mean())
-    assert found["macro_f1"] == pytest.approx(f1_score(labels, chosen, average="macro"))
-    assert found["log_loss"] == pytest.approx(log_loss(labels, shares))
-    details = objective.details(outputs, split, own)
-    np.testing.assert_array_equal(details["confusion"], confusion_matrix(labels, chosen))
-    expected = np.array(precision_recall_fscore_support(labels, chosen))
-    for i, row in enumerate(details["per_class"].values()):
-        assert list(row.values()) == pytest.approx(expected[:, i].tolist())
 
 
 def test_augmentation_moves_pictures_a_little_and_nothing_when_switched_off() -> None:
@@ -278,7 +252,7 @@ def test_augmentation_moves_pictures_a_little_and_nothing_when_switched_off() ->
 
 @pytest.mark.parametrize("size", [(8, 8), (28, 28), (5, 64), (64, 48)])
 def test_the_network_fits_every_size_of_picture(size: tuple[int, int]) -> None:
-    own = Contract(["a", "b", "c"], size, color=True)
+    own = Contract(labels=["a", "b", "c"], size=size, color=True)
     network = model.build(Settings(name="x"), own)
     assert network(torch.rand(2, 3, *size)).shape == (2, 3)
     assert "parameters" in model.describe(network)

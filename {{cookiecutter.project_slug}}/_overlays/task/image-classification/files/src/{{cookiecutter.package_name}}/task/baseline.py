@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from .contract import Arrays
+from ..seam import Arrays
 from .data import Dataset
 
 SEARCH_ROWS = 5000  # settings are compared on at most so many rows; the winner gets them all

@@ -6,30 +6,26 @@ environment holds no torch: this module needs NumPy, Pillow and pydantic only.
 
 import base64
 import binascii
-import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
-Arrays = dict[str, np.ndarray]
+from ..seam import Arrays, BaseContract, InvalidItem
+from . import classes
+from .classes import OUTPUTS, Classified
 
-INPUTS = ("image",)  # names of the network's inputs, in the order of its `forward`
-OUTPUTS = ("logits",)
+__all__ = ["INPUTS", "OUTPUTS", "Contract", "Item", "Prediction", "item_from_file"]
+
+# The network's inputs in the order of its `forward`, each with the names of those axes beside the
+# first that may have any length: {1: "time"}.
+INPUTS: dict[str, dict[int, str]] = {"image": {}}
 
 MAX_PIXELS = 16_000_000  # a picture's size is known before it is unpacked: refuse bombs
-
-
-class InvalidItem(ValueError):
-    """Item number `index` of a request cannot be used: `field` says where, the message why."""
-
-    def __init__(self, index: int, field: str, reason: str) -> None:
-        super().__init__(reason)
-        self.index, self.field = index, field
 
 
 Pixel = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -51,36 +47,18 @@ class Item(BaseModel):
     )
 
 
-class Prediction(BaseModel):
+class Prediction(Classified):
     """The most probable class, and how probable each class is."""
 
-    label: str
-    probability: float
-    probabilities: dict[str, float]
 
+class Contract(BaseContract):
+    """The classes and the size of the pictures."""
 
-@dataclass(frozen=True)
-class Contract:
-    """What must be known beside the network to use it; travels in the bundle as JSON."""
+    TASK: ClassVar[str] = "image-classification"
 
     labels: list[str]
     size: tuple[int, int]  # height, width
     color: bool
-
-    FILE = "contract.json"
-    TASK = "image-classification"
-
-    @classmethod
-    def load(cls, folder: Path) -> "Contract":
-        """Read the contract from a bundle's folder."""
-        content = json.loads((folder / cls.FILE).read_text(encoding="utf-8"))
-        height, width = content["size"]
-        return cls(content["labels"], (height, width), content["color"])
-
-    def save(self, folder: Path) -> None:
-        """Write the contract into a bundle's folder."""
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
-        (folder / self.FILE).write_text(text + "\n", encoding="utf-8")
 
     @property
     def channels(self) -> int:
@@ -101,24 +79,13 @@ class Contract:
                 images[index] = self._from_pixels(index, item.pixels or [])
         return {"image": images}
 
-    def decode(self, outputs: Arrays) -> list[Prediction]:
-        """The network's `logits` (item, class) to answers."""
-        logits = outputs["logits"].astype(np.float64)
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares = odds / odds.sum(axis=1, keepdims=True)
-        best = shares.argmax(axis=1).tolist()
-        return [
-            Prediction(
-                label=self.labels[winner],
-                probability=row[winner],
-                probabilities=dict(zip(self.labels, row, strict=True)),
-            )
-            for winner, row in zip(best, shares.tolist(), strict=True)
-        ]
+    def decode(self, outputs: Arrays, items: Sequence[Item]) -> list[Prediction]:
+        """The network's outputs for these items to answers."""
+        return [Prediction(**fields) for fields in classes.decode(outputs, self.labels)]
 
-    def example(self, inputs: Arrays) -> dict[str, Any]:
-        """The first row of encoded inputs as a request's item, for the docs and the self-test."""
-        image = np.round(inputs["image"][0], 4)
+    def item(self, image: np.ndarray) -> dict[str, Any]:
+        """An encoded picture (channel, row, column) as a request's item."""
+        image = np.round(image, 4)
         if not self.color:
             return {"pixels": image[0].tolist()}
         file = BytesIO()
@@ -134,12 +101,9 @@ class Contract:
             "bright_share": (pixels > 0.5).mean(axis=1),
         }
 
-    def outcomes(self, predictions: list[Prediction]) -> dict[str, list[Any]]:
+    def outcomes(self, outputs: Arrays) -> Arrays:
         """What of the answers drift is watched on."""
-        return {
-            "label": [prediction.label for prediction in predictions],
-            "probability": [prediction.probability for prediction in predictions],
-        }
+        return classes.outcomes(outputs, self.labels)
 
     def _from_base64(self, index: int, text: str) -> np.ndarray:
         try:

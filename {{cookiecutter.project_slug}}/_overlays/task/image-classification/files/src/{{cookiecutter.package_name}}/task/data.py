@@ -9,37 +9,27 @@ import gzip
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..config import UserError
-from .contract import Arrays, Contract, picture
+from ..seam import Splits
+from .contract import Contract, picture
 from .settings import Data
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """Three splits, each `image` float32 (n, channel, row, column) in 0..1 and `label` int64 (n,).
+class Dataset(Splits):
+    """Splits of `image` float32 (n, channel, row, column) in 0..1 and `label` int64 (n,)."""
 
-    The digest `fingerprint` changes with any pixel, label or move between splits.
-    """
-
-    train: Arrays
-    validation: Arrays
-    test: Arrays
     contract: Contract
-    about: str  # one sentence for the report
-    fingerprint: str = ""
 
-    def __post_init__(self) -> None:
-        digest = hashlib.sha256("\n".join(self.contract.labels).encode())
-        for split in (self.train, self.validation, self.test):
-            for name, array in split.items():
-                digest.update(f"{name} {array.dtype} {array.shape}".encode())
-                digest.update(array.tobytes())
-        object.__setattr__(self, "fingerprint", digest.hexdigest())
+    def example(self) -> dict[str, Any]:
+        """A request's item, made of the first test image."""
+        return self.contract.item(self.test["image"][0])
 
 
 def load(settings: Data) -> Dataset:
@@ -59,7 +49,7 @@ def _digits(settings: Data) -> Dataset:
     images, labels = load_digits(return_X_y=True)
     images = (images.reshape(-1, 1, 8, 8) / 16).astype(np.float32)
     fold = _blocks(len(images), settings.folds)
-    contract = Contract([str(digit) for digit in range(10)], (8, 8), color=False)
+    contract = Contract(labels=[str(digit) for digit in range(10)], size=(8, 8), color=False)
     about = (
         "scikit-learn's handwritten digits (UCI, CC BY 4.0), 8 × 8 grey levels. The file follows "
         f"its writers, so it is cut into {settings.folds} contiguous blocks, not shuffled."
@@ -84,12 +74,12 @@ def _mnist(settings: Data, folder: Path) -> Dataset:
         }
         for part, target in [*parts, (test_images, test_labels)]
     )
-    contract = Contract(names, (images.shape[1], images.shape[2]), color=False)
+    contract = Contract(labels=names, size=(images.shape[1], images.shape[2]), color=False)
     about = (
         "Images in MNIST's file format with its own test files; the last "
         f"{100 // settings.folds} % of the training file are kept for validation."
     )
-    return _checked(folder, Dataset(train, validation, test, contract, about))
+    return _checked(folder, Dataset(train, validation, test, about, contract))
 
 
 def _folder(settings: Data, folder: Path) -> Dataset:
@@ -116,7 +106,7 @@ def _folder(settings: Data, folder: Path) -> Dataset:
             images.append(content)
             labels.append(label)
             folds.append(int(digest, 16) % settings.folds)
-    contract = Contract([path.name for path in classes], size, settings.color)
+    contract = Contract(labels=[path.name for path in classes], size=size, color=settings.color)
     about = (
         f"{len(images):,} pictures in {len(classes)} folders, scaled to {settings.size} × "
         f"{settings.size}; each picture's own hash decides which split it belongs to."
@@ -139,7 +129,7 @@ def _split(
         {"image": images[rows], "label": labels[rows]}
         for rows in (~in_test & ~in_validation, in_validation, in_test)
     )
-    return Dataset(train, validation, test, contract, about)
+    return Dataset(train, validation, test, about, contract)
 
 
 def _blocks(count: int, folds: int) -> np.ndarray:

@@ -1,28 +1,23 @@
 """What training minimises and what counts in the end."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .contract import Arrays, Contract
+from ..seam import Arrays, Metrics
+from . import classes
+from .classes import SHOWN
+from .contract import Contract
 from .settings import Objective, Settings
+
+__all__ = ["BLOCK", "DECIDES", "HIGHER_IS_BETTER", "SHOWN", "details", "loss", "metrics", "scores"]
 
 DECIDES = "accuracy"  # the metric by which epochs, seeds and models are compared
 HIGHER_IS_BETTER = True
-
-
-class Shown(NamedTuple):
-    """How a metric is written in tables: its value times `scale`, with `digits` decimals."""
-
-    title: str
-    scale: float
-    digits: int
-
-
-SHOWN = {"accuracy": Shown("Accuracy, %", 100, 1), "macro_f1": Shown("Macro F1, %", 100, 1)}
+BLOCK = 1  # test examples in a row that belong together and are resampled together
 
 
 def loss(settings: Settings, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -46,57 +41,16 @@ def augment(image: Tensor, settings: Objective) -> Tensor:
     return functional.grid_sample(image, grid, align_corners=False)
 
 
-def answers(outputs: Arrays) -> np.ndarray:
-    """The class (n,) chosen for each example; baselines give it as `label`, networks by logits."""
-    return outputs["label"] if "label" in outputs else outputs["logits"].argmax(axis=1)
-
-
 def scores(outputs: Arrays, split: Arrays) -> np.ndarray:
     """One number (n,) per example; their mean is the metric that decides."""
-    return (answers(outputs) == split["label"]).astype(np.float64)
+    return classes.hits(outputs, split)
 
 
-def metrics(outputs: Arrays, split: Arrays, contract: Contract) -> dict[str, float]:
+def metrics(outputs: Arrays, split: Arrays, contract: Contract) -> Metrics:
     """The metrics of a split."""
-    table = confusion(outputs, split, contract)
-    found = {
-        "accuracy": float(scores(outputs, split).mean()),
-        "macro_f1": float(np.mean([row["f1"] for row in per_class(table, contract).values()])),
-    }
-    if "logits" in outputs:
-        logits = outputs["logits"].astype(np.float64)
-        top = logits.max(axis=1, keepdims=True)
-        log_sum = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
-        chosen = logits[np.arange(len(logits)), split["label"]]
-        found["log_loss"] = float((log_sum - chosen).mean())
-    return found
+    return classes.metrics(outputs, split, contract.labels)
 
 
 def details(outputs: Arrays, split: Arrays, contract: Contract) -> dict[str, Any]:
-    """What lies behind the metrics: a table per class and the confusion matrix."""
-    table = confusion(outputs, split, contract)
-    return {"per_class": per_class(table, contract), "confusion": table.tolist()}
-
-
-def confusion(outputs: Arrays, split: Arrays, contract: Contract) -> np.ndarray:
-    """Counts (true class, chosen class)."""
-    count = len(contract.labels)
-    cells = split["label"] * count + answers(outputs)
-    return np.bincount(cells, minlength=count * count).reshape(count, count)
-
-
-def per_class(table: np.ndarray, contract: Contract) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1 and number of examples of each class.
-
-    A class that is never chosen or never there counts 0, as in scikit-learn's default.
-    """
-    hits, chosen, there = table.diagonal(), table.sum(axis=0), table.sum(axis=1)
-    return {
-        name: {
-            "precision": float(hits[i] / max(chosen[i], 1)),
-            "recall": float(hits[i] / max(there[i], 1)),
-            "f1": float(2 * hits[i] / max(chosen[i] + there[i], 1)),
-            "examples": int(there[i]),
-        }
-        for i, name in enumerate(contract.labels)
-    }
+    """What lies behind the metrics, for the report."""
+    return classes.details(outputs, split, contract.labels)

@@ -1,0 +1,77 @@
+"""Photograph what the demo made for the template's README; needs Chromium.
+
+    make demo && .venv/bin/python scripts/pictures.py
+
+Writes docs/images/: the generated README's results as a browser shows them, and the API page.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import demo
+from markdown_it import MarkdownIt
+from PIL import Image, ImageChops
+
+TEMPLATE = Path(__file__).parents[1]
+IMAGES = TEMPLATE / "docs" / "images"
+STYLE = """
+body { font: 15px/1.5 "Noto Sans", "DejaVu Sans", sans-serif; margin: 24px; width: 880px }
+table { border-collapse: collapse; font-size: 13px } td, th { border: 1px solid #d0d7de;
+padding: 5px 10px; text-align: left } img { max-width: 880px } code { background: #eff1f3 }
+"""
+CHROMIUM = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-quic"),
+    *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
+    *("--disable-sync", "--virtual-time-budget=8000"),
+]
+
+
+def main() -> int:
+    browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+    if browser is None:
+        sys.exit("error: no Chromium found; on Debian: apt-get install chromium")
+    project = TEMPLATE / "build" / "demo" / "digit-reader"
+    if not (project / "deployment" / "deployment.json").exists():
+        sys.exit(f"error: {project} holds no deployment; run make demo first")
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    page = project / "docs" / "results.html"
+    try:
+        page.write_text(results(project / "README.md"), encoding="utf-8")
+        photograph(browser, page.as_uri(), IMAGES / "results.png", 930, 2400)
+    finally:
+        page.unlink()
+    with demo.server(project, project / ".venv" / "bin" / project.name) as url:
+        photograph(browser, f"{url}/docs", IMAGES / "api.png", 1100, 1000)
+    return 0
+
+
+def results(readme: Path) -> str:
+    """The marked section of a README as a page."""
+    text = readme.read_text(encoding="utf-8")
+    section = text.partition("<!-- results:begin")[2].partition("-->")[2]
+    section = section.partition("<!-- results:end")[0]
+    section = section.replace("](docs/", "](")  # the page lies in docs/
+    html = MarkdownIt("commonmark").enable("table").render(section)
+    return f"<!doctype html><meta charset='utf-8'><style>{STYLE}</style><h2>Results</h2>{html}"
+
+
+def photograph(browser: str, address: str, picture: Path, width: int, height: int) -> None:
+    """A page as PNG, the empty rest below its content cut off."""
+    with tempfile.TemporaryDirectory() as profile:
+        arguments = [f"--user-data-dir={profile}", f"--window-size={width},{height}"]
+        command = [browser, *CHROMIUM, *arguments, f"--screenshot={picture}", address]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    with Image.open(picture) as image:
+        colours = image.convert("RGB")
+    empty = Image.new("RGB", colours.size, colours.getpixel((width - 1, height - 1)))
+    *_, bottom = ImageChops.difference(colours, empty).getbbox() or (0, 0, width, height)
+    colours = colours.crop((0, 0, width, min(bottom + 24, height)))
+    colours.quantize(128).save(picture, optimize=True)
+    print(f"written: {picture.relative_to(TEMPLATE)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

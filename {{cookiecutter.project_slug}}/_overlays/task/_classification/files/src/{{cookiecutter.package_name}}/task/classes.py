@@ -1,0 +1,103 @@
+"""What every problem with one class per example has in common: answers, metrics, confusion.
+
+The network's output is `logits` (n, class); a baseline may give `label` (n,) alone.
+"""
+
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from ..seam import Arrays, Metrics, Shown
+
+OUTPUTS = ("logits",)
+
+SHOWN = {"accuracy": Shown("Accuracy, %", 100, 1), "macro_f1": Shown("Macro F1, %", 100, 1)}
+
+
+class Classified(BaseModel):
+    """The most probable class, and how probable each class is."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+def probabilities(outputs: Arrays) -> np.ndarray:
+    """The softmax (n, class) of the logits."""
+    logits = outputs["logits"].astype(np.float64)
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+def answers(outputs: Arrays) -> np.ndarray:
+    """The class (n,) chosen for each example."""
+    return outputs["label"] if "label" in outputs else outputs["logits"].argmax(axis=1)
+
+
+def decode(outputs: Arrays, labels: list[str]) -> list[dict[str, Any]]:
+    """The fields of a `Classified` for each example."""
+    shares = probabilities(outputs)
+    best = shares.argmax(axis=1).tolist()
+    return [
+        {
+            "label": labels[winner],
+            "probability": row[winner],
+            "probabilities": dict(zip(labels, row, strict=True)),
+        }
+        for winner, row in zip(best, shares.tolist(), strict=True)
+    ]
+
+
+def outcomes(outputs: Arrays, labels: list[str]) -> Arrays:
+    """What of the answers drift is watched on."""
+    shares = probabilities(outputs)
+    return {"label": np.array(labels)[shares.argmax(axis=1)], "probability": shares.max(axis=1)}
+
+
+def hits(outputs: Arrays, split: Arrays) -> np.ndarray:
+    """1 (n,) where the answer is right, else 0."""
+    return (answers(outputs) == split["label"]).astype(np.float64)
+
+
+def metrics(outputs: Arrays, split: Arrays, labels: list[str]) -> Metrics:
+    """Accuracy, macro F1 and, for networks, the mean log loss in nats."""
+    rows = per_class(confusion(outputs, split, labels), labels).values()
+    found = {
+        "accuracy": float(hits(outputs, split).mean()),
+        "macro_f1": float(np.mean([row["f1"] for row in rows])),
+    }
+    if "logits" in outputs:
+        chosen = probabilities(outputs)[np.arange(len(split["label"])), split["label"]]
+        found["log_loss"] = float(-np.log(np.maximum(chosen, np.finfo(float).tiny)).mean())
+    return found
+
+
+def details(outputs: Arrays, split: Arrays, labels: list[str]) -> dict[str, Any]:
+    """What lies behind the metrics: a table per class and the confusion matrix."""
+    table = confusion(outputs, split, labels)
+    return {"per_class": per_class(table, labels), "confusion": table.tolist()}
+
+
+def confusion(outputs: Arrays, split: Arrays, labels: list[str]) -> np.ndarray:
+    """Counts (true class, chosen class)."""
+    count = len(labels)
+    cells = split["label"] * count + answers(outputs)
+    return np.bincount(cells, minlength=count * count).reshape(count, count)
+
+
+def per_class(table: np.ndarray, labels: list[str]) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1 and number of examples of each class.
+
+    A class that is never chosen or never there counts 0, as in scikit-learn's default.
+    """
+    right, chosen, there = table.diagonal(), table.sum(axis=0), table.sum(axis=1)
+    return {
+        name: {
+            "precision": float(right[i] / max(chosen[i], 1)),
+            "recall": float(right[i] / max(there[i], 1)),
+            "f1": float(2 * right[i] / max(chosen[i] + there[i], 1)),
+            "examples": int(there[i]),
+        }
+        for i, name in enumerate(labels)
+    }

@@ -1,0 +1,43 @@
+"""The metrics of a classifier are those that everybody else computes."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
+
+from {{ cookiecutter.package_name }}.task import classes, confusion
+
+
+def test_metrics_agree_with_scikit_learn() -> None:
+    draw = np.random.default_rng(0)
+    logits, labels = draw.normal(size=(200, 4)), draw.integers(0, 4, 200)
+    names, split, outputs = list("abcd"), {"label": labels}, {"logits": logits}
+    chosen = logits.argmax(axis=1)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    found = classes.metrics(outputs, split, names)
+    assert found["accuracy"] == pytest.approx((chosen == labels).mean())
+    assert found["macro_f1"] == pytest.approx(f1_score(labels, chosen, average="macro"))
+    assert found["log_loss"] == pytest.approx(log_loss(labels, shares))
+    details = classes.details(outputs, split, names)
+    np.testing.assert_array_equal(details["confusion"], confusion_matrix(labels, chosen))
+    expected = np.array(precision_recall_fscore_support(labels, chosen))
+    for i, row in enumerate(details["per_class"].values()):
+        assert list(row.values()) == pytest.approx(expected[:, i].tolist())
+
+
+def test_probabilities_are_a_softmax_even_of_huge_logits() -> None:
+    outputs = {"logits": np.array([[1000.0, 999.0], [-1000.0, 1000.0]])}
+    first, second = classes.decode(outputs, ["a", "b"])
+    assert first["label"] == "a"
+    assert first["probability"] == pytest.approx(1 / (1 + np.exp(-1)))
+    assert second["probabilities"] == {"a": 0.0, "b": 1.0}
+    found = classes.metrics(outputs, {"label": np.array([1, 0])}, ["a", "b"])
+    assert np.isfinite(found["log_loss"])
+
+
+def test_a_confusion_matrix_of_many_classes_can_still_be_drawn() -> None:
+    for count in (2, 60):
+        names = [f"class {number}" for number in range(count)]
+        name, caption, figure = confusion.draw(np.eye(count, dtype=int), names)
+        assert name.endswith(".png")
+        assert caption
+        assert len(figure.axes) == 1

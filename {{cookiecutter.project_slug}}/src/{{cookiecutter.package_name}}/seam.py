@@ -1,0 +1,111 @@
+"""What the task and the rest of the project have agreed on: the names and types they both use.
+
+Imported by the server, so nothing here needs torch to run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from .config import Train
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Arrays = dict[str, np.ndarray]  # by name; the first axis counts the examples
+Metrics = dict[str, float]
+
+
+class InvalidItem(ValueError):
+    """Item number `index` of a request cannot be used: `field` says where, the message why."""
+
+    def __init__(self, index: int, field: str, reason: str) -> None:
+        super().__init__(reason)
+        self.index, self.field = index, field
+
+
+class Shown(NamedTuple):
+    """How a metric is written in tables: its value times `scale`, with `digits` decimals."""
+
+    title: str
+    scale: float
+    digits: int
+
+
+class BaseContract(BaseModel):
+    """What must be known beside the network to use it; travels in the bundle as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    FILE: ClassVar[str] = "contract.json"
+    TASK: ClassVar[str]
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read the contract from a bundle's folder; ValueError when it is another's."""
+        return cls.model_validate_json((folder / cls.FILE).read_bytes())
+
+    def save(self, folder: Path) -> None:
+        """Write the contract into a bundle's folder."""
+        text = self.model_dump_json(indent=2)
+        (folder / self.FILE).write_text(text + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Three parts of the data, each with the same arrays; `about` is a sentence for the report."""
+
+    train: Arrays
+    validation: Arrays
+    test: Arrays
+    about: str
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 that changes with any value, and with any example that changes its split."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            for name, array in split.items():
+                digest.update(f"{name} {array.dtype} {array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training from its first step to its last: all that the loop needs to know."""
+
+    name: str
+    train: Train
+    data: Arrays  # what is learned from, a row per example
+    build: Callable[[], nn.Module]
+    loss: Callable[[nn.Module, dict[str, Tensor]], Tensor]  # of a batch of `data`
+    measure: Callable[[nn.Module], Metrics]  # on validation
+    decides: str  # the metric by which epochs are compared
+    higher_is_better: bool
+
+
+@runtime_checkable
+class Pretrains(Protocol):
+    """A network may ask for a stage before its own; it then starts from the weights they share."""
+
+    def pretraining(self, settings: Any, dataset: Any) -> Stage | None:
+        """The stage to run first, or None."""
+        ...
+
+
+@runtime_checkable
+class Calibrates(Protocol):
+    """A network may adjust itself, once trained, by what it answers on validation."""
+
+    def calibrate(self, outputs: Arrays, split: Arrays) -> None:
+        """Change buffers so that the answers on unseen data are as sure as they should be."""
+        ...

@@ -1,0 +1,201 @@
+"""What each verb of the command line does. Heavy libraries are imported by the verb that needs
+them, so that `--help` and wrong input are answered at once."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import UserError, WorkError, load
+from .task.settings import Settings
+
+if TYPE_CHECKING:
+    from .task.data import Dataset
+    from .training.runs import Run
+
+DEFAULT_CONFIG = Path("configs/default.yaml")
+
+
+def train(options: Namespace) -> None:
+    from .experiments.tracking import Tracker, track
+    from .task import data
+    from .training import runs
+    from .training.loop import Interrupted, State
+
+    settings = _settings(options)
+    if options.resume is not None:
+        if options.settings:
+            raise UserError("command line: a resumed run keeps its settings, leave out the others")
+        run = runs.open_run(settings, options.resume or None)
+        dataset = run.dataset()
+    else:
+        dataset = data.load(settings.data)
+        run = runs.create(settings, dataset)
+    rows = run.about["data"]["rows"]
+    print(f"run {run.name}: {', '.join(f'{count} rows {name}' for name, count in rows.items())}")
+    tracker = Tracker(run.settings)
+
+    def on_epoch(part: runs.Part, state: State) -> None:
+        tracker.log_epochs(tracker.child(run, part.name), state)
+
+    try:
+        with track(tracker, run):
+            for part, state in runs.train(run, dataset, on_epoch):
+                tracker.finish(tracker.child(run, part.name), "FINISHED")
+                print(
+                    f"{part.name}: {part.stage.decides} {state.best:.4f} on validation "
+                    f"in epoch {state.best_epoch} of {state.epoch}, {state.seconds:.1f} s"
+                )
+    except Interrupted:
+        command = f"{options.command} train --resume {run.name}"
+        raise WorkError(f"stopped, nothing is lost; go on with: {command}") from None
+    print(f"next: {options.command} evaluate, report or deploy")
+
+
+def evaluate(options: Namespace) -> None:
+    from .experiments.report import markdown, summary, table
+
+    run, dataset = _run(options)
+    evaluation = _measure(run, dataset)
+    print("\n".join(["", *table(evaluation), "", summary(evaluation), ""]))
+    for name, rows in evaluation["details"].items():
+        if isinstance(rows, dict):
+            columns = list(next(iter(rows.values())))
+            cells = [[name, *columns]]
+            for key, row in rows.items():
+                cells.append([key, *(f"{row[column]:.4g}" for column in columns)])
+            print("\n".join(markdown(cells)))
+    print(f"\nwritten: {run.folder / 'evaluation.json'}")
+
+
+def report(options: Namespace) -> None:
+    from .experiments.report import report as write
+    from .experiments.report import summary
+
+    run, dataset = _run(options)
+    evaluation = _evaluation(run, dataset)
+    files = write(run, dataset, evaluation, options.command)
+    print(summary(evaluation))
+    print("\n".join(f"written: {path}" for path in files))
+
+
+def deploy(options: Namespace) -> None:
+    from .bundle.deploy import deploy as install
+    from .bundle.load import BadBundle
+    from .experiments.tracking import Tracker
+
+    run, dataset = _run(options)
+    evaluation = _evaluation(run, dataset)
+    print(f"packing run {run.name}, seed {evaluation['chosen_seed']} …")
+    try:
+        folder = install(run, dataset, evaluation, Tracker(run.settings))
+    except BadBundle as error:
+        raise WorkError(str(error)) from None
+    print(f"deployed: {folder}")
+    print(f"next: {options.command} serve (a running server takes it up by itself)")
+
+
+def serve(options: Namespace) -> None:
+    from .serving.server import serve as run
+    from .serving.settings import load as load_serving
+
+    run(load_serving(options.settings))
+
+
+def predict(options: Namespace) -> None:
+    from .bundle.load import BadBundle
+    from .seam import InvalidItem
+    from .task.contract import item_from_file
+
+    for path in options.files:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+    items = [item_from_file(path) for path in options.files]
+    try:
+        if options.url:
+            answer = _ask(options.url, items or _example(options.deployment))
+        else:
+            answer = _predict(options.deployment, items or _example(options.deployment))
+    except InvalidItem as error:
+        name = options.files[error.index] if options.files else error.field
+        raise UserError(f"{name}: {error}") from None
+    except BadBundle as error:
+        raise WorkError(str(error)) from None
+    print(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+def _settings(options: Namespace) -> Settings:
+    if options.config == DEFAULT_CONFIG and not DEFAULT_CONFIG.exists():
+        raise UserError(
+            f"{DEFAULT_CONFIG}: no such file here; go to the project's folder or give --config FILE"
+        )
+    return load(Settings, options.config, options.settings)
+
+
+def _run(options: Namespace) -> "tuple[Run, Dataset]":
+    from .training.runs import open_run
+
+    run = open_run(_settings(options), options.run)
+    return run, run.dataset()
+
+
+def _measure(run: "Run", dataset: "Dataset") -> dict[str, Any]:
+    from .experiments.tracking import Tracker
+    from .training.evaluate import evaluate as measure
+
+    evaluation = measure(run, dataset)
+    Tracker(run.settings).log_evaluation(run, evaluation)
+    return evaluation
+
+
+def _evaluation(run: "Run", dataset: "Dataset") -> dict[str, Any]:
+    """The run's evaluation; measured and tracked now if that was not done yet."""
+    from .files import read_json
+
+    path = run.folder / "evaluation.json"
+    return read_json(path) if path.exists() else _measure(run, dataset)
+
+
+def _example(deployment: Path) -> list[Any]:
+    """The items that the deployed bundle has as its example."""
+    from .bundle.load import deployed
+    from .files import read_json
+
+    folder, _ = deployed(deployment)
+    return read_json(folder / "example.json")["items"]
+
+
+def _predict(deployment: Path, items: list[Any]) -> dict[str, Any]:
+    """What the deployed bundle answers, without a server."""
+    from .bundle.load import deployed
+    from .bundle.load import load as load_bundle
+    from .task.contract import Item
+
+    bundle = load_bundle(*deployed(deployment))
+    wanted = [Item.model_validate(item) for item in items]
+    found = bundle.contract.decode(bundle.run(bundle.contract.encode(wanted)), wanted)
+    return {
+        "model": bundle.name,
+        "model_version": bundle.version,
+        "predictions": [prediction.model_dump() for prediction in found],
+    }
+
+
+def _ask(url: str, items: list[Any]) -> Any:
+    """What a server answers."""
+    from urllib.error import HTTPError, URLError
+    from urllib.request import Request, urlopen
+
+    address = url.rstrip("/") + "/v1/predict"
+    if not address.startswith(("http://", "https://")):
+        raise UserError(f"--url {url}: must start with http:// or https://")
+    data = json.dumps({"items": items}).encode()
+    request = Request(address, data, {"content-type": "application/json"})
+    try:
+        with urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+    except HTTPError as error:
+        text = error.read().decode(errors="replace")
+        raise WorkError(f"{address}: answered {error.code}: {text}") from None
+    except (URLError, TimeoutError, ValueError) as error:
+        raise WorkError(f"{address}: no answer: {getattr(error, 'reason', error)}") from None
