@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test demo bench clean
+.PHONY: help setup check format test demo bench pictures lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 RUFF := $(BIN)/ruff --config ruff.toml
@@ -32,6 +32,12 @@ demo: setup ## bake, train, report, deploy, serve and ask (DEMO_DIR=build/demo T
 
 bench: setup ## what generation costs, against a template of one file
 	$(BIN)/python benchmarks/generation.py
+
+pictures: setup ## photograph the demo for the README (needs Chromium, and make demo before)
+	$(BIN)/python scripts/pictures.py
+
+lock: setup ## renew the versions that generated projects install (needs uv)
+	$(BIN)/python scripts/lock.py
 
 clean: ## remove environment, caches and everything baked into build/
 	rm -rf .venv build .pytest_cache .ruff_cache

@@ -1,6 +1,6 @@
 """Photograph what the demo made for the template's README; needs Chromium.
 
-    make demo && .venv/bin/python scripts/pictures.py
+    make demo pictures
 
 Writes docs/images/: the generated README's results as a browser shows them, and the API page.
 """
