@@ -3,26 +3,40 @@
 An overlay is `_overlays/<question>/<value>/files/`: the final tree of what an answer adds. What
 several answers share is an overlay of its own (`_classification`), named by a line of their file
 `also`. Which overlays there are is read from the folders, so a new one needs no change here.
+
+Cookiecutter copies `_overlays` as it is; rendering every choice only to drop most of them would
+cost more than all the rest. So the answers that overlays may hold are filled in here.
 """
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 OVERLAYS = Path("_overlays")
+BLANK = re.compile(r"\{\{ ?cookiecutter\.(package_name|project_slug) ?\}\}")
+
+
+def fill(text):
+    """A text with the names in the places that are kept for them."""
+    return BLANK.sub(lambda blank: ANSWERS[blank[1]], text)
+
 
 for question in sorted(OVERLAYS.iterdir()):
     chosen = question / ANSWERS[question.name]
     shared = (chosen / "also").read_text().split() if (chosen / "also").exists() else []
     for overlay in (chosen / "files", *(question / name / "files" for name in shared)):
         for source in sorted(overlay.rglob("*")):
-            target = source.relative_to(overlay)
+            target = Path(fill(str(source.relative_to(overlay))))
             if source.is_dir():
                 target.mkdir(exist_ok=True)
-            else:
-                source.replace(target)  # that it takes no other file's place is tested
+                continue
+            source.replace(target)  # that it takes no other file's place is tested
+            content = target.read_bytes()
+            if b"cookiecutter." in content:
+                target.write_bytes(fill(content.decode()).encode())
 shutil.rmtree(OVERLAYS)
 
 # A repository of its own even inside another one: runs record the commit they were made from, and

@@ -149,6 +149,16 @@ def test_nothing_is_left_to_be_filled_in(cookies: Cookies) -> None:
             assert not [word for word in STUBS if word in text], path
 
 
+def test_overlays_hold_no_jinja_but_the_two_names() -> None:
+    blank = re.compile(r"\{\{ ?cookiecutter\.(package_name|project_slug) ?\}\}")
+    for overlay in OVERLAYS.glob("*/*/files"):
+        for path, content in files(overlay).items():
+            if b"cookiecutter" in content or path.suffix == ".py":
+                text = blank.sub("", content.decode())
+                assert "cookiecutter" not in text, path
+                assert "{%" not in text, path
+
+
 def test_the_task_is_all_that_a_task_pack_adds_to_the_package() -> None:
     for task in (OVERLAYS / "task").iterdir():
         package = task / "files" / "src" / "{{cookiecutter.package_name}}"

@@ -69,8 +69,7 @@ def requirements(no_dev: bool) -> list[str]:
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
     wanted = []
     if "project" in project:
-        extras = project["project"].get("optional-dependencies", {})
-        wanted += ["--editable", f".[{','.join(extras)}]" if extras else "."]
+        wanted += ["--editable", ".[train]"]
     if not no_dev:
         wanted += ["--group", "dev"]
     if Path("constraints.txt").exists():

@@ -34,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The verbs and what each takes."""
-    command = Path(sys.argv[0]).stem
-    if command == "__main__":
+    program = Path(sys.argv[0])
+    command = program.stem
+    if program.suffix == ".py":  # started by python -m
         command = f"python -m {__package__}.cli"
     parser = argparse.ArgumentParser(
         command,

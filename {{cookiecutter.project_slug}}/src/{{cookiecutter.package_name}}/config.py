@@ -193,7 +193,7 @@ def parse(text: str) -> Any:
 
 
 def _show(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return str(value) if isinstance(value, (str, Path)) else json.dumps(value, default=str)
 
 
 def _explain(schema: type[BaseModel], detail: Any, given: Given) -> str:

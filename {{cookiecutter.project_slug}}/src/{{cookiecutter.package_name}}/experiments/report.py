@@ -53,6 +53,7 @@ def summary(evaluation: dict[str, Any]) -> str:
     shown, network = SHOWN[DECIDES], evaluation["network"]
     count = len(network["seeds"])
     spread = f" ± {_number(DECIDES, network['sd'][DECIDES])}" if network["sd"] else ""
+    seeds = f"mean ± standard deviation of {count} seeds" if count > 1 else "one seed"
     low, high = (_number(DECIDES, end) for end in network["interval"])
     sign = 1 if evaluation["higher_is_better"] else -1
     name, best = max(
@@ -61,9 +62,8 @@ def summary(evaluation: dict[str, Any]) -> str:
     near, far = (_difference(end) for end in best["ahead_interval"])
     return (
         f"{shown.title}: network {_number(DECIDES, network['mean'][DECIDES])}{spread} "
-        f"(mean ± standard deviation of {count} seed{'s' if count > 1 else ''}; 95 % interval "
-        f"{low} to {high}; {evaluation['rows']['test']} test rows), best baseline "
-        f"{_number(DECIDES, best['metrics'][DECIDES])} ({name}). The network is "
+        f"({seeds}; 95 % interval {low} to {high}; {evaluation['rows']['test']} test rows), "
+        f"best baseline {_number(DECIDES, best['metrics'][DECIDES])} ({name}). The network is "
         f"{verdict(best)}: {_difference(best['ahead'])} ({near} to {far})."
     )
 
