@@ -20,38 +20,34 @@ CONSTRAINTS = TEMPLATE / "{{cookiecutter.project_slug}}" / "constraints.txt"
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as name:
-        projects = [demo.bake(Path(name) / task, task) for task in demo.NAMES]
-        merged = merge([tomllib.loads((p / "pyproject.toml").read_text("utf-8")) for p in projects])
-        (projects[0] / "pyproject.toml").write_text(merged, encoding="utf-8")
-        command = [sys.executable, "scripts/setup.py", "--lock"]
-        if code := subprocess.run(command, cwd=projects[0]).returncode:
+        folder = Path(name)
+        merged, _ = all_tasks(folder / "tasks")
+        (folder / "pyproject.toml").write_text(merged, encoding="utf-8")
+        setup = CONSTRAINTS.parent / "scripts" / "setup.py"
+        if code := subprocess.run([sys.executable, str(setup), "--lock", name]).returncode:
             return code
-        shutil.copyfile(projects[0] / "constraints.txt", CONSTRAINTS)
+        shutil.copyfile(folder / "constraints.txt", CONSTRAINTS)
     print(f"written: {CONSTRAINTS.relative_to(TEMPLATE)}")
     return 0
 
 
-def merge(contents: list[dict[str, Any]]) -> str:
-    """One pyproject.toml that requires what any of them does."""
-    lists: dict[str, dict[str, None]] = {"dependencies": {}, "dev": {}}
-    for content in contents:
-        lists["dependencies"] |= dict.fromkeys(content["project"]["dependencies"])
-        for extra in content["project"]["optional-dependencies"].values():
-            lists["dependencies"] |= dict.fromkeys(extra)
-        lists["dev"] |= dict.fromkeys(content["dependency-groups"]["dev"])
-    project = contents[0]["project"]
-    return "\n".join(  # a JSON list of ASCII strings is a TOML list too
-        [
-            "[project]",
-            'name = "all-tasks"',
-            'version = "0"',
-            f"requires-python = {json.dumps(project['requires-python'])}",
-            f"dependencies = {json.dumps([*lists['dependencies']])}",
-            "[dependency-groups]",
-            f"dev = {json.dumps([*lists['dev']])}",
-            "",
-        ]
-    )
+def all_tasks(folder: Path) -> tuple[str, str]:
+    """(pyproject.toml with what any task needs, the constraints of now); bakes into `folder`."""
+    needed: dict[str, None] = {}
+    for task in demo.NAMES:
+        project = demo.bake(folder / task, task)
+        content = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+        needed |= dict.fromkeys(requirements(content))
+    # A JSON list of ASCII strings is a TOML list too. No [project]: there is nothing to install.
+    merged = f"[dependency-groups]\ndev = {json.dumps([*needed], indent=4)}\n"
+    return merged, CONSTRAINTS.read_text(encoding="utf-8")
+
+
+def requirements(content: dict[str, Any]) -> list[str]:
+    """Everything that a pyproject.toml requires: to serve, to train, to check, and its extras."""
+    project = content["project"]
+    groups = [*project["optional-dependencies"].values(), *content["dependency-groups"].values()]
+    return [*project["dependencies"], *(name for group in groups for name in group)]
 
 
 if __name__ == "__main__":

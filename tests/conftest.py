@@ -1,13 +1,16 @@
 """Baking in tests: through the command line for people's answers, in process for the rest."""
 
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import demo
+import lock
 import pytest
 from pytest_cookies.plugin import Cookies
 
@@ -45,19 +48,24 @@ def pyproject(project: Path) -> dict[str, Any]:
     return tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="session", params=TASKS)
-def project(request: pytest.FixtureRequest) -> Path:
-    """The task's demo project, baked anew, with its environment, which is kept between runs."""
-    folder = ROOT / "build" / "test" / request.param
+@pytest.fixture(scope="session")
+def environment() -> Path:
+    """The programs of one environment that holds what all tasks need; kept between runs."""
+    folder = ROOT / "build" / "test" / "environment"
+    with tempfile.TemporaryDirectory() as name:
+        merged, constraints = lock.all_tasks(Path(name))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pyproject.toml").write_text(merged, encoding="utf-8")
+    (folder / "constraints.txt").write_text(constraints, encoding="utf-8")
+    setup = PROJECT / "scripts" / "setup.py"
+    subprocess.run([sys.executable, str(setup), str(folder)], check=True)
+    return folder / ".venv" / ("Scripts" if os.name == "nt" else "bin")
+
+
+def demo_of(task: str) -> Path:
+    """The task's demo project, baked anew, with its own environment, which is kept between runs."""
+    folder = ROOT / "build" / "test" / task
     for path in folder.glob("*/*"):
         if path.name != ".venv":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    baked = demo.bake(folder, request.param)
-    subprocess.run([sys.executable, "scripts/setup.py"], cwd=baked, check=True)
-    return baked
-
-
-@pytest.fixture(scope="session")
-def environment(project: Path) -> Path:
-    """The folder of its environment's programs."""
-    return next(path for path in (project / ".venv").glob("*") if path.name in ("bin", "Scripts"))
+    return demo.bake(folder, task)

@@ -1,5 +1,6 @@
 """Options are overlays: folders that are laid over the core, and nothing else."""
 
+import ast
 import itertools
 import json
 import re
@@ -7,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lock
 import pytest
 import yaml
-from conftest import OVERLAYS, PROJECT, ROOT, bake, pyproject
+from conftest import OVERLAYS, PROJECT, ROOT, TASKS, bake, pyproject
 from pytest_cookies.plugin import Cookies
 
 TEMPLATE = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
@@ -165,21 +167,59 @@ def test_the_task_is_all_that_a_task_pack_adds_to_the_package() -> None:
         assert [path.name for path in package.glob("*")] == ["task"]
 
 
-def test_names_of_dependencies_are_refused(project: Path, environment: Path) -> None:
+@pytest.fixture(scope="module")
+def owners(environment: Path) -> dict[str, set[str]]:
+    """Each importable module's distributions, as the environment of all tasks has them."""
     code = "import json, importlib.metadata as m; print(json.dumps(m.packages_distributions()))"
     done = subprocess.run([environment / "python", "-c", code], capture_output=True, check=True)
-    modules = json.loads(done.stdout)
-    content = pyproject(project)
-    wanted = [*content["project"]["dependencies"], *content["dependency-groups"]["dev"]]
-    for extra in content["project"]["optional-dependencies"].values():
-        wanted += extra
-    direct = {plain(re.split(r"[~<>=;\[ ]", requirement)[0]) for requirement in wanted}
-    names = direct | {
-        module.lower() for module, owners in modules.items() if direct & set(map(plain, owners))
-    }
+    return {name: set(map(plain, found)) for name, found in json.loads(done.stdout).items()}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_names_of_dependencies_are_refused(
+    cookies: Cookies, owners: dict[str, set[str]], task: str
+) -> None:
+    direct = required(lock.requirements(pyproject(bake(cookies, task=task))))
+    names = direct | {module.lower() for module, found in owners.items() if direct & found}
     names = {name for name in names if name.isidentifier() and not name.startswith("_")}
     missing = names - taken()
     assert not missing, "belong into TAKEN of hooks/pre_gen_project.py"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_everything_imported_is_required_where_it_is_used(
+    cookies: Cookies, owners: dict[str, set[str]], task: str
+) -> None:
+    project = bake(cookies, task=task)
+    content = pyproject(project)
+    serving = required(content["project"]["dependencies"])
+    training = serving | required(content["project"]["optional-dependencies"]["train"])
+    everything = required(lock.requirements(content))
+    for path in sorted((project / "src").rglob("*.py")) + sorted((project / "tests").glob("*.py")):
+        if "tests" in path.relative_to(project).parts:
+            allowed = everything
+        elif path.parent.name == "serving" or path.name in ("contract.py", "load.py"):
+            allowed = serving
+        else:
+            allowed = everything if path.name == "pretrained.py" else training
+        for module in imported(path):
+            own = module == "ml_project" or module in sys.stdlib_module_names
+            assert own or owners.get(module, {module}) & allowed, f"{path.name}: {module}"
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level modules that a file imports by name, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def required(requirements: list[str]) -> set[str]:
+    return {plain(re.split(r"[~<>=;\[ ]", requirement)[0]) for requirement in requirements}
 
 
 def plain(name: str) -> str:

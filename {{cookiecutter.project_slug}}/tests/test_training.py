@@ -95,7 +95,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
 
     monkeypatch.setattr(loop, "one_cycle", interrupted)
     before = signal.getsignal(number)
-    assert cli.main(["train", "--config", str(CONFIG), *QUICK]) == 1
+    assert cli.main(["train", "--config", str(CONFIG), *QUICK, "train.batch_size=8"]) == 1
     assert signal.getsignal(number) is before
     (run,) = tmp_path.glob("runs/*")
     errors = capsys.readouterr().err
@@ -110,7 +110,7 @@ def checkpoint_step(path: Path) -> int:
 
 
 def test_a_run_stopped_in_the_middle_of_an_epoch_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    ordinary = stage(settings("train.epochs=2"))
+    ordinary = stage(settings("train.epochs=2", "train.batch_size=8"))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     loop.fit(ordinary, 0, whole)
     left = 5

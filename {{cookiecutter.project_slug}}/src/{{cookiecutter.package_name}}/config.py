@@ -56,7 +56,7 @@ class Train(Section):
     clip_norm: float = Field(default=1.0, gt=0, description="largest L2 norm of a gradient")
     patience: int = Field(default=15, ge=1, description="stop after so many epochs without gain")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        default="auto", description="computes here"
+        default="auto", description="where to compute; auto takes CUDA if it is there"
     )
 
 
