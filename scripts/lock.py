@@ -22,7 +22,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         merged, _ = all_tasks(folder / "tasks")
-        (folder / "pyproject.toml").write_text(merged, encoding="utf-8")
+        project = '[project]\nname = "tasks"\nversion = "0"\nrequires-python = ">=3.11"\n'
+        (folder / "pyproject.toml").write_text(project + merged, encoding="utf-8")
         setup = CONSTRAINTS.parent / "scripts" / "setup.py"
         if code := subprocess.run([sys.executable, str(setup), "--lock", name]).returncode:
             return code

@@ -1,8 +1,9 @@
-"""Photograph what the demo made for the template's README; needs Chromium.
+"""Photograph what the demos made, for README and gallery; needs Chromium.
 
-    make demo pictures
+    make demo TASK=image-classification && make demo TASK=forecasting … && make pictures
 
-Writes docs/images/: the generated README's results as a browser shows them, and the API page.
+Writes docs/images/: each demo's results section as a browser shows it, and the API page of the
+first one.
 """
 
 import shutil
@@ -33,18 +34,22 @@ def main() -> int:
     browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
     if browser is None:
         sys.exit("error: no Chromium found; on Debian: apt-get install chromium")
-    project = TEMPLATE / "build" / "demo" / "digit-reader"
-    if not (project / "deployment" / "deployment.json").exists():
-        sys.exit(f"error: {project} holds no deployment; run make demo first")
     IMAGES.mkdir(parents=True, exist_ok=True)
-    page = project / "docs" / "results.html"
-    try:
-        page.write_text(results(project / "README.md"), encoding="utf-8")
-        photograph(browser, page.as_uri(), IMAGES / "results.png", 930, 2400)
-    finally:
-        page.unlink()
+    slugs = {task: title.lower().replace(" ", "-") for task, title in demo.NAMES.items()}
+    projects = {task: TEMPLATE / "build" / "demo" / slug for task, slug in slugs.items()}
+    made = {task: path for task, path in projects.items() if (path / "deployment").is_dir()}
+    if not made:
+        sys.exit(f"error: {TEMPLATE / 'build' / 'demo'} holds no demo; run make demo first")
+    for task, project in made.items():
+        page = project / "docs" / "results.html"
+        try:
+            page.write_text(results(project / "README.md"), encoding="utf-8")
+            photograph(browser, page.as_uri(), IMAGES / f"{task}.png", 930, 4000)
+        finally:
+            page.unlink()
+    project = next(iter(made.values()))
     with demo.server(project, project / ".venv" / "bin" / project.name) as url:
-        photograph(browser, f"{url}/docs", IMAGES / "api.png", 1100, 1000)
+        photograph(browser, f"{url}/docs", IMAGES / "api.png", 1100, 660)
     return 0
 
 

@@ -14,6 +14,7 @@ from {{ cookiecutter.package_name }}.experiments import report
 from {{ cookiecutter.package_name }}.task.objective import DECIDES
 
 from .conftest import CONFIG
+from .quick import QUICK
 
 
 def rewrite(*arguments: str) -> int:
@@ -133,5 +134,5 @@ def test_a_tracker_that_does_not_answer_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
-    assert cli.main(["train", "--config", str(CONFIG), "train.epochs=1"]) == 1
+    assert cli.main(["train", "--config", str(CONFIG), *QUICK]) == 1
     assert "error: MLflow at sqlite:////proc/nowhere/mlflow.db" in capsys.readouterr().err

@@ -285,6 +285,7 @@ def test_intervals_of_neighbours_that_resemble_each_other_are_wider(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(evaluate, "RESAMPLES", 500)
+    monkeypatch.setattr(evaluate.objective, "BLOCK", 1)
     scores = np.repeat(np.random.default_rng(2).normal(size=50), 10)[None]
     single = np.ptp(evaluate.interval(scores))
     monkeypatch.setattr(evaluate.objective, "BLOCK", 10)

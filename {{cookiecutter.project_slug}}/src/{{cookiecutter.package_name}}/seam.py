@@ -103,9 +103,27 @@ class Pretrains(Protocol):
 
 
 @runtime_checkable
+class Prepares(Protocol):
+    """A network may fit parts of itself before its first step, as buffers or first weights."""
+
+    def prepare(self, train: Arrays, validation: Arrays) -> None:
+        """Fit to `train`; `validation` is there to choose by."""
+        ...
+
+
+@runtime_checkable
 class Calibrates(Protocol):
     """A network may adjust itself, once trained, by what it answers on validation."""
 
     def calibrate(self, outputs: Arrays, split: Arrays) -> None:
         """Change buffers so that the answers on unseen data are as sure as they should be."""
+        ...
+
+
+@runtime_checkable
+class Examines(Protocol):
+    """A network may be asked more than the test split: data of another kind, why it answers so."""
+
+    def examine(self, dataset: Any) -> dict[str, Any]:
+        """What to add to the `details` of an evaluation; tables are printed and reported."""
         ...

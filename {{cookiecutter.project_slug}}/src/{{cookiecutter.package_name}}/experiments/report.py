@@ -123,7 +123,7 @@ def _results(evaluation: dict[str, Any]) -> list[str]:
         f"{evaluation['model']} {rows['train']} rows to train on, {rows['validation']} to choose "
         f"epoch and settings, {rows['test']} to test, the same for every model. Intervals come "
         "from drawing test rows and seeds again (bootstrap). Training took "
-        f"{evaluation['train_seconds']:.0f} s for all seeds.",
+        f"{evaluation['train_seconds']:.0f} s in all.",
     ]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..config import UserError
 from ..files import write_atomically, write_json
-from ..seam import Arrays, Calibrates
+from ..seam import Arrays, Calibrates, Examines
 from ..task import baseline, model, objective
 from ..task.data import Dataset
 from . import checkpoint
@@ -62,11 +62,14 @@ def evaluate(run: Run, dataset: Dataset, say: Callable[[str], None] = print) -> 
             "ahead": float(sign * (scores.mean() - own.mean())),
             "ahead_interval": interval(sign * (scores - own)),
         }
+    network = load_network(run, dataset, chosen)
+    described = model.describe(network)
+    more = network.examine(dataset) if isinstance(network, Examines) else {}
     result = {
         "run": run.name,
         "metric": objective.DECIDES,
         "higher_is_better": objective.HIGHER_IS_BETTER,
-        "model": model.describe(load_network(run, dataset, chosen)),
+        "model": described,
         "rows": run.about["data"]["rows"],
         "network": {
             "seeds": {str(seed): metrics for seed, metrics in by_seed.items()},
@@ -78,8 +81,8 @@ def evaluate(run: Run, dataset: Dataset, say: Callable[[str], None] = print) -> 
         },
         "baselines": baselines,
         "chosen_seed": chosen,
-        "details": objective.details(outputs[chosen], test, contract),
-        "train_seconds": round(sum(run.history(seed)["seconds"] for seed in seeds), 1),
+        "details": {**objective.details(outputs[chosen], test, contract), **more},
+        "train_seconds": round(run.seconds(), 1),
         "seconds": round(time.perf_counter() - started, 1),
     }
     _save_arrays(run.folder / "outputs.npz", outputs[chosen])

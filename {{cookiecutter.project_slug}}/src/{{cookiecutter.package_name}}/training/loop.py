@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..config import UserError, WorkError
-from ..seam import Arrays, Metrics, Stage
+from ..seam import Arrays, Metrics, Prepares, Stage
 from ..task import contract, model, objective
 from ..task.data import Dataset
 from ..task.settings import Settings
@@ -44,6 +44,12 @@ class Interrupted(Exception):
 def main_stage(settings: Settings, dataset: Dataset) -> Stage:
     """The training that the run is about; a network may ask for another one before it."""
 
+    def build() -> nn.Module:
+        network = model.build(settings, dataset.contract)
+        if isinstance(network, Prepares):
+            network.prepare(dataset.train, dataset.validation)
+        return network
+
     def measure(network: nn.Module) -> Metrics:
         outputs = predict(network, dataset.validation, settings.train.batch_size)
         return objective.metrics(outputs, dataset.validation, dataset.contract)
@@ -52,7 +58,7 @@ def main_stage(settings: Settings, dataset: Dataset) -> Stage:
         name="training",
         train=settings.train,
         data=dataset.train,
-        build=lambda: model.build(settings, dataset.contract),
+        build=build,
         loss=lambda network, batch: objective.loss(settings, network, batch),
         measure=measure,
         decides=objective.DECIDES,
@@ -84,7 +90,7 @@ def fit(
     data = {name: torch.from_numpy(array).to(device) for name, array in stage.data.items()}
     count = len(next(iter(data.values())))
     steps = math.ceil(count / train.batch_size)
-    state, loss_sum = State(), torch.zeros((), dtype=torch.float64, device=device)
+    state, loss_sum = State(), torch.zeros((), device=device)
     last = folder / "last.safetensors"
     if last.exists():
         state = State(**checkpoint.restore(last, network, optimizer, loss_sum))
@@ -192,8 +198,8 @@ def seed_everything(seed: int) -> None:
 def pick_device(wanted: str) -> torch.device:
     """The device to compute on; UserError when this machine lacks it."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        return torch.device(next((name for name, found in there.items() if found), "cpu"))
+    if wanted == "auto":  # mps only by name: it lacks some operations, and exact resume
+        return torch.device("cuda" if there["cuda"] else "cpu")
     if not there.get(wanted, True):
         raise UserError(f"train.device={wanted}: this machine has none; allowed here: auto, cpu")
     return torch.device(wanted)

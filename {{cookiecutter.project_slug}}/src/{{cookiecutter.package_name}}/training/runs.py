@@ -51,6 +51,10 @@ class Run:
     def history(self, seed: int) -> dict[str, Any]:
         return read_json(self.seed_folder(seed) / "history.json")
 
+    def seconds(self) -> float:
+        """How long all its networks were trained, a pre-training included."""
+        return sum(read_json(path)["seconds"] for path in self.folder.glob("*/history.json"))
+
     def dataset(self) -> Dataset:
         """The run's data; UserError when it is no longer what the run was trained on."""
         dataset = data.load(self.settings.data)

@@ -2,9 +2,16 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+)
 
-from {{ cookiecutter.package_name }}.task import classes, confusion
+from {{ cookiecutter.package_name }}.task import classes, confusion, splits
 
 
 def test_metrics_agree_with_scikit_learn() -> None:
@@ -41,3 +48,28 @@ def test_a_confusion_matrix_of_many_classes_can_still_be_drawn() -> None:
         assert name.endswith(".png")
         assert caption
         assert len(figure.axes) == 1
+
+
+def test_scores_average_to_macro_f1_and_spread_like_its_bootstrap() -> None:
+    draw = np.random.default_rng(1)
+    count = 600
+    labels = draw.choice(4, count, p=[0.6, 0.25, 0.1, 0.05])
+    logits = draw.normal(size=(count, 5)) + 1.5 * np.eye(5)[labels]  # the fifth is never true
+    scores = classes.f1_scores({"logits": logits}, {"label": labels})
+    chosen, names = logits.argmax(axis=1), list(range(5))
+    expected = f1_score(labels, chosen, labels=names, average="macro", zero_division=0)
+    assert scores.mean() == pytest.approx(expected)
+    rows = [draw.integers(count, size=count) for _ in range(1000)]
+    again = [classes.f1_scores({"logits": logits[i]}, {"label": labels[i]}).mean() for i in rows]
+    assert np.std([scores[i].mean() for i in rows]) == pytest.approx(np.std(again), rel=0.1)
+
+
+def test_baselines_are_chosen_on_validation_and_fitted_to_all() -> None:
+    draw = np.random.default_rng(2)
+    inputs = draw.normal(size=(300, 2))
+    labels = (inputs[:, 0] > 0).astype(int)
+    models = [LogisticRegression(C=c) for c in (1e-9, 1.0)]
+    train, validation = (inputs[:200], labels[:200]), (inputs[200:], labels[200:])
+    best = splits.fit_best(models, train, validation, accuracy_score, rows=50)
+    assert best is models[1]
+    np.testing.assert_allclose(best.coef_, LogisticRegression(C=1.0).fit(*train).coef_)

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from ..seam import Arrays
+from . import splits
 from .data import Dataset
-
-SEARCH_ROWS = 5000  # settings are compared on at most so many rows; the winner gets them all
 
 
 def candidates() -> dict[str, list[Any]]:
@@ -40,18 +40,12 @@ def names() -> list[str]:
 
 def predictions(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:
     """(name, outputs on the test split) of each baseline."""
-    inputs, target = _flat(dataset.train), dataset.train["label"]
-    rows = np.linspace(0, len(target) - 1, min(len(target), SEARCH_ROWS)).astype(int)
+    train, validation = (
+        (_flat(split), split["label"]) for split in (dataset.train, dataset.validation)
+    )
     for name, models in candidates().items():
-        best = max(
-            models,
-            key=lambda model: float(
-                model.fit(inputs[rows], target[rows]).score(
-                    _flat(dataset.validation), dataset.validation["label"]
-                )
-            ),
-        )
-        yield name, {"label": best.fit(inputs, target).predict(_flat(dataset.test))}
+        best = splits.fit_best(models, train, validation, accuracy_score)
+        yield name, {"label": best.predict(_flat(dataset.test))}
 
 
 def _flat(split: Arrays) -> np.ndarray:

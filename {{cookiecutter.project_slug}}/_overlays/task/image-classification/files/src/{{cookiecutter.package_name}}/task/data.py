@@ -15,6 +15,7 @@ import numpy as np
 
 from ..config import UserError
 from ..seam import Splits
+from . import splits
 from .contract import Contract, picture
 from .settings import Data
 
@@ -64,7 +65,7 @@ def _mnist(settings: Data, folder: Path) -> Dataset:
         raise UserError(f"{folder}: training and test images differ in size")
     names = [str(label) for label in sorted({*labels.tolist(), *test_labels.tolist()})]
     lookup = {int(name): index for index, name in enumerate(names)}
-    _two_classes(folder, names)
+    splits.two_classes(folder, names)
     last = _blocks(len(images), settings.folds) == settings.folds - 1
     parts = [(images[~last], labels[~last]), (images[last], labels[last])]
     train, validation, test = (
@@ -86,7 +87,7 @@ def _folder(settings: Data, folder: Path) -> Dataset:
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
     if not classes:
         raise UserError(f"{folder}: is empty, it must hold one folder of images per class")
-    _two_classes(folder, [path.name for path in classes])
+    splits.two_classes(folder, [path.name for path in classes])
     images, labels, folds = [], [], []
     size = (settings.size, settings.size)
     seen: dict[str, Path] = {}
@@ -137,20 +138,8 @@ def _blocks(count: int, folds: int) -> np.ndarray:
     return np.arange(count) * folds // count
 
 
-def _two_classes(where: Path, names: list[str]) -> None:
-    if len(names) < 2:
-        raise UserError(f"{where}: only one class ({', '.join(names)}), a classifier needs two")
-
-
 def _checked(where: Path, dataset: Dataset) -> Dataset:
-    for name in ("validation", "test"):
-        if not len(getattr(dataset, name)["label"]):
-            raise UserError(f"{where}: too few images, none is left for {name} (data.folds)")
-    trained = set(dataset.train["label"].tolist())
-    for label, name in enumerate(dataset.contract.labels):
-        if label not in trained:
-            raise UserError(f"{where}: no image of class {name!r} is left for training")
-    return dataset
+    return splits.checked(where, dataset, dataset.contract.labels, "image", "data.folds")
 
 
 def _idx_pair(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
