@@ -24,7 +24,10 @@ from cookiecutter.exceptions import CookiecutterException
 from cookiecutter.main import cookiecutter
 
 TEMPLATE = Path(__file__).parents[1]
-NAMES = {"image-classification": "Digit Reader"}
+NAMES = {
+    "image-classification": "Digit Reader",
+    "forecasting": "Demand Forecaster",
+}
 
 
 def main() -> int:

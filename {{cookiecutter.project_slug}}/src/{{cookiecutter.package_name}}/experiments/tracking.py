@@ -6,6 +6,7 @@ to import, so this module is imported only by the verbs that need it.
 
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,7 +77,7 @@ class Tracker:
             self.log_metrics(self.child(run, f"seed-{seed}"), named)
         flat = {f"test_{name}": value for name, value in evaluation["network"]["mean"].items()}
         for name, row in evaluation["baselines"].items():
-            short = name.lower().replace(" ", "_")
+            short = re.sub(r"\W+", "_", name.lower())  # MLflow refuses commas and the like
             flat |= {f"baseline_{short}_{k}": value for k, value in row["metrics"].items()}
         parent = self.parent(run)
         self.log_metrics(parent, flat)

@@ -47,15 +47,15 @@ def load(settings: Data) -> Dataset:
 def _digits(settings: Data) -> Dataset:
     from sklearn.datasets import load_digits
 
-    images, labels = load_digits(return_X_y=True)
-    images = (images.reshape(-1, 1, 8, 8) / 16).astype(np.float32)
+    pixels, digits = map(np.asarray, load_digits(return_X_y=True))
+    images = (pixels.reshape(-1, 1, 8, 8) / 16).astype(np.float32)
     fold = _blocks(len(images), settings.folds)
     contract = Contract(labels=[str(digit) for digit in range(10)], size=(8, 8), color=False)
     about = (
         "scikit-learn's handwritten digits (UCI, CC BY 4.0), 8 × 8 grey levels. The file follows "
         f"its writers, so it is cut into {settings.folds} contiguous blocks, not shuffled."
     )
-    return _split(settings, images, labels.astype(np.int64), fold, contract, about)
+    return _split(settings, images, digits.astype(np.int64), fold, contract, about)
 
 
 def _mnist(settings: Data, folder: Path) -> Dataset:

@@ -1,0 +1,149 @@
+"""The networks: an LSTM or a Transformer over patches of steps, standing on the ridge.
+
+A patch is a few steps side by side. Past and future steps make one sequence; the future's patches
+hold the calendar, the covariates and what the ridge says, and their outputs correct it. The last
+layer starts at zero, so an untrained network forecasts exactly what the ridge does.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..seam import Arrays
+from .contract import QUANTILES, Contract
+from .ridge import Ridge
+from .settings import Model, Settings
+
+KINDS = {"lstm": "An LSTM", "transformer": "A Transformer"}
+
+
+class Network(nn.Module):
+    """`history` (batch, window), `known` (batch, window + horizon, channel) → `quantiles`
+    (batch, horizon, 3), scaled like the history and in ascending order."""
+
+    margin: Tensor
+
+    def __init__(self, contract: Contract, settings: Model) -> None:
+        super().__init__()
+        self.kind, self.patch, width = settings.kind, settings.patch, settings.width
+        self.horizon, self.window = contract.horizon, contract.window
+        self.ridge = Ridge(contract)
+        # per step: the level (in the future the ridge's and last season's), and what is known
+        self.past = nn.Linear(self.patch * (1 + contract.channels), width)
+        self.future = nn.Linear(self.patch * (2 + contract.channels), width)
+        self.drop = nn.Dropout(settings.dropout)
+        count = self.window // self.patch + -(-self.horizon // self.patch)
+        if settings.kind == "lstm":
+            dropout = settings.dropout if settings.layers > 1 else 0.0
+            self.body = nn.LSTM(width, width, settings.layers, batch_first=True, dropout=dropout)
+        else:
+            self.body = Encoder(width, count, settings)
+        self.head = nn.Linear(width, self.patch * len(QUANTILES))
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        # by how much calibration moves the outer quantiles away from the median
+        self.register_buffer("margin", torch.zeros(contract.horizon))
+
+    def prepare(self, train: Arrays, validation: Arrays) -> None:
+        """Fit the ridge, before the first step of training."""
+        self.ridge.fit(train, validation)
+
+    def calibrate(self, outputs: Arrays, split: Arrays) -> None:
+        """Widen or narrow the interval so that it covers its share of the split, for each step.
+
+        Conformalized quantile regression: Romano, Patterson and Candès,
+        https://arxiv.org/abs/1905.03222
+        """
+        target, (low, _, high) = split["target"], np.moveaxis(outputs["quantiles"], 2, 0)
+        outside = np.sort(np.maximum(low - target, target - high), axis=0)
+        share = (QUANTILES[-1] - QUANTILES[0]) * (1 + 1 / len(target))
+        row = min(int(np.ceil(share * len(target))), len(target)) - 1
+        self.margin += torch.from_numpy(outside[row]).to(self.margin)
+
+    def forward(self, history: Tensor, known: Tensor) -> Tensor:
+        base = self.ridge(history, known)
+        hidden = self.body(self.drop(self._tokens(history, known, base)))
+        if self.kind == "lstm":
+            hidden = hidden[0]
+        ahead = self.drop(hidden[:, self.window // self.patch :])
+        raw = self.head(ahead).unflatten(2, (self.patch, len(QUANTILES))).flatten(1, 2)
+        shift, below, above = raw[:, : self.horizon].unbind(dim=2)
+        median = base + shift
+        low = median - functional.relu(functional.softplus(below) + self.margin)
+        high = median + functional.relu(functional.softplus(above) + self.margin)
+        return torch.stack([low, median, high], dim=2)
+
+    def _tokens(self, history: Tensor, known: Tensor, base: Tensor) -> Tensor:
+        """Patches of the past, then of the future (batch, patch, width)."""
+        # Levels relative to the past's own, so that a trend does not leave what was trained on.
+        level = self.ridge.level(history)
+        spread = (history - level).square().mean(dim=1, keepdim=True).sqrt() + 0.1
+        own = torch.stack([base, self.ridge.reference(history)], dim=2)
+        old = ((history - level) / spread)[:, :, None]
+        new = (own - level[:, :, None]) / spread[:, :, None]
+        old = torch.cat([old, known[:, : self.window]], dim=2)
+        new = torch.cat([new, known[:, self.window :]], dim=2)
+        old = old[:, self.window % self.patch :]  # the oldest steps that fill no patch are left
+        new = functional.pad(new, (0, 0, 0, -self.horizon % self.patch))
+        parts = [self.past(self._patches(old)), self.future(self._patches(new))]
+        return torch.cat(parts, dim=1)
+
+    def _patches(self, steps: Tensor) -> Tensor:
+        return steps.unflatten(1, (-1, self.patch)).flatten(2)
+
+
+class Encoder(nn.Module):
+    """Transformer blocks that normalise first, over `count` places. Vaswani et al., Attention Is
+    All You Need, https://arxiv.org/abs/1706.03762; Xiong et al., https://arxiv.org/abs/2002.04745
+    """
+
+    def __init__(self, width: int, count: int, settings: Model) -> None:
+        super().__init__()
+        self.place = nn.Parameter(torch.randn(count, width) * 0.02)
+        self.blocks = nn.ModuleList(
+            Block(width, settings.heads, settings.dropout) for _ in range(settings.layers)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.place
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+class Block(nn.Module):
+    """Attention over all places, then two layers at each place; both added to what came in."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mix, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.inner = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
+        )
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = self.mix(self.before(x)).unflatten(2, (3, self.heads, -1))
+        query, key, value = mixed.permute(2, 0, 3, 1, 4).unbind(dim=0)
+        seen = functional.scaled_dot_product_attention(query, key, value)
+        x = x + self.drop(self.out(seen.transpose(1, 2).flatten(2)))
+        return x + self.drop(self.inner(self.between(x)))
+
+
+def build(settings: Settings, contract: Contract) -> nn.Module:
+    """A network with fresh weights, drawn from torch's global generator."""
+    return Network(contract, settings.model)
+
+
+def describe(network: nn.Module) -> str:
+    """One sentence for the report."""
+    assert isinstance(network, Network), "made by build"
+    count = sum(parameter.numel() for parameter in network.parameters())
+    return (
+        f"{KINDS[network.kind]} with {count:,} parameters that corrects a ridge regression with "
+        f"{network.ridge.coefficients.numel():,} coefficients."
+    )

@@ -1,0 +1,48 @@
+"""What the shared tests need to know of this task."""
+
+import math
+from datetime import datetime, timedelta
+
+# settings that train in seconds; good enough to be told from chance
+QUICK = ["train.epochs=2", "train.seeds=[0,1]", "data.stride=10", "model.width=8", "model.patch=12"]
+
+HOURS = 216
+TIMES = [(datetime(2014, 3, 1) + timedelta(hours=hour)).isoformat() for hour in range(HOURS)]
+VALUES = [4.0 + hour % 24 / 24 for hour in range(HOURS)]
+GOOD = {"times": TIMES, "values": VALUES}
+
+
+def changed(list_: list, entry: object, place: int = 100) -> list:
+    """The list with one other entry."""
+    return [*list_[:place], entry, *list_[place + 1 :]]
+
+
+# a request's items that must be refused, and the field that the answer has to name
+BAD_ITEMS = [
+    ({}, "times"),
+    ({"times": TIMES}, "values"),
+    ({"times": [], "values": []}, "times"),
+    ({"times": TIMES[1:], "values": VALUES[1:]}, "times"),
+    ({"times": TIMES * 100, "values": VALUES * 100}, "times"),
+    ({**GOOD, "times": changed(TIMES, "yesterday")}, "times"),
+    ({**GOOD, "times": changed(TIMES, "9" * 10_000)}, "times"),
+    ({**GOOD, "times": changed(TIMES, 5)}, "times"),
+    ({**GOOD, "times": changed(TIMES, TIMES[99])}, "times"),
+    ({**GOOD, "times": changed(TIMES, TIMES[100] + "+10:00")}, "times"),
+    ({**GOOD, "times": [time + "+10:00" for time in TIMES]}, "times"),
+    ({**GOOD, "times": TIMES[::-1]}, "times"),
+    ({**GOOD, "times": changed(TIMES, "9999-12-31T23:00", HOURS - 1)}, "times"),
+    ({**GOOD, "values": VALUES[:-1]}, "values"),
+    ({**GOOD, "values": changed(VALUES, math.nan)}, "values"),
+    ({**GOOD, "values": changed(VALUES, math.inf)}, "values"),
+    ({**GOOD, "values": changed(VALUES, 1e300)}, "values"),
+    ({**GOOD, "values": changed(VALUES, "high")}, "values"),
+    ({**GOOD, "values": changed(VALUES, None)}, "values"),
+    ({**GOOD, "values": "4.0"}, "values"),
+    ({**GOOD, "horizon": 25}, "horizon"),
+    ({**GOOD, "horizon": 0}, "horizon"),
+    ({**GOOD, "horizon": 10**30}, "horizon"),
+    ({**GOOD, "id": "Tasmania 🦘"}, "id"),
+    ({**GOOD, "covariates": {"temperature": [20.0] * 240}}, "covariates"),
+    ({**GOOD, "weather": "fine"}, "weather"),
+]
