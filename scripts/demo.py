@@ -27,6 +27,7 @@ TEMPLATE = Path(__file__).parents[1]
 NAMES = {
     "image-classification": "Digit Reader",
     "forecasting": "Demand Forecaster",
+    "recommendation": "Import Recommender",
 }
 
 

@@ -125,10 +125,12 @@ def test_the_network_is_compared_with_baselines_on_the_same_split_over_several_s
     found = json.loads(evaluation.read_text(encoding="utf-8"))
     assert len(found["network"]["seeds"]) >= 3
     assert len(found["baselines"]) >= 3
-    verdicts = [row["ahead_interval"][0] > 0 for row in found["baselines"].values()]
-    assert ("The network is ahead" in demo_output) == all(verdicts)
+    unbeaten = [name for name, row in found["baselines"].items() if row["ahead_interval"][0] <= 0]
+    (claim,) = {line for line in demo_output.splitlines() if "best baseline" in line}
+    assert all(name in claim for name in unbeaten)
+    assert unbeaten or "The network is ahead" in claim
     if project.name == "digit-reader":
-        assert all(verdicts)
+        assert not unbeaten
 
 
 def test_the_readme_shows_what_was_measured_with_pictures_that_exist(

@@ -59,12 +59,16 @@ def summary(evaluation: dict[str, Any]) -> str:
     name, best = max(
         evaluation["baselines"].items(), key=lambda item: sign * item[1]["metrics"][DECIDES]
     )
-    near, far = (_difference(end) for end in best["ahead_interval"])
+    others = [
+        f" Against {other} it is {verdict(row)}: {_ahead(row)}."
+        for other, row in evaluation["baselines"].items()
+        if other != name and verdict(row) != "ahead"
+    ]
     return (
         f"{shown.title}: network {_number(DECIDES, network['mean'][DECIDES])}{spread} "
         f"({seeds}; 95 % interval {low} to {high}; {evaluation['rows']['test']} test rows), "
         f"best baseline {_number(DECIDES, best['metrics'][DECIDES])} ({name}). The network is "
-        f"{verdict(best)}: {_difference(best['ahead'])} ({near} to {far})."
+        f"{verdict(best)}: {_ahead(best)}.{''.join(others)}"
     )
 
 
@@ -82,9 +86,7 @@ def table(evaluation: dict[str, Any]) -> list[str]:
     rows.append(["**Network**", *cells, _span(network["interval"]), "", ""])
     for name, row in evaluation["baselines"].items():
         cells = [_number(metric, row["metrics"][metric]) for metric in SHOWN]
-        near, far = (_difference(end) for end in row["ahead_interval"])
-        ahead = f"{_difference(row['ahead'])} ({near} to {far})"
-        rows.append([name, *cells, _span(row["interval"]), ahead, verdict(row)])
+        rows.append([name, *cells, _span(row["interval"]), _ahead(row), verdict(row)])
     return markdown(rows)
 
 
@@ -222,8 +224,13 @@ def _number(metric: str, value: float) -> str:
     return f"{value * SHOWN[metric].scale:.{SHOWN[metric].digits}f}"
 
 
-def _difference(value: float) -> str:
-    return f"{value * SHOWN[DECIDES].scale:+.{SHOWN[DECIDES].digits}f}"
+def _ahead(row: dict[str, Any]) -> str:
+    """By how much the network is ahead of a baseline, with the interval."""
+    value, near, far = (
+        f"{value * SHOWN[DECIDES].scale:+.{SHOWN[DECIDES].digits}f}"
+        for value in (row["ahead"], *row["ahead_interval"])
+    )
+    return f"{value} ({near} to {far})"
 
 
 def _span(ends: list[float]) -> str:

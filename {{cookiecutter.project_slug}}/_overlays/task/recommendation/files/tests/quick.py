@@ -1,0 +1,37 @@
+"""What the shared tests need to know of this task."""
+
+from pathlib import Path
+
+# What is read of the installed libraries is kept beside the project, not in each test's folder.
+CACHE = Path(__file__).parents[1] / "data"
+LIBRARIES = '["numpy", "matplotlib", "sqlalchemy"]'
+
+# settings that train in seconds; good enough to be told from chance
+QUICK = [
+    f"data.cache={CACHE}",
+    f"data.libraries={LIBRARIES}",
+    "train.epochs=4",
+    "train.seeds=[0,1]",
+    "train.batch_size=32",
+    "model.width=32",
+]
+
+# a request's items that must be refused, and the field that the answer has to name
+BAD_ITEMS = [
+    ({}, "items"),
+    ({"items": "numpy"}, "items"),
+    ({"items": [""]}, "items"),
+    ({"items": ["x" * 201]}, "items"),
+    ({"items": [None]}, "items"),
+    ({"items": [True]}, "items"),
+    ({"items": [1.5]}, "items"),
+    ({"items": [2**63]}, "items"),
+    ({"items": [["numpy"]]}, "items"),
+    ({"items": ["unknown"] * 10_000}, "items"),
+    ({"items": [], "k": 0}, "k"),
+    ({"items": [], "k": 101}, "k"),
+    ({"items": [], "k": "ten"}, "k"),
+    ({"items": [], "exclude": [""]}, "exclude"),
+    ({"items": [], "exclude": ["unknown"] * 1001}, "exclude"),
+    ({"items": [], "user": 5}, "user"),
+]
