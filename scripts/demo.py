@@ -26,6 +26,7 @@ from cookiecutter.main import cookiecutter
 TEMPLATE = Path(__file__).parents[1]
 NAMES = {
     "image-classification": "Digit Reader",
+    "text-classification": "Type Guesser",
     "forecasting": "Demand Forecaster",
     "recommendation": "Import Recommender",
 }

@@ -1,0 +1,14 @@
+"""The problem itself: everything that is particular to this project lives in this folder.
+
+- `settings`   the task's own settings, beside the ones that every task shares
+- `data`       loads, validates and splits; a fingerprint says which data it was. The texts come
+               from `docstrings` (of installed libraries) or `tables` (CSV, JSONL)
+- `model`      the network, around an `encoder` of our own or a pretrained one; `masking` is the
+               encoder's pre-training, `examine` what else the trained network is asked
+- `objective`  the loss of a batch, the metrics of a split, the one metric that decides
+- `baseline`   the simple models to beat, fitted and measured on the same split
+- `contract`   what a request and an answer look like; imported by the server, so no torch
+- `figures`    what a person would look at for this problem
+
+To make the project yours, change these files; the rest follows.
+"""

@@ -1,0 +1,57 @@
+"""The simple models that the network has to beat, on the same split and in good health.
+
+Each one's settings are chosen on the validation split, like the network's best epoch.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from sklearn.dummy import DummyClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.pipeline import FeatureUnion
+
+from ..seam import Arrays
+from . import splits
+from .data import Dataset
+
+SEARCH_ROWS = 20_000
+
+MAJORITY = "Majority class"
+WORDS = "Logistic regression on TF-IDF of words"
+SIGNS = "Logistic regression on TF-IDF of words and characters"
+
+
+def names() -> list[str]:
+    """What `predictions` will go through, to announce it."""
+    return [MAJORITY, WORDS, SIGNS]
+
+
+def predictions(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:
+    """(name, outputs on the test split) of each baseline."""
+    target = dataset.train["label"]
+    majority = DummyClassifier(strategy="prior").fit(np.zeros((len(target), 1)), target)
+    yield MAJORITY, {"logits": _logits(majority, np.zeros((len(dataset.test["label"]), 1)))}
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    signs = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2)
+    for name, features in (
+        (WORDS, words),
+        (SIGNS, FeatureUnion([("words", words), ("characters", signs)])),
+    ):
+        inputs: Any = features.fit_transform(dataset.texts["train"])
+        best = splits.fit_best(
+            [LogisticRegression(C=c, max_iter=500) for c in (3, 10, 30, 100)],
+            (inputs, target),
+            (features.transform(dataset.texts["validation"]), dataset.validation["label"]),
+            partial(f1_score, average="macro"),
+            SEARCH_ROWS,
+        )
+        yield name, {"logits": _logits(best, features.transform(dataset.texts["test"]))}
+
+
+def _logits(model: Any, inputs: Any) -> np.ndarray:
+    chances = np.asarray(model.predict_proba(inputs))
+    return np.log(np.maximum(chances, np.finfo(float).tiny))

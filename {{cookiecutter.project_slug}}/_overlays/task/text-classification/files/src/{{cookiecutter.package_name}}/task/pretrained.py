@@ -1,0 +1,64 @@
+"""Encoders in Hugging Face's format, from a folder or the hub, to be fine-tuned."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import UserError
+from .contract import Contract
+from .settings import Model
+
+
+class Pretrained(nn.Module):
+    """`tokens` (text, token) → a vector for each (text, token, width)."""
+
+    def __init__(self, contract: Contract, settings: Model) -> None:
+        super().__init__()
+        self.pad, self.body = contract.pad, _fetch(str(settings.pretrained))
+        config: Any = self.body.config
+        self.width = int(config.hidden_size)
+        longest = getattr(config, "max_position_embeddings", contract.max_tokens)
+        if contract.max_tokens > longest:
+            raise UserError(
+                f"data.tokens={contract.max_tokens}: {settings.pretrained} reads at most {longest}"
+            )
+        if contract.vocabulary > config.vocab_size:
+            raise UserError(
+                f"data.tokenizer: has {contract.vocabulary} tokens, {settings.pretrained} knows "
+                f"{config.vocab_size}"
+            )
+        _freeze(self.body, settings.frozen)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        mask = (tokens != self.pad).long()
+        return self.body(input_ids=tokens, attention_mask=mask).last_hidden_state
+
+
+def _fetch(name: str) -> nn.Module:
+    try:
+        from transformers import AutoModel
+    except ImportError:
+        raise UserError(
+            'model.pretrained: needs the extra "pretrained": pip install -e ".[train,pretrained]"'
+        ) from None
+    try:  # weights as safetensors only: other formats can run code
+        return AutoModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"model.pretrained: {name}: no encoder to be had: {reason}") from None
+
+
+def _freeze(body: nn.Module, layers: int) -> None:
+    """Keep what comes before layer number `layers` as it is; 0 keeps nothing."""
+    stacks = [(n, m) for n, m in body.named_modules() if isinstance(m, nn.ModuleList)]
+    name, stack = max(stacks, key=lambda one: len(one[1]), default=("", nn.ModuleList()))
+    if layers > len(stack):
+        raise UserError(f"model.frozen={layers}: the encoder has {len(stack)} layers")
+    if layers:
+        # Parameters come in the order in which they are used: embeddings, then layer by layer.
+        for parameter_name, parameter in body.named_parameters():
+            parts = parameter_name.removeprefix(f"{name}.").split(".")
+            if parameter_name.startswith(f"{name}.") and int(parts[0]) >= layers:
+                break
+            parameter.requires_grad_(False)

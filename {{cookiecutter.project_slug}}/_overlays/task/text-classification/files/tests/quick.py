@@ -1,0 +1,35 @@
+"""What the shared tests need to know of this task."""
+
+from pathlib import Path
+
+# What was read from the libraries is kept in the project's own (ignored) folder, so that tests,
+# each in a folder of its own, read them once.
+CACHE = Path(__file__).parents[1] / "data" / "docstrings"
+
+# settings that train in seconds; good enough to be told from chance
+QUICK = [
+    f"data.cache={CACHE}",
+    'data.libraries=["numpy","pandas"]',
+    "data.limit=400",
+    "data.tokens=32",
+    "data.vocabulary=1000",
+    "model.width=32",
+    "model.layers=1",
+    "pretrain.epochs=1",
+    "train.seeds=[0,1]",
+    "train.epochs=4",
+    "train.lr=0.004",
+]
+
+# a request's items that must be refused, and the field that the answer has to name
+BAD_ITEMS = [
+    ({}, "text"),
+    ({"text": ""}, "text"),
+    ({"text": 5}, "text"),
+    ({"text": None}, "text"),
+    ({"text": ["axis"]}, "text"),
+    ({"text": " \n\t "}, "text"),
+    ({"text": "\u0000\u0007"}, "text"),
+    ({"text": "axis " * 20_001}, "text"),
+    ({"text": "axis", "label": "int"}, "label"),
+]

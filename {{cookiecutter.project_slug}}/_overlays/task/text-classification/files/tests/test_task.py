@@ -1,0 +1,569 @@
+"""Texts: every source is read and checked, and training and serving see the same tokens."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from {{ cookiecutter.package_name }} import cli
+from {{ cookiecutter.package_name }}.bundle import load as bundles
+from {{ cookiecutter.package_name }}.config import UserError, load
+from {{ cookiecutter.package_name }}.experiments import plots
+from {{ cookiecutter.package_name }}.seam import InvalidItem
+from {{ cookiecutter.package_name }}.task import (
+    contract,
+    data,
+    docstrings,
+    encoder,
+    examine,
+    figures,
+    masking,
+    model,
+)
+from {{ cookiecutter.package_name }}.task.contract import Contract, Item
+from {{ cookiecutter.package_name }}.task.settings import Data, Settings
+from {{ cookiecutter.package_name }}.training import checkpoint, loop
+
+from .conftest import CONFIG
+from .quick import QUICK
+
+WORDS = "sum of all values along an axis or none if it was empty before as given".split()  # noqa: SIM905
+
+
+def settings(*overrides: str) -> Settings:
+    return load(Settings, CONFIG, [*QUICK, *overrides], {})
+
+
+@pytest.fixture(scope="module")
+def dataset() -> data.Dataset:
+    return data.load(settings().data)
+
+
+def sentence(number: int) -> str:
+    draw = np.random.default_rng(number)
+    return " ".join(draw.choice(WORDS, size=8)) + f" {number}"
+
+
+def write_library(folder: Path, name: str, files: dict[str, str]) -> None:
+    """An installed library, as far as its documentation goes."""
+    about = folder / f"{name}-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    for path, entries in {"__init__.py": "", **files}.items():
+        (folder / name / path).parent.mkdir(parents=True, exist_ok=True)
+        body = f"def f():\n    '''Does.\n\n    Parameters\n    ----------\n{entries}\n    '''\n"
+        (folder / name / path).write_text(body if entries else "", encoding="utf-8")
+
+
+def entry(name: str, field: str, description: str) -> str:
+    return f"    {name} : {field}\n        {description}\n"
+
+
+@pytest.fixture
+def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Data:
+    """Settings that read two small libraries, of which the second is kept apart."""
+    kinds = ["int", "bool, optional", "float", "{'a', 'b'}"]
+    for library in ("firstlib", "otherlib"):
+        files = {"tests/test_it.py": entry("t", "int", "is of a test and must not be read")}
+        for number in range(30):
+            # Digits do not tell texts apart, so the last word, which names the file, has none.
+            last = "qrstuv"[number % 6] * (number + 1)
+            texts = [f"{sentence(10 * number + row)} {library} {last}" for row in range(4)]
+            files[f"module{number}.py"] = "".join(map(entry, "abcd", kinds, texts))
+        write_library(tmp_path, library, files)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = ["firstlib", "otherlib"]
+    return Data(libraries=own, unseen="otherlib", cache=tmp_path / "cache", vocabulary=300)
+
+
+@pytest.mark.parametrize(
+    ("field", "label"),
+    [
+        ("int, optional", "int"),
+        ("int or None, default=None", "int"),
+        ("{'auto', 'full'}, default 'auto'", "str"),
+        ("'auto' or 'full'", "str"),
+        ("array_like of shape (n_samples, n_features)", "array"),
+        ("ndarray or array-like", "array"),
+        ("list of str", "container"),
+        ("tuple of ints", "container"),
+        ("callable", "callable"),
+        ("bool (default: True)", "bool"),
+        ("float", "float"),
+        ("int or float", None),
+        ("str or callable", None),
+        ("object", None),
+        ("Estimator", None),
+    ],
+)
+def test_a_type_field_stands_for_one_label_or_none(field: str, label: str | None) -> None:
+    assert docstrings.label_of(field) == label
+
+
+def test_the_type_is_cut_out_and_tests_are_not_read(libraries: Data) -> None:
+    found = docstrings.read(libraries)
+    texts = [text for part in found.parts.values() for text in part.texts]
+    assert texts
+    assert {label for part in found.parts.values() for label in part.labels} == {
+        "int",
+        "bool",
+        "float",
+        "str",
+    }
+    for text in [*texts, *found.unlabelled]:
+        assert "optional" not in text
+        assert "'a'" not in text
+        assert "of a test" not in text
+
+
+def test_source_files_stay_whole_and_the_unseen_library_stays_apart(libraries: Data) -> None:
+    parts = docstrings.read(libraries).parts
+    assert set(parts) == {"train", "validation", "test", "otherlib"}
+    files = {
+        name: {text.split()[-1] for text in part.texts} for name, part in parts.items()
+    }  # the last word is the same in all of a file
+    assert not files["train"] & files["validation"]
+    assert not files["train"] & files["test"]
+    assert not files["validation"] & files["test"]
+    assert all("otherlib" in text for text in parts["otherlib"].texts)
+    assert not any("otherlib" in text for name in ("train", "test") for text in parts[name].texts)
+
+
+def test_what_is_held_out_is_not_among_the_texts_to_pretrain_on(
+    libraries: Data, tmp_path: Path
+) -> None:
+    before = docstrings.read(libraries)
+    copied = before.parts["test"].texts[0].partition(" : ")[2]
+    home = next(
+        path
+        for path in (tmp_path / "firstlib").glob("module*.py")
+        if before.unlabelled[0].split()[-1] in path.read_text(encoding="utf-8")
+    )
+    text = home.read_text(encoding="utf-8")
+    home.write_text(text.replace("    '''\n", entry("copy", "object", copied) + "    '''\n"))
+    for path in libraries.cache.iterdir():
+        path.unlink()
+    after = docstrings.read(libraries)
+    assert copied in home.read_text(encoding="utf-8")
+    assert not any(copied in text for text in after.unlabelled)
+    assert len(after.unlabelled) == len(before.unlabelled)
+
+
+def test_other_lists_lose_their_types_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a held-out entry's type could be read off its copy in a training file's `Returns`."""
+    body = entry("x", "int", "How many of them there are to be.")
+    body += "\n    Returns\n    -------\n" + entry("out", "ndarray", "All of them, side by side.")
+    body += "\n    Notes\n    -----\n    Written at length for people who read to the end of it.\n"
+    body += "\n    y : float\n        Stands where no list is, yet has the form of an entry.\n"
+    write_library(tmp_path, "somelib", {"module.py": body})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (source,) = docstrings.extract("somelib")
+    assert source.parameters == [
+        ("x : How many of them there are to be.", "int"),
+        ("out : All of them, side by side.", None),
+    ]
+    assert source.paragraphs == ["Written at length for people who read to the end of it."]
+
+
+def test_entries_that_look_alike_count_once(dataset: data.Dataset) -> None:
+    texts = [text for part in dataset.texts.values() for text in part]
+    bare = [
+        "".join(sign for sign in text.partition(" : ")[2].lower() if sign.isalpha())
+        for text in texts
+    ]
+    assert len({text[:100] for text in bare}) >= 0.99 * len(bare)
+
+
+def test_what_was_read_is_kept_under_its_version_and_damage_is_named(libraries: Data) -> None:
+    first = docstrings.read(libraries)
+    kept = sorted(path.name for path in libraries.cache.iterdir())
+    assert kept == ["firstlib-1.0-1.json", "otherlib-1.0-1.json"]
+    path = libraries.cache / kept[0]
+    stamp = path.stat().st_mtime_ns
+    assert docstrings.read(libraries) == first
+    assert path.stat().st_mtime_ns == stamp
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"firstlib-1\.0-1\.json: is damaged, remove it"):
+        docstrings.read(libraries)
+
+
+def test_unknown_libraries_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'nosuch' is not an installed package"):
+        data.load(Data(libraries=["nosuch"], unseen=None, cache=tmp_path))
+    with pytest.raises(UserError, match=r"data\.unseen: 'numpy' is none of"):
+        data.load(Data(libraries=["pydantic"], unseen="numpy", cache=tmp_path))
+
+
+def write_csv(path: Path, count: int = 60, extra: str = "") -> Path:
+    rows = [f"{sentence(number)},{'cat' if number % 2 else 'dog'}" for number in range(count)]
+    rows = [row.replace(",", ";", row.count(",") - 1) for row in rows]
+    path.write_text("text,label\n" + "\n".join(rows) + "\n" + extra, encoding="utf-8")
+    return path
+
+
+def table(path: Path, **more: Any) -> data.Dataset:
+    return data.load(Data(source="csv", path=path, vocabulary=300, **more))
+
+
+def test_a_csv_file_is_read_and_every_text_is_in_one_split(tmp_path: Path) -> None:
+    found = table(write_csv(tmp_path / "a.csv"))
+    assert found.contract.labels == ["cat", "dog"]
+    texts = [text for name in ("train", "validation", "test") for text in found.texts[name]]
+    assert len(texts) == len(set(texts)) == 60
+    assert len(found.unlabelled) == len(found.texts["train"])
+
+
+def test_a_text_keeps_its_split_when_others_are_added(tmp_path: Path) -> None:
+    few, many = (table(write_csv(tmp_path / f"{n}.csv", n)) for n in (60, 90))
+    for name in ("train", "validation", "test"):
+        assert set(few.texts[name]) <= set(many.texts[name])
+
+
+def test_jsonl_gives_the_same_as_csv(tmp_path: Path) -> None:
+    expected = table(write_csv(tmp_path / "a.csv"))
+    path = tmp_path / "a.jsonl"
+    lines = (tmp_path / "a.csv").read_text().splitlines()[1:]
+    rows = [dict(zip(("text", "label"), line.rsplit(",", 1), strict=True)) for line in lines]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert table(path).fingerprint == expected.fingerprint
+
+
+def test_files_without_header_with_numbered_classes_and_a_test_file(tmp_path: Path) -> None:
+    """The form in which AG News is distributed."""
+    for name, numbers in (("train.csv", range(80)), ("test.csv", range(75, 95))):
+        rows = [f'"{1 + n % 2}","{sentence(n)}","A ""quoted"" story\nof {n}"' for n in numbers]
+        (tmp_path / name).write_text("\n".join(rows), encoding="utf-8")
+    found = table(
+        tmp_path / "train.csv",
+        test_path=tmp_path / "test.csv",
+        header=["class", "title", "description"],
+        text=["title", "description"],
+        label="class",
+        names={"1": "World", "2": "Sports"},
+    )
+    assert found.contract.labels == ["Sports", "World"]
+    assert len(found.texts["test"]) == 20
+    # five texts are in both files: they are the test's
+    assert len(found.texts["train"]) + len(found.texts["validation"]) == 75
+    assert found.texts["test"][0].endswith('A "quoted" story of 75')
+
+
+def test_a_column_may_tell_the_split(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    parts = ["train", "train", "validation", "test"]
+    rows = [
+        f"{'a' if n % 3 else 'b'},{sentence(n).replace(',', '')},{parts[n % 4]}" for n in range(40)
+    ]
+    path.write_text("label,text,split\n" + "\n".join(rows), encoding="utf-8")
+    found = table(path, split="split")
+    assert [len(found.texts[name]) for name in ("train", "validation", "test")] == [20, 10, 10]
+    path.write_text(path.read_text() + "\na,one more,elsewhere", encoding="utf-8")
+    with pytest.raises(UserError, match="row 42, column split: is 'elsewhere', must be train"):
+        table(path, split="split")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "is empty"),
+        (b" \n \n", "is empty"),
+        (b"text,label\nab,c\n\xff\xfe,d\n", r"row 3: is not UTF-8 \(byte 16\)"),
+        (b"words,label\na,b\n", r"has no column 'text' \(found: words, label\)"),
+        (b"text,label\na,b\nc,d,e\n", "row 3: has 3 columns, expected 2"),
+        (b"text,label\na,b\nc\n", "row 3: has 1 columns, expected 2"),
+        (b"text,label\na,b\n  ,d\n", "row 3, column text: is empty"),
+        (b"text,label\na,b\nc,\n", "row 3, column label: is empty"),
+        (b'text,label\na,b\n"c,d\n', "row 3: is not CSV"),
+        (b"text,label\na,b\nc,b\n", r"only one class \(b\)"),
+        (
+            b"text,label\nsame,b\nother,b\nsame,c\n",
+            "row 4, column label: the text of .* row 2 is 'c'",
+        ),
+        (b"text,label\n", "only one class"),
+        ("text,label\nfine,b\n\u0007\u0007,c\n".encode(), "holds nothing to read"),
+    ],
+)
+def test_a_bad_csv_file_is_refused_naming_row_and_column(
+    tmp_path: Path, content: bytes, expected: str
+) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=expected) as caught:
+        table(path)
+    assert "bad.csv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("[1, 2]", "row 2: must hold names and values"),
+        ("{", "row 2: is not JSON"),
+        ("[" * 100_000, "row 2: is not JSON"),
+        ('{"text": "a"}', "row 2, column label: is missing"),
+        ('{"text": "a", "label": NaN}', "row 2, column label: is nan"),
+        ('{"text": ["a"], "label": "b"}', "row 2, column text: is list, must be text or a number"),
+    ],
+)
+def test_a_bad_jsonl_file_is_refused_naming_row_and_column(
+    tmp_path: Path, line: str, expected: str
+) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"text": "one", "label": 1}\n' + line, encoding="utf-8")
+    with pytest.raises(UserError, match=expected) as caught:
+        table(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_class_that_is_not_trained_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nosuch\.csv: cannot be read"):
+        table(tmp_path / "nosuch.csv")
+    rows = [f"{'a' if n % 2 else 'b'},{sentence(n).replace(',', '')},train" for n in range(8)]
+    rows += ["a,some words,validation", "c,other words,test"]
+    path = tmp_path / "a.csv"
+    path.write_text("label,text,split\n" + "\n".join(rows), encoding="utf-8")
+    with pytest.raises(UserError, match="no text of class 'c' is left for training"):
+        table(path, split="split")
+
+
+def test_texts_in_two_classes_can_be_left_out(tmp_path: Path) -> None:
+    same = sentence(3).replace(",", ";")
+    found = table(write_csv(tmp_path / "a.csv", extra=f"{same},dog\n"), conflicts="drop")
+    texts = [text for part in found.texts.values() for text in part]
+    assert len(texts) == 59
+    assert same not in texts
+
+
+def test_settings_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"source=csv needs data\.path="):
+        Data(source="csv")
+    with pytest.raises(ValueError, match="none is left to train on"):
+        Data(libraries=["numpy"], unseen="numpy")
+    with pytest.raises(UserError, match="heads=3 must divide width=32"):
+        settings("model.heads=3")
+
+
+def test_a_learned_tokenizer_is_the_same_in_every_process() -> None:
+    code = (
+        "import sys, hashlib\n"
+        f"from {data.__name__} import learn\n"
+        "texts = [f'{a}{b} {b}{c}{a}' for a in 'abcdefghij' for b in 'klmnopqr' for c in 'stuv']\n"
+        "print(hashlib.sha256(learn(texts, 320).to_str().encode()).hexdigest())"
+    )
+    command = [sys.executable, "-c", code]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(2)]
+    assert runs[0].stdout == runs[1].stdout
+    texts = [f"{a}{b} {b}{c}{a}" for a in "abcdefghij" for b in "klmnopqr" for c in "stuv"]
+    own = hashlib.sha256(data.learn(texts, 320).to_str().encode()).hexdigest()
+    assert runs[0].stdout.strip() == own
+
+
+def test_a_contract_survives_its_files_and_brings_its_tokenizer(
+    dataset: data.Dataset, tmp_path: Path
+) -> None:
+    own = dataset.contract
+    own.save(tmp_path)
+    again = Contract.load(tmp_path)
+    assert again.model_dump() == own.model_dump()
+    assert again.tokenizer == own.tokenizer
+    assert "tokenizer" not in json.loads((tmp_path / "contract.json").read_text())
+    items = [Item(text=text) for text in dataset.texts["test"]]
+    np.testing.assert_array_equal(again.encode(items)["tokens"], dataset.test["tokens"])
+
+
+def test_signs_of_every_script_are_read_and_special_tokens_cannot_be_smuggled_in(
+    dataset: data.Dataset,
+) -> None:
+    own = dataset.contract
+    for text in ("😀", "שלום עולם", "مرحبا بالعالم", "漢字", "[PAD] [PAD]", "[MASK]", "a\u200bb"):
+        tokens = own.encode([Item(text=text)])["tokens"]
+        assert (tokens != own.pad).all()
+        assert (tokens != own.mask).all()
+    for text in (" ", "\u0000", "\u0007\u0008"):
+        with pytest.raises(InvalidItem) as caught:
+            own.encode([Item(text="fine"), Item(text=text)])
+        assert (caught.value.index, caught.value.field) == (1, "text")
+
+
+def test_a_cut_text_is_told_and_only_then(dataset: data.Dataset) -> None:
+    own = dataset.contract
+    fits, long = "axis " * own.max_tokens, "axis " * (own.max_tokens + 1)
+    texts = ["axis", fits, long, "a" * 100_000, "axis" + " " * 50_000]
+    items = [Item(text=text) for text in texts]
+    logits = np.zeros((len(items), len(own.labels)), np.float32)
+    found = own.decode({"logits": logits}, items)
+    assert [one.truncated for one in found] == [False, False, True, True, False]
+
+
+def test_the_longest_texts_cost_no_more_than_milliseconds(dataset: data.Dataset) -> None:
+    items = [Item(text=("word " * 20_000)[: contract.MAX_CHARACTERS])] * 20
+    dataset.contract.encode(items[:1])
+    started = time.perf_counter()
+    tokens = dataset.contract.encode(items)["tokens"]
+    assert time.perf_counter() - started < 1  # a twentieth of that for one
+    assert tokens.shape == (20, dataset.contract.max_tokens)
+
+
+def test_features_for_drift_tell_length_and_strangeness(dataset: data.Dataset) -> None:
+    own = dataset.contract
+    items = [Item(text="the array"), Item(text="the array of the array"), Item(text="漢 字 array")]
+    found = own.features(own.encode(items))
+    assert found["tokens"].tolist()[:2] == [2, 5]
+    assert found["unknown_share"][0] == 0
+    assert found["unknown_share"][2] >= 0.5
+    assert found["rarity"][0] > 0
+
+
+def test_what_a_text_is_batched_with_changes_nothing(dataset: data.Dataset) -> None:
+    network = model.build(settings(), dataset.contract).eval()
+    tokens = torch.from_numpy(dataset.test["tokens"][:70])
+    with torch.inference_mode():
+        whole = network(tokens)
+        assert whole.isfinite().all()
+        for row in range(0, 70, 9):
+            alone = tokens[row : row + 1]
+            alone = alone[:, : int((alone != dataset.contract.pad).sum())]
+            torch.testing.assert_close(network(alone)[0], whole[row], rtol=1e-4, atol=1e-5)
+
+
+def test_groups_hold_every_text_once_and_no_empty_column(dataset: data.Dataset) -> None:
+    tokens = torch.from_numpy(dataset.train["tokens"])
+    seen = []
+    for rows, part in encoder.groups(tokens, dataset.contract.pad):
+        seen += rows.tolist()
+        assert (part != dataset.contract.pad).any(dim=0).all()
+        for row, short in zip(rows, part, strict=True):
+            assert (tokens[row] != dataset.contract.pad).sum() == (
+                short != dataset.contract.pad
+            ).sum()
+    assert sorted(seen) == list(range(len(tokens)))
+
+
+def test_masking_hides_the_wanted_share_of_words_and_nothing_else(dataset: data.Dataset) -> None:
+    own = dataset.contract
+    tokens = torch.from_numpy(dataset.unlabelled)
+    masked, chosen = masking.mask(tokens, own, 0.2, torch.Generator().manual_seed(3))
+    again, _ = masking.mask(tokens, own, 0.2, torch.Generator().manual_seed(3))
+    assert torch.equal(masked, again)
+    words = tokens > (own.mask or 0)
+    assert not (chosen & ~words).any()
+    assert chosen.sum() / words.sum() == pytest.approx(0.2, abs=0.02)
+    hidden = masked == own.mask
+    assert not (hidden & ~chosen).any()
+    assert hidden.sum() / chosen.sum() == pytest.approx(0.8, abs=0.03)
+    assert torch.equal(masked[~chosen], tokens[~chosen])
+
+
+def test_pretraining_learns_words_resumes_to_the_same_bits_and_can_be_switched_off(
+    dataset: data.Dataset, tmp_path: Path
+) -> None:
+    wanted = settings("pretrain.epochs=2", "pretrain.lr=0.01")
+    network: Any = model.build(wanted, dataset.contract)
+    stage = network.pretraining(wanted, dataset)
+    state = loop.fit(stage, 0, tmp_path / "whole")
+    first, last = state.history[0]["masked_loss"], state.history[-1]["masked_loss"]
+    untrained = stage.measure(stage.build())["masked_loss"]
+    assert last < first < untrained
+    left = 5
+
+    def stop() -> bool:
+        nonlocal left
+        left -= 1
+        return left < 0
+
+    with pytest.raises(loop.Interrupted):
+        loop.fit(stage, 0, tmp_path / "parts", stop=stop)
+    loop.fit(stage, 0, tmp_path / "parts")
+    digests = [bundles.sha256(tmp_path / name / "best.safetensors") for name in ("whole", "parts")]
+    assert digests[0] == digests[1]
+    assert network.pretraining(settings("pretrain.epochs=0"), dataset) is None
+
+
+def test_words_that_the_answer_rests_on_weigh_most(dataset: data.Dataset) -> None:
+    """Of a network that answers by one word alone, that word is found."""
+    own, label = dataset.contract, 1
+    (number,) = own.tokenize(["if"])[0].ids
+
+    def ask(tokens: np.ndarray) -> dict[str, np.ndarray]:
+        logits = np.zeros((len(tokens), len(own.labels)))
+        logits[:, label] = np.where((tokens == number).any(axis=1), 3.0, -3.0)
+        return {"logits": logits}
+
+    found = [one for one in examine.words(ask, dataset) if one["label"] == own.labels[label]]
+    assert found
+    for one in found:
+        heavy = {word for word, w in zip(one["words"], one["weights"], strict=True) if w > 0.1}
+        assert {word.strip(".,:;()`'*").lower() for word in heavy} == {"if"}
+
+
+def test_the_evaluation_tells_of_the_library_kept_apart_and_of_words(trained: Path) -> None:
+    details = json.loads(next(trained.glob("runs/*/evaluation.json")).read_text())["details"]
+    row = details["kept_apart"]["numpy"]
+    assert row["examples"] == 400
+    assert 0 < row["macro_f1"] < 1
+    assert details["words"]
+    text = (trained / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "| Kept apart | accuracy" in text
+    assert len(list(trained.glob("docs/experiments/*/words.png"))) == 1
+
+
+def test_every_text_can_be_drawn(tmp_path: Path) -> None:
+    texts = ["costs $5 or $x_$", "emoji 😀 שלום 漢字 \\frac{", "x" * 500, "short"]
+    plots.save(figures.sheet(["a → b, 3%"] * 4, texts), tmp_path / "sheet.png")
+    one = {"label": "é 😀", "probability": 0.5, "words": texts[1].split(), "weights": [0.1] * 5}
+    plots.save(figures.weighed([one]), tmp_path / "words.png")
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+def test_a_pretrained_encoder_in_hugging_faces_format_goes_all_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tiny one, written here in that format, is fine-tuned, exported and answers."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    tokenizer = data.learn(data.load(settings().data).texts["train"], 800)
+    folder = tmp_path / "encoder"
+    config = transformers.BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=40,
+    )
+    body = transformers.BertModel(config)
+    body.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    monkeypatch.chdir(tmp_path)
+    own = [*QUICK, f"model.pretrained={folder}", "model.frozen=1", "train.epochs=1"]
+    command = ["--config", str(CONFIG)]
+    assert cli.main(["train", *command, *own, "train.seeds=[0]"]) == 0
+    for verb in ("evaluate", "deploy", "predict"):
+        assert cli.main([verb, *(command if verb != "predict" else [])]) == 0
+    assert '"truncated"' in capsys.readouterr().out
+    (best,) = tmp_path.glob("runs/*/seed-0/best.safetensors")
+    trained: Any = model.build(settings(*own), data.load(settings(*own).data).contract)
+    before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
+    checkpoint.load_weights(best, trained)
+    changed = {
+        name
+        for name, tensor in trained.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
+    assert not any("embeddings" in name or "layer.0." in name for name in changed)
+    assert any("layer.1." in name for name in changed)
+
+    for override, expected in (
+        ("model.frozen=3", "the encoder has 2 layers"),
+        ("data.tokens=64", "reads at most 40"),
+        ("model.pretrained=nowhere", "nowhere: no tokenizer.json to be had"),
+    ):
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        assert cli.main(["train", *command, *own, override]) == 2
+        assert expected in capsys.readouterr().err
