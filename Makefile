@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test demo bench pictures lock clean
+.PHONY: help setup check format test demo bench benchserving pictures lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 RUFF := $(BIN)/ruff --config ruff.toml
@@ -11,7 +11,7 @@ ARGS ?=
 
 help: ## this list
 	@echo 'make TARGET'
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## ?/  \1|/' | awk -F'|' '{ printf "%-9s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## ?/  \1|/' | awk -F'|' '{ printf "%-13s %s\n", $$1, $$2 }'
 
 setup: ## make the environment .venv (uv if it is there, else pip)
 	@$(PYTHON) "$(PROJECT)/scripts/setup.py" .
@@ -32,6 +32,9 @@ demo: setup ## bake, train, report, deploy, serve and ask (DEMO_DIR=build/demo T
 
 bench: setup ## what generation costs, against a template of one file
 	$(BIN)/python benchmarks/generation.py
+
+benchserving: setup ## the server beside FastAPI, LitServe and BentoML, 40 minutes (ARGS=--quick)
+	@$(BIN)/python benchmarks/serving $(ARGS)
 
 pictures: setup ## photograph the demo for the README (needs Chromium, and make demo before)
 	$(BIN)/python scripts/pictures.py

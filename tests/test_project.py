@@ -165,7 +165,33 @@ def test_git_does_not_see_what_running_leaves_behind(project: Path, demo_output:
     status = ["git", "status", "--short", "--untracked-files=all"]
     seen = subprocess.run(status, cwd=project, capture_output=True, text=True, check=True)
     names = {line[3:].split("/")[0] for line in seen.stdout.splitlines()}
-    assert not names & {"runs", "deployment", "mlruns", "mlartifacts", "mlflow.db", ".venv"}
+    made = {"runs", "deployment", "mlruns", "mlartifacts", "mlflow.db", "predictions.db", ".venv"}
+    assert not names & {*made, "feedback", "loop"}
+
+
+def test_the_loop_goes_from_drift_to_the_promotion_of_a_better_model(
+    project: Path, demo_output: str
+) -> None:
+    done = subprocess.run(
+        ["make", "loop"], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    steps = dict(re.findall(r"^\| (\S[^|]*?) +\| (\S[^|]*?) +\|$", done.stdout, re.M))
+    assert "no drift found" in done.stdout
+    assert "drifted: " in done.stdout
+    usual, changed, after = (
+        float(steps[step].split()[-1])
+        for step in ("usual traffic", "the world changes", "afterwards")
+    )
+    assert abs(usual - after) < abs(usual - changed), "the new model is no better"
+    assert "promote after" in steps["A/B test"]
+    history = (project / "loop" / "deployment" / "history.jsonl").read_text(encoding="utf-8")
+    actions = [json.loads(line)["action"] for line in history.splitlines()]
+    assert actions[0] == "deploy"
+    assert actions[-1] == "promote"
+    with Image.open(project / "loop" / "loop.png") as picture:
+        assert picture.width > 800
+    assert not processes_of(project)
 
 
 def test_the_demo_leaves_a_folder_alone_that_it_did_not_make(tmp_path: Path) -> None:
@@ -195,21 +221,25 @@ def processes_of(project: Path) -> list[str]:
     return found
 
 
+def verbs_of(project: Path) -> set[str]:
+    """What the command line of a project offers."""
+    command = project / ".venv" / "bin" / project.name
+    text = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
+    verbs = set(re.findall(r"^    ([a-z]+) ", text.stdout, re.M))
+    assert {"train", "rollback"} <= verbs
+    return verbs
+
+
 def test_make_help_and_the_command_line_list_the_same_verbs(
     project: Path, demo_output: str
 ) -> None:
     make = subprocess.run(["make", "help"], cwd=project, capture_output=True, text=True, check=True)
     targets = set(re.findall(r"^  ([a-z]+) ", make.stdout, re.M))
-    command = project / ".venv" / "bin" / project.name
-    text = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
-    verbs = set(re.findall(r"^    ([a-z]+) ", text.stdout, re.M))
-    assert len(verbs) >= 6
-    assert verbs <= targets
+    assert verbs_of(project) <= targets
 
 
 def test_every_command_of_the_readmes_exists(project: Path, demo_output: str) -> None:
-    verbs = {"train", "evaluate", "report", "deploy", "serve", "predict"}
-    targets: set[str] = set()
+    verbs, targets = verbs_of(project), set[str]()
     for folder in (project, ROOT):  # the template's README also tells what to type in a project
         text = (folder / "README.md").read_text(encoding="utf-8")
         targets |= set(re.findall(r"^([a-z]+):", (folder / "Makefile").read_text(), re.M))

@@ -1,12 +1,17 @@
 """One small training run serves all tests; each test that changes something works on a copy."""
 
+import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }} import cli
 
+from . import servers
 from .quick import QUICK
 
 PROJECT = Path(__file__).parents[1]
@@ -39,3 +44,51 @@ def work(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def deployment(work: Path) -> Path:
     """A copy of its deployment."""
     return work / "deployment"
+
+
+class Traffic(NamedTuple):
+    """Requests' items, as in training and after the world has changed."""
+
+    usual: list[dict[str, Any]]
+    shifted: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def traffic(trained: Path) -> Traffic:
+    """Items of the test split, as `make loop` sends them."""
+    from {{ cookiecutter.package_name }}.config import load
+    from {{ cookiecutter.package_name }}.task import data, simulate
+    from {{ cookiecutter.package_name }}.task.settings import Settings
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(trained)
+        settings = load(Settings, CONFIG, QUICK)
+        dataset, rest = data.load(settings.data).set_aside(0.9)
+        found = [
+            [item.model_dump(exclude_unset=True) for item, _ in some(dataset, rest, settings)]
+            for some in (simulate.usual, simulate.shifted)
+        ]
+    return Traffic(*found)
+
+
+@pytest.fixture
+def example(deployment: Path) -> dict[str, Any]:
+    """The body of a request that the deployed model can answer."""
+    from {{ cookiecutter.package_name }}.bundle.deployment import deployed
+
+    folder, _ = deployed(deployment)
+    return json.loads((folder / "example.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def client(deployment: Path) -> Iterator[TestClient]:
+    """The server in this process."""
+    with servers.started(deployment) as client:
+        yield client
+
+
+@pytest.fixture
+def server(deployment: Path) -> Iterator[servers.Server]:
+    """A real server."""
+    with servers.running(deployment) as server:
+        yield server

@@ -10,6 +10,7 @@ import pytest
 from torch import nn
 
 from {{ cookiecutter.package_name }} import cli
+from {{ cookiecutter.package_name }}.bundle import deployment as deployment_folder
 from {{ cookiecutter.package_name }}.bundle import export, load
 from {{ cookiecutter.package_name }}.config import WorkError
 from {{ cookiecutter.package_name }}.config import load as load_settings
@@ -22,7 +23,7 @@ from .conftest import CONFIG
 
 @pytest.fixture
 def bundle(deployment: Path) -> Path:
-    folder, _ = load.deployed(deployment)
+    folder, _ = deployment_folder.deployed(deployment)
     return folder
 
 
@@ -53,7 +54,7 @@ def test_the_reference_counts_every_validation_row(bundle: Path) -> None:
 
 
 def test_one_flipped_byte_in_any_file_is_refused_and_the_file_is_named(deployment: Path) -> None:
-    folder, digest = load.deployed(deployment)
+    folder, digest = deployment_folder.deployed(deployment)
     load.load(folder, digest)
     for path in folder.iterdir():
         whole = path.read_bytes()
@@ -64,10 +65,17 @@ def test_one_flipped_byte_in_any_file_is_refused_and_the_file_is_named(deploymen
 
 
 def test_a_missing_file_is_refused_and_named(deployment: Path) -> None:
-    folder, digest = load.deployed(deployment)
+    folder, digest = deployment_folder.deployed(deployment)
     (folder / "contract.json").unlink()
     with pytest.raises(load.BadBundle, match=r"contract\.json: cannot be read"):
         load.load(folder, digest)
+
+
+def naming(bundle: str) -> str:
+    """The text of a deployment whose champion lies there."""
+    champion = deployment_folder.Installed(version="1", bundle=bundle, manifest_sha256="x")
+    found = deployment_folder.Deployment(champion=champion, deployed_at="now")
+    return found.model_dump_json()
 
 
 @pytest.mark.parametrize(
@@ -76,8 +84,9 @@ def test_a_missing_file_is_refused_and_named(deployment: Path) -> None:
         ("", "is not a deployment"),
         ("[]", "is not a deployment"),
         ('{"champion": {}}', "is not a deployment"),
-        ('{"champion": {"bundle": "../..", "manifest_sha256": "x"}}', "lies outside"),
-        ('{"champion": {"bundle": "bundles/none", "manifest_sha256": "x"}}', "manifest.json"),
+        ('{"champion": {"version": "1"}}', r"champion\.bundle: Field required"),
+        (naming("../.."), "lies outside"),
+        (naming("bundles/none"), "manifest.json"),
     ],
 )
 def test_a_deployment_that_makes_no_sense_is_refused(
@@ -85,7 +94,7 @@ def test_a_deployment_that_makes_no_sense_is_refused(
 ) -> None:
     (deployment / "deployment.json").write_text(content)
     with pytest.raises(load.BadBundle, match=reason):
-        load.load(*load.deployed(deployment))
+        load.load(*deployment_folder.deployed(deployment))
 
 
 def test_a_manifest_cannot_name_files_elsewhere(bundle: Path) -> None:
@@ -100,7 +109,7 @@ def test_a_manifest_cannot_name_files_elsewhere(bundle: Path) -> None:
 def test_a_damaged_bundle_is_replaced_by_deploying_again(deployment: Path, bundle: Path) -> None:
     flip(bundle / "model.onnx")
     assert cli.main(["deploy", "--config", str(CONFIG)]) == 0
-    load.load(*load.deployed(deployment))
+    load.load(*deployment_folder.deployed(deployment))
     names = sorted(path.name for path in (deployment / "bundles").iterdir())
     assert len(names) == 2
     assert ".damaged-" in names[1]

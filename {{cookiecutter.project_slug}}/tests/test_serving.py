@@ -1,62 +1,37 @@
-"""The server: right answers, clear refusals, no request lost."""
+"""Predictions over HTTP: right answers, clear refusals, a documentation that is true."""
 
 import asyncio
+import gzip
 import json
-import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
-import urllib.request
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }} import cli
-from {{ cookiecutter.package_name }}.bundle import load
-from {{ cookiecutter.package_name }}.serving import app, engine
+from {{ cookiecutter.package_name }}.bundle.load import Bundle
+from {{ cookiecutter.package_name }}.serving.batches import Overloaded
 from {{ cookiecutter.package_name }}.serving.settings import Serving
 
-from .conftest import CONFIG
+from .conftest import Traffic
 from .quick import BAD_ITEMS
+from .servers import Server, close, inside, sample, started
+
+JSON = {"content-type": "application/json"}
+MOST = Serving.model_fields["max_items"].default
+LIMIT = Serving.model_fields["max_body_bytes"].default
 
 
-@pytest.fixture
-def client(deployment: Path) -> Iterator[TestClient]:
-    settings = Serving(deployment_dir=deployment, reload_seconds=0.02)
-    with TestClient(app.create_app(settings), raise_server_exceptions=False) as client:
-        yield client
-
-
-@pytest.fixture
-def example(deployment: Path) -> dict[str, Any]:
-    folder, _ = load.deployed(deployment)
-    return json.loads((folder / "example.json").read_text(encoding="utf-8"))
-
-
-def until(condition: Any, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-
-
-def sample(client: TestClient, name: str, **labels: str) -> float:
-    """The sum of a metric's samples that carry these labels."""
-    total = 0.0
-    for line in client.get("/metrics").text.splitlines():
-        head, _, value = line.rpartition(" ")
-        if head.partition("{")[0] == name and all(f'{k}="{v}"' in head for k, v in labels.items()):
-            total += float(value)
-    return total
+def detail(answer: Any) -> dict[str, Any]:
+    """What an answer says is wrong."""
+    (found,) = answer.json()["detail"]
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    assert found["msg"]
+    return found
 
 
 def test_every_answer_names_model_version_and_request_id(
@@ -74,20 +49,40 @@ def test_every_answer_names_model_version_and_request_id(
     answer = client.post("/v1/predict", json=example, headers={"x-request-id": "mine-1"})
     assert answer.json()["request_id"] == answer.headers["x-request-id"] == "mine-1"
     assert answer.json()["model_version"] == version
-    answer = client.get("/healthz", headers={"x-request-id": "bad id\n"[:6] + " "})
-    assert answer.headers["x-request-id"] != "bad id"
+    assert answer.headers["x-model-variant"] == "champion"
+
+
+@pytest.mark.parametrize("bad", ["bad id", "", "x" * 65, "a/b", "é"])
+def test_a_request_id_that_could_do_harm_is_replaced(
+    client: TestClient, example: dict[str, Any], bad: str
+) -> None:
+    given = {b"x-request-id": bad.encode()}
+    for answer in (
+        client.post("/v1/predict", json=example, headers=given),
+        client.get("/healthz", headers=given),
+    ):
+        assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
 
 
 def test_many_items_are_answered_in_order_and_like_single_ones(
-    client: TestClient, example: dict[str, Any], deployment: Path
+    client: TestClient, traffic: Traffic
 ) -> None:
-    items = example["items"] * app.MAX_ITEMS
+    items = traffic.usual[:10]
     many = client.post("/v1/predict", json={"items": items}).json()["predictions"]
-    one = client.post("/v1/predict", json=example).json()["predictions"][0]
-    assert len(many) == app.MAX_ITEMS
-    for prediction in many:
-        assert prediction.keys() == one.keys()
-        assert prediction.get("label") == one.get("label")
+    for item, prediction in zip(items, many, strict=True):
+        (one,) = client.post("/v1/predict", json={"items": [item]}).json()["predictions"]
+        assert close(prediction, one, 1e-5)
+
+
+def test_a_request_may_have_so_many_items_and_no_more(
+    client: TestClient, example: dict[str, Any]
+) -> None:
+    items = example["items"][:1] * MOST
+    answer = client.post("/v1/predict", json={"items": items})
+    assert len(answer.json()["predictions"]) == MOST
+    answer = client.post("/v1/predict", json={"items": [*items, items[0]]})
+    assert answer.status_code == 422
+    assert detail(answer)["loc"] == ["body", "items"]
 
 
 @pytest.mark.parametrize(("item", "field"), BAD_ITEMS)
@@ -95,36 +90,38 @@ def test_a_wrong_item_gets_422_with_the_field(
     client: TestClient, example: dict[str, Any], item: dict[str, Any], field: str
 ) -> None:
     body = json.dumps({"items": [*example["items"], item]})
-    answer = client.post("/v1/predict", content=body, headers={"content-type": "application/json"})
+    answer = client.post("/v1/predict", content=body, headers=JSON)
     assert answer.status_code == 422, answer.text
-    (detail,) = answer.json()["detail"]
-    assert detail["loc"][:4] == ["body", "items", len(example["items"]), field]
-    assert detail["msg"]
+    assert detail(answer)["loc"][:4] == ["body", "items", len(example["items"]), field]
 
 
 @pytest.mark.parametrize(
-    ("content", "media", "status", "place"),
+    ("content", "headers", "status", "place"),
     [
-        (b"not json", "application/json", 400, ["body"]),
-        (b"", "application/json", 400, ["body"]),
-        (b'{"items": [' + b"[" * 100_000, "application/json", 400, ["body"]),
-        (b"\xff\xfe", "application/json", 400, ["body"]),
-        (b'{"items": []}', "application/json", 422, ["body", "items"]),
-        (b"[]", "application/json", 422, ["body"]),
-        (b'{"items": {}}', "application/json", 422, ["body", "items"]),
-        (b"{}", "application/json", 422, ["body", "items"]),
-        (b"{}", "text/plain", 415, ["header", "content-type"]),
-        (b"a=b", "application/x-www-form-urlencoded", 415, ["header", "content-type"]),
-        (b"{" + b" " * 10_000_000 + b"}", "application/json", 413, ["body"]),
+        (b"not json", {}, 400, ["body"]),
+        (b"", {}, 400, ["body"]),
+        (b'{"items": [' + b"[" * 100_000, {}, 400, ["body"]),
+        (b"\xff\xfe", {}, 400, ["body"]),
+        (b'{"items": []}', {}, 422, ["body", "items"]),
+        (b"[]", {}, 422, ["body"]),
+        (b'{"items": {}}', {}, 422, ["body", "items"]),
+        (b"{}", {}, 422, ["body", "items"]),
+        (b"{}", {"content-type": "text/plain"}, 415, ["header", "content-type"]),
+        (b"a=b", {"content-type": ""}, 415, ["header", "content-type"]),
+        (b"{}", {"content-encoding": "br"}, 415, ["header", "content-encoding"]),
+        (b"{}", {"content-encoding": "gzip"}, 400, ["body"]),
+        (b"", {"content-encoding": "gzip"}, 400, ["body"]),
+        (gzip.compress(b"{}")[:-1], {"content-encoding": "gzip"}, 400, ["body"]),
+        (gzip.compress(b"{}") + b"more", {"content-encoding": "gzip"}, 400, ["body"]),
+        (b"{" + b" " * LIMIT + b"}", {}, 413, ["body"]),
     ],
 )
 def test_a_wrong_body_is_refused_naming_what_is_wrong(
-    client: TestClient, content: bytes, media: str, status: int, place: list[str]
+    client: TestClient, content: bytes, headers: dict[str, str], status: int, place: list[str]
 ) -> None:
-    answer = client.post("/v1/predict", content=content, headers={"content-type": media})
+    answer = client.post("/v1/predict", content=content, headers={**JSON, **headers})
     assert answer.status_code == status, answer.text
-    assert answer.json()["detail"][0]["loc"] == place
-    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    assert detail(answer)["loc"] == place
 
 
 def test_an_unknown_field_beside_the_items_is_named(
@@ -132,113 +129,175 @@ def test_an_unknown_field_beside_the_items_is_named(
 ) -> None:
     answer = client.post("/v1/predict", json={**example, "more": 1})
     assert answer.status_code == 422
-    assert answer.json()["detail"][0]["loc"] == ["body", "more"]
+    assert detail(answer)["loc"] == ["body", "more"]
 
 
-def test_a_body_without_announced_length_is_cut_off_too(client: TestClient) -> None:
-    read = 0
-
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/feedback"])
+def test_a_body_without_announced_length_is_cut_off_too(client: TestClient, path: str) -> None:
     def endless() -> Iterator[bytes]:
-        nonlocal read
         for _ in range(1000):
-            read += 2**16
             yield b" " * 2**16
 
-    answer = client.post(
-        "/v1/predict", content=endless(), headers={"content-type": "application/json"}
-    )
+    answer = client.post(path, content=endless(), headers=JSON)
     assert answer.status_code == 413
+    assert detail(answer)["loc"] == ["body"]
 
 
-def test_too_many_items_are_refused(client: TestClient, example: dict[str, Any]) -> None:
-    items = example["items"] * (app.MAX_ITEMS + 1)
-    answer = client.post("/v1/predict", json={"items": items})
-    assert answer.status_code == 422
-    assert answer.json()["detail"][0]["loc"] == ["body", "items"]
+def test_a_packed_body_is_unpacked(client: TestClient, example: dict[str, Any]) -> None:
+    packed = gzip.compress(json.dumps(example).encode())
+    headers = {**JSON, "content-encoding": "gzip"}
+    answer = client.post("/v1/predict", content=packed, headers=headers)
+    assert answer.status_code == 200, answer.text
+    plain = client.post("/v1/predict", json=example)
+    assert answer.json()["predictions"] == plain.json()["predictions"]
 
 
-def test_a_wrong_address_or_method_has_the_same_form_of_answer(client: TestClient) -> None:
-    for answer, status in ((client.get("/nowhere"), 404), (client.get("/v1/predict"), 405)):
-        assert answer.status_code == status
-        assert answer.json()["detail"][0]["msg"]
-        assert answer.json()["request_id"]
-
-
-def test_without_a_deployment_it_starts_says_why_and_takes_up_the_first_one(
-    deployment: Path, tmp_path: Path, example: dict[str, Any]
-) -> None:
-    later = tmp_path / "later"
-    settings = Serving(deployment_dir=later, reload_seconds=0.02)
-    with TestClient(app.create_app(settings)) as client:
-        assert client.get("/healthz").status_code == 200
-        ready = client.get("/readyz")
-        assert ready.status_code == 503
-        assert "nothing is deployed yet" in ready.json()["reason"]
-        answer = client.post("/v1/predict", json=example)
-        assert answer.status_code == 503
-        assert "nothing is deployed yet" in answer.json()["detail"][0]["msg"]
-        assert answer.headers["x-model-version"] == "none"
-        deployment.rename(later)
-        until(lambda: client.get("/readyz").status_code == 200)
-        assert client.post("/v1/predict", json=example).status_code == 200
-
-
-def test_a_deployment_with_one_flipped_byte_is_refused_and_the_old_model_serves_on(
-    client: TestClient, deployment: Path, example: dict[str, Any]
-) -> None:
-    old = client.get("/readyz").json()["model_version"]
-    folder, _ = load.deployed(deployment)
-    bad = folder.with_name("bad")
-    bad.mkdir()
-    for path in folder.iterdir():
-        (bad / path.name).write_bytes(path.read_bytes())
-    content = bytearray((bad / "model.onnx").read_bytes())
-    content[len(content) // 2] ^= 1
-    (bad / "model.onnx").write_bytes(content)
-    whole = json.loads((deployment / "deployment.json").read_text())
-    champion = {**whole["champion"], "bundle": "bundles/bad"}
-    (deployment / "deployment.json").write_text(json.dumps({**whole, "champion": champion}))
-    until(lambda: client.get("/v1/models").json()["problem"])
-    assert "bad/model.onnx: its content has changed" in client.get("/v1/models").json()["problem"]
-    ready = client.get("/readyz")
-    assert ready.status_code == 200
-    assert "model.onnx" in ready.json()["reason"]
-    answer = client.post("/v1/predict", json=example)
-    assert answer.status_code == 200
-    assert answer.json()["model_version"] == old
-    assert sample(client, "deployments_refused_total") == 1
-
-
-def test_a_new_deployment_is_taken_up_and_no_request_is_lost(
-    client: TestClient, work: Path, example: dict[str, Any]
-) -> None:
-    old = client.get("/readyz").json()["model_version"]
-    run = next(work.glob("runs/*"))
-    shutil.copytree(run, run.with_name("99991231-235959"), ignore=shutil.ignore_patterns("bundle"))
-    answers: list[tuple[int, str]] = []
-    done = threading.Event()
-
-    def ask() -> None:
-        while not done.is_set():
-            answer = client.post("/v1/predict", json=example)
-            answers.append((answer.status_code, answer.json().get("model_version", "")))
-
-    asking = threading.Thread(target=ask)
-    asking.start()
+def test_a_packed_bomb_is_refused_before_it_fills_the_memory(client: TestClient) -> None:
+    bomb = gzip.compress(b" " * 64 * LIMIT)
+    assert len(bomb) < LIMIT
+    headers = {**JSON, "content-encoding": "gzip"}
+    tracemalloc.start()
     try:
-        assert cli.main(["deploy", "--config", str(CONFIG)]) == 0
-        until(lambda: client.get("/readyz").json()["model_version"] != old)
-        time.sleep(0.2)
+        answer = client.post("/v1/predict", content=bomb, headers=headers)
+        _, peak = tracemalloc.get_traced_memory()
     finally:
-        done.set()
-        asking.join()
-    new = client.get("/readyz").json()["model_version"]
-    assert {status for status, _ in answers} == {200}
-    versions = [version for _, version in answers]
-    assert versions == sorted(versions), "once the new one answers, the old one does not"
-    assert set(versions) == {old, new}
-    assert sample(client, "model_info", version=old) == 0
-    assert sample(client, "model_info", version=new) == 1
+        tracemalloc.stop()
+    assert answer.status_code == 413
+    assert peak < 6 * LIMIT
+
+
+async def caller(*parts: bytes, ends: str = "silent") -> AsyncIterator[dict[str, Any]]:
+    """What a caller sends who is then silent, gone or done."""
+    for part in parts:
+        more = ends != "done" or part is not parts[-1]
+        yield {"type": "http.request", "body": part, "more_body": more}
+    if ends == "silent":
+        await asyncio.sleep(60)
+    yield {"type": "http.disconnect"}
+
+
+def direct(
+    client: TestClient, application: Any, messages: AsyncIterator[Any], **headers: str
+) -> tuple[int, dict[str, str], Any]:
+    """Status, headers and content that an ASGI application sends, in the server's event loop."""
+    given = [(name.replace("_", "-").encode(), text.encode()) for name, text in headers.items()]
+    path, sent = "/v1/predict", []
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode()}
+    scope |= {"root_path": "", "query_string": b"", "http_version": "1.1", "scheme": "http"}
+    scope["headers"] = [(b"content-type", b"application/json"), *given]
+
+    async def run() -> None:
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await application(scope, messages.__anext__, send)
+
+    assert client.portal is not None
+    client.portal.call(run)
+    head, *bodies = sent
+    names = {name.decode(): text.decode() for name, text in head["headers"]}
+    return head["status"], names, json.loads(b"".join(part.get("body", b"") for part in bodies))
+
+
+def test_a_body_that_arrives_too_slowly_gets_408(deployment: Path) -> None:
+    with started(deployment, body_seconds=0.05) as client:
+        status, headers, answer = direct(client, inside(client), caller(b'{"items"'))
+        assert status == 408
+        assert answer["detail"][0]["loc"] == ["body"]
+        assert headers["connection"] == "close"
+
+
+def test_a_caller_who_goes_away_is_no_error(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    for parts in ((), (b'{"items"',)):
+        status, _, _ = direct(client, inside(client), caller(*parts, ends="gone"))
+        assert status == 499
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert sample(client, "requests_in_progress") == 0
+
+
+def test_the_route_and_the_short_way_answer_alike(
+    client: TestClient, example: dict[str, Any]
+) -> None:
+    good, bad = json.dumps(example).encode(), json.dumps({"items": [{}]}).encode()
+    for content in (good, bad, b"[", b"{}"):
+        short, routed = (
+            direct(client, application, caller(content, ends="done"), x_request_id="one")
+            for application in (inside(client), inside(client).rest)
+        )
+        assert short[0] == routed[0]
+        assert short[2] == routed[2]
+        for name in ("content-type", "x-request-id", "x-model-version", "x-model-variant"):
+            assert short[1][name] == routed[1][name], name
+
+
+@pytest.mark.parametrize("text", ["0.0001", "1e-9"])
+def test_a_deadline_that_cannot_be_met_gets_504(
+    client: TestClient, example: dict[str, Any], text: str
+) -> None:
+    answer = client.post("/v1/predict", json=example, headers={"x-timeout-ms": text})
+    assert answer.status_code == 504
+    assert detail(answer)["type"] == "deadline"
+
+
+@pytest.mark.parametrize("text", ["1000", "10000.5", "1e9", "inf"])
+def test_a_generous_deadline_is_accepted(
+    client: TestClient, example: dict[str, Any], text: str
+) -> None:
+    answer = client.post("/v1/predict", json=example, headers={"x-timeout-ms": text})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "1 s"])
+def test_a_deadline_that_is_no_time_gets_422(
+    client: TestClient, example: dict[str, Any], text: str
+) -> None:
+    answer = client.post("/v1/predict", json=example, headers={"x-timeout-ms": text})
+    assert answer.status_code == 422
+    assert detail(answer)["loc"] == ["header", "x-timeout-ms"]
+
+
+def test_overload_is_told_with_when_to_come_again(
+    client: TestClient, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise Overloaded
+
+    live = inside(client).predict.engine.live
+    assert live is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(live.champion.queue, "submit", full)
+        answer = client.post("/v1/predict", json=example)
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) >= 1
+    assert detail(answer)["type"] == "overloaded"
+    assert client.post("/v1/predict", json=example).status_code == 200
+
+
+def test_the_answer_tells_how_long_it_waited_and_was_computed(
+    client: TestClient, example: dict[str, Any]
+) -> None:
+    timing = client.post("/v1/predict", json=example).headers["server-timing"]
+    found = re.fullmatch(r"queue;dur=([\d.]+), compute;dur=([\d.]+)", timing)
+    assert found
+    assert float(found[1]) >= 0
+    assert float(found[2]) > 0
+
+
+def test_an_unexpected_error_is_a_500_with_its_id_and_leaves_the_server_alive(
+    client: TestClient, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("broken on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bundle, "run", fail)
+        answer = client.post("/v1/predict", json=example)
+    assert answer.status_code == 500
+    assert "broken" not in answer.text
+    assert detail(answer)["type"] == "internal"
+    assert client.post("/v1/predict", json=example).status_code == 200
 
 
 def test_metrics_count_requests_errors_latency_and_items_by_model_version(
@@ -254,146 +313,16 @@ def test_metrics_count_requests_errors_latency_and_items_by_model_version(
     assert sample(client, "http_requests_total", status="422", **own) == 1
     assert sample(client, "http_request_seconds_count", **own) == 2
     assert sample(client, "predictions_total", version=version) == 3 * len(example["items"])
+    assert sample(client, "batch_items_sum", version=version) == 3 * len(example["items"])
     assert sample(client, "http_requests_total", route="unknown", status="404") == 2
 
 
-def test_models_tells_the_measured_quality(client: TestClient) -> None:
-    (model,) = client.get("/v1/models").json()["models"]
-    assert model["role"] == "champion"
-    assert model["metrics"]
-    assert model["baseline_metrics"]
-
-
-def test_the_documentation_needs_no_internet(client: TestClient) -> None:
-    page = client.get("/docs").text
-    links = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
-    assert links
-    for link in links:
-        assert not re.match(r"(https?:)?//", link), link
-        assert client.get(f"/{link}").status_code == 200
-    assert client.get("/", follow_redirects=False).headers["location"] == "docs"
-
-
-def test_the_schema_is_what_is_accepted(client: TestClient, example: dict[str, Any]) -> None:
-    schema = client.get("/openapi.json").json()
-    operation = schema["paths"]["/v1/predict"]["post"]
-    body = operation["requestBody"]["content"]["application/json"]["schema"]
-    assert set(body["properties"]) == set(app.PredictRequest.model_fields)
-    item = body["properties"]["items"]["items"]
-    assert item["additionalProperties"] is False
-    assert set(example["items"][0]) <= set(item["properties"])
-    assert {"200", "400", "413", "415", "422", "503"} == set(operation["responses"])
-    assert "$ref" not in json.dumps(operation["requestBody"])
-
-
-def test_an_unexpected_error_is_a_500_with_its_id_and_leaves_the_server_alive(
-    client: TestClient, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def fail(*_: object) -> None:
-        raise RuntimeError("broken on purpose")
-
-    monkeypatch.setattr(engine.Engine, "predict", fail)
-    answer = client.post("/v1/predict", json=example)
-    assert answer.status_code == 500
-    assert answer.json()["request_id"] == answer.headers["x-request-id"]
-    assert "broken" not in answer.text
-    assert client.get("/healthz").status_code == 200
-
-
-def test_slow_models_leave_the_event_loop_free(
-    deployment: Path, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "INLINE_SECONDS", 0.0)
-    answer_now = engine.Served.answer
-
-    def slow(self: engine.Served, inputs: Any) -> Any:
-        time.sleep(0.3)
-        return answer_now(self, inputs)
-
-    application = app.create_app(Serving(deployment_dir=deployment))
-
-    async def both() -> tuple[float, float]:
-        transport = httpx2.ASGITransport(application)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
-            started = time.perf_counter()
-
-            async def timed(request: Any) -> float:
-                assert (await request).status_code == 200
-                return time.perf_counter() - started
-
-            return await asyncio.gather(
-                timed(client.post("/v1/predict", json=example)), timed(client.get("/healthz"))
-            )
-
-    with TestClient(application):
-        monkeypatch.setattr(engine.Served, "answer", slow)
-        predicted, healthy = asyncio.run(both())
-    assert healthy < 0.3 <= predicted
-
-
-@pytest.fixture
-def server(deployment: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A real server process and its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = {**os.environ, "APP_PORT": str(port), "APP_DEPLOYMENT_DIR": str(deployment)}
-    command = [sys.executable, "-m", cli.__name__, "serve"]
-    url = f"http://127.0.0.1:{port}"
-
-    def ready() -> bool:
-        assert process.poll() is None, process.communicate()
-        try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
-
-    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            until(ready, 60)
-            yield process, url
-        finally:
-            process.kill()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a process at once on Windows")
-def test_sigterm_drains(server: tuple[subprocess.Popen[str], str], example: dict[str, Any]) -> None:
-    """A request that is under way when SIGTERM comes is answered; then the server ends with 0."""
-    process, url = server
-    body = json.dumps(example).encode()
-    host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
-        head = (
-            "POST /v1/predict HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\n\r\n"
-        )
-        connection.sendall(head.encode() + body[:10])
-        time.sleep(0.3)
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
-        connection.sendall(body[10:])
-        answer = b""
-        while chunk := connection.recv(65536):
-            answer += chunk
-    assert answer.startswith(b"HTTP/1.1 200"), answer
-    _, log = process.communicate(timeout=20)
-    assert process.returncode == 0, log
-    lines = [json.loads(line) for line in log.splitlines()]
-    request = next(line for line in lines if line["message"] == "request")
-    assert request["path"] == "/v1/predict"
-    assert request["status"] == 200
-    assert request["request_id"]
-    assert request["model_version"]
-
-
 def test_predict_asks_the_server_or_the_bundle_and_both_agree(
-    server: tuple[subprocess.Popen[str], str], capsys: pytest.CaptureFixture[str]
+    server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, url = server
     assert cli.main(["predict"]) == 0
     here = json.loads(capsys.readouterr().out)
-    assert cli.main(["predict", "--url", url]) == 0
+    assert cli.main(["predict", "--url", server.url]) == 0
     there = json.loads(capsys.readouterr().out)
     assert there["predictions"] == here["predictions"]
     assert cli.main(["predict", "--url", "http://127.0.0.1:9"]) == 1

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import verbs
+from . import verbs, verbs_lifecycle, verbs_live
 from .config import UserError, WorkError, describe
 from .task.settings import Settings
 from .verbs import DEFAULT_CONFIG
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb; 0 done, 1 the work failed, 2 what the user gave was wrong."""
+    """Run a verb; 0 done, 1 the work failed, 2 what the user gave was wrong, 3 drift was found."""
     parser = build_parser()
     options = parser.parse_args(arguments)
     try:
@@ -40,9 +40,10 @@ def build_parser() -> argparse.ArgumentParser:
         command = f"python -m {__package__}.cli"
     parser = argparse.ArgumentParser(
         command,
-        description="Train a model, measure it against baselines, document, deploy and serve it.",
-        epilog=f"In this order: {command} train, evaluate, report, deploy, serve, predict. "
-        f"{command} VERB --help tells more. Exit code: 0 done, 1 the work failed, 2 wrong input.",
+        description="Train a model, compare it with baselines, serve, watch and replace it.",
+        epilog=f"In this order: {command} train, evaluate, report, deploy, serve, predict; with "
+        f"the server at work: feedback, drift, retrain, ab, promote, rollback. {command} VERB --help "
+        "tells more. Exit code: 0 done, 1 the work failed, 2 wrong input, 3 drift was found.",
     )
     parser.set_defaults(command=command)
     commands = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
@@ -93,6 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
         example = f"examples:\n  {command} {verb.__name__}\n  {command} {verb.__name__} --run RUN"
         new = add(verb, help, text, f"{example}\n\nRUN is a folder in runs/.")
         new.add_argument("--run", metavar="RUN", help="another run than the newest")
+        if verb is verbs.deploy:
+            _reason(new)
         _common(new)
 
     from .serving.settings import Serving  # pydantic only; the server itself is imported later
@@ -113,7 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
         f"  {command} predict a.png --url http://127.0.0.1:8000",
     )
     new.add_argument("files", nargs="*", type=Path, metavar="FILE", help="what to predict")
-    new.add_argument("--url", help="ask the server at this address")
+    new.add_argument("--url", help="ask this server, with the first of $APP_API_KEYS")
     new.add_argument(
         "--deployment",
         type=Path,
@@ -121,7 +124,109 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="the deployment folder (default: $APP_DEPLOYMENT_DIR or deployment)",
     )
+    _live(add, command)
+    _lifecycle(add, command)
     return parser
+
+
+def _live(add: Callable[..., argparse.ArgumentParser], command: str) -> None:
+    """The verbs about a model at work."""
+    new = add(
+        verbs_live.feedback,
+        "tell the log what was right about its predictions",
+        "Record what turned out to be right; the same file again changes nothing.\n"
+        "CSV: the columns request_id, item (from 0, may be left out) and one for each field of\n"
+        "the truth, as text or JSON. JSON lines, in a file that ends in .jsonl: an object of\n"
+        "request_id, item and truth in each.",
+        f"examples:\n  {command} feedback truths.csv\n"
+        f"  {command} feedback truths.csv --url http://127.0.0.1:8000",
+    )
+    new.add_argument("file", type=Path, metavar="FILE", help="CSV or JSON lines")
+    new.add_argument("--url", help="send it to this server, with the first of $APP_API_KEYS")
+    _common(new)
+    new = add(
+        verbs_live.drift,
+        "compare what the model is asked now with what it was judged on",
+        "Compare the newest items of the log with the validation split, feature by feature, and\n"
+        "the answers as well.",
+        f"examples:\n  {command} drift\n  {command} drift --rows 5000 --version VERSION\n\n"
+        "Exit code: 0 no drift found or too few rows, 3 drift found; 1 the work failed, 2 wrong "
+        "input.",
+    )
+    new.add_argument(
+        "--rows", type=int, default=1000, metavar="N", help="newest items (default: 1000)"
+    )
+    new.add_argument("--version", metavar="VERSION", help="another than the champion")
+    new.add_argument(
+        "--picture", type=Path, metavar="FILE", help="default: drift.png in paths.experiments"
+    )
+    _common(new)
+    new = add(
+        verbs_live.ab,
+        "say whether the challenger is better, as far as is known",
+        "Compare champion and challenger on the traffic of the running test, and say whether to\n"
+        "go on, promote or stop. It may be looked at as often as one likes.",
+        f"examples:\n  {command} ab\n  {command} ab ab.least_effect=0.01\n"
+        f"  {command} ab --share 0.3    (a new test begins, with 30 % of the callers)",
+    )
+    new.add_argument("--share", type=_share, metavar="SHARE", help="give the challenger this share")
+    new.add_argument(
+        "--mode", choices=("split", "shadow"), help="let it answer callers, or only listen"
+    )
+    _reason(new)
+    _common(new)
+
+
+def _lifecycle(add: Callable[..., argparse.ArgumentParser], command: str) -> None:
+    """The verbs that lead from one model to the next."""
+    new = add(
+        verbs_lifecycle.retrain,
+        "train a successor from the log's labels and try it beside the champion",
+        "Train on the original data and the labelled requests of the log, compare with the\n"
+        "champion on data that neither was trained on, and give a part of the traffic to the new\n"
+        "model if it is better. Run it as often as you like: whatever was interrupted is gone on\n"
+        "with, and of two at once the second leaves.",
+        f"examples:\n  {command} retrain --if-needed\n  {command} retrain retrain.share=0.5\n\n"
+        "Exit code 0 also when nothing is due, and when the new model is refused.",
+    )
+    new.add_argument(
+        "--if-needed", action="store_true", help="only for drift, worse answers, new labels or age"
+    )
+    new.add_argument(
+        "--force", action="store_true", help="although a test runs; forget an unfinished retrain"
+    )
+    _common(new)
+    new = add(
+        verbs_lifecycle.promote,
+        "make the challenger the champion, if the test says so",
+        "Make the challenger the champion once `ab` says promote; a running server follows.",
+        f'examples:\n  {command} promote\n  {command} promote --force --reason "for the demo"',
+    )
+    new.add_argument("--force", action="store_true", help="whatever the test says")
+    _reason(new)
+    _common(new)
+    new = add(
+        verbs_lifecycle.rollback,
+        "take the challenger out, or return to the champion before",
+        "With a challenger under test: give all traffic to the champion. Without one: return to\n"
+        "the champion before. Needs the deployment folder only, not MLflow.",
+        f'examples:\n  {command} rollback --reason "errors since the deployment"',
+    )
+    _reason(new)
+    _common(new)
+
+
+def _reason(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--reason", default="by hand", metavar="TEXT", help="why, for the deployment's history"
+    )
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share: above 0, 1 at most")
+    return share
 
 
 def _common(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 ENV_PREFIX = "APP_"
-SHARED = {"APP_DEPLOYMENT_DIR": ("paths", "deployment")}  # the server's name for the same folder
+# The server's names for the same things.
+SHARED = {
+    "APP_DEPLOYMENT_DIR": ("paths", "deployment"),
+    "APP_DATABASE_URL": ("live", "database"),
+}
+DATABASE = "sqlite:///predictions.db"
+SECRETS = {"api_keys", "database", "database_url"}  # or may hold one: no message shows their values
 
 
 class UserError(Exception):
@@ -66,9 +72,73 @@ class Paths(Section):
     runs: Path = Field(default=Path("runs"), description="one folder per training run")
     deployment: Path = Field(default=Path("deployment"), description="what the server reads")
     experiments: Path = Field(default=Path("docs/experiments"), description="for the README")
+    feedback: Path = Field(
+        default=Path("feedback"), description="labelled requests that retrain took from the log"
+    )
     tracking: str = Field(
         default="sqlite:///mlflow.db",
         description="MLflow's address, unless MLFLOW_TRACKING_URI gives one",
+    )
+
+
+class Live(Section):
+    """What the running server brings to the data."""
+
+    database: str = Field(default=DATABASE, description="the server's prediction log")
+    feedback: Path | None = Field(
+        default=None, description="labelled requests that join the data, written by retrain"
+    )
+    set_aside: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the test split that is left for the traffic of make loop",
+    )
+
+
+class Retrain(Section):
+    """When a new model is due, and how it is tried."""
+
+    new_labels: int = Field(
+        default=1000, ge=1, description="so many new labelled answers are a reason"
+    )
+    quality_drop: float = Field(
+        default=0.1, gt=0, description="so much worse than in training, as a share, is a reason"
+    )
+    max_days: float = Field(
+        default=90, gt=0, description="a champion older than that is a reason by itself"
+    )
+    least_labels: int = Field(
+        default=100, ge=1, description="labels that the other reasons wait for"
+    )
+    validation_share: float = Field(
+        default=0.15, gt=0, lt=0.5, description="share of new labels that validate"
+    )
+    test_share: float = Field(
+        default=0.25, gt=0, lt=0.5, description="share of new labels that test, the latest"
+    )
+    mode: Literal["split", "shadow"] = Field(
+        default="split", description="whether the challenger answers callers or only listens"
+    )
+    share: float = Field(
+        default=0.1, gt=0, le=1, description="of the callers (split) or requests (shadow)"
+    )
+
+
+class AB(Section):
+    """When the test of a challenger is decided."""
+
+    alpha: float = Field(
+        default=0.05, gt=0, lt=0.5, description="chance that the interval is ever wrong"
+    )
+    least_units: int = Field(
+        default=50, ge=2, description="labelled callers of each side before any verdict"
+    )
+    most_units: int | None = Field(
+        default=None, ge=4, description="labelled callers after which an open test is stopped"
+    )
+    least_effect: float = Field(
+        default=0.0, ge=0, description="a gain below this is not worth a promotion"
     )
 
 
@@ -81,6 +151,9 @@ class BaseSettings(Section):
         description="name of the experiment and of the registered model",
     )
     train: Train = Train()
+    live: Live = Live()
+    retrain: Retrain = Retrain()
+    ab: AB = AB()
     paths: Paths = Paths()
 
 
@@ -212,4 +285,5 @@ def _explain(schema: type[BaseModel], detail: Any, given: Given) -> str:
         return f"{source}: {name}={_show(detail['input'])}: no such setting, {hint}"
     reason = detail["msg"].removeprefix("Value error, ")
     reason = reason[0].lower() + reason[1:]
-    return f"{source or 'default'}: {name}={_show(detail['input'])}: {reason}"
+    value = "" if SECRETS & set(location) else f"={_show(detail['input'])}"
+    return f"{source or 'default'}: {name}{value}: {reason}"

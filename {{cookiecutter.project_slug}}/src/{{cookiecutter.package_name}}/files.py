@@ -4,9 +4,12 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .config import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -25,6 +28,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text with plain line ends."""
     write_atomically(path, lambda temporary: temporary.write_bytes(text.encode()))
+
+
+def write_figure(path: Path, figure: "Figure") -> None:
+    """Write a figure as PNG, the same bytes for the same figure."""
+
+    def write(temporary: Path) -> None:
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+
+    write_atomically(path, write)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -6,8 +6,8 @@ Imported by the server, so nothing here needs torch to run.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, np.ndarray]  # by name; the first axis counts the examples
 Metrics = dict[str, float]
+Labelled = tuple[Any, Any]  # an `Item` and the `Truth` that came to be known of it
 
 
 class InvalidItem(ValueError):
@@ -38,6 +39,13 @@ class Shown(NamedTuple):
     title: str
     scale: float
     digits: int
+
+
+class Quality(NamedTuple):
+    """What the score of one answer against its truth is called; a metric of `objective` by name."""
+
+    name: str
+    higher_is_better: bool
 
 
 class BaseContract(BaseModel):
@@ -68,6 +76,31 @@ class Splits:
     test: Arrays
     about: str
 
+    @property
+    def filler(self) -> int:
+        """What rows of the inputs are filled up with where they are shorter than others."""
+        return 0
+
+    def labelled(self, pairs: Sequence[Labelled]) -> Arrays:
+        """Examples from outside with a split's arrays. Raises ValueError for unusable ones."""
+        raise NotImplementedError
+
+    def set_aside(self, share: float) -> tuple[Self, Arrays]:
+        """The splits without the last `share` of the test rows, and these rows."""
+        kept = round((1 - share) * len(next(iter(self.test.values()))))
+        test = {name: array[:kept] for name, array in self.test.items()}
+        rest = {name: array[kept:] for name, array in self.test.items()}
+        return replace(self, test=test), rest
+
+    def extended(self, fresh: Mapping[str, Sequence[Labelled]]) -> Self:
+        """The splits with more examples at their ends; `fresh` has them by the split's name."""
+        joined = {
+            name: join(getattr(self, name), self.labelled(pairs), self.filler)
+            for name, pairs in fresh.items()
+            if pairs
+        }
+        return replace(self, **joined)
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 that changes with any value, and with any example that changes its split."""
@@ -77,6 +110,21 @@ class Splits:
                 digest.update(f"{name} {array.dtype} {array.shape}".encode())
                 digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+
+def join(first: Arrays, second: Arrays, filler: int) -> Arrays:
+    """The rows of both, those of shorter rows filled up."""
+    whole = {}
+    for name, array in first.items():
+        parts = [array, second[name].astype(array.dtype)]
+        shape = np.max([part.shape[1:] for part in parts], axis=0).astype(int)
+        widths = [[(0, 0), *((0, n) for n in shape - part.shape[1:])] for part in parts]
+        padded = [
+            np.pad(part, width, constant_values=filler)
+            for part, width in zip(parts, widths, strict=True)
+        ]
+        whole[name] = np.concatenate(padded)
+    return whole
 
 
 @dataclass(frozen=True)

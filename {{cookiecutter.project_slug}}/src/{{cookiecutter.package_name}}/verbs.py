@@ -2,6 +2,7 @@
 them, so that `--help` and wrong input are answered at once."""
 
 import json
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,46 +18,30 @@ DEFAULT_CONFIG = Path("configs/default.yaml")
 
 
 def train(options: Namespace) -> None:
-    from .experiments.tracking import Tracker, track
-    from .task import data
+    from .experiments.tracked import train as fit
     from .training import runs
-    from .training.loop import Interrupted, State
 
-    settings = _settings(options)
+    settings = read_settings(options)
     if options.resume is not None:
         if options.settings:
             raise UserError("command line: a resumed run keeps its settings, leave out the others")
         run = runs.open_run(settings, options.resume or None)
         dataset = run.dataset()
     else:
-        dataset = data.load(settings.data)
+        dataset = runs.load_data(settings)
         run = runs.create(settings, dataset)
     rows = run.about["data"]["rows"]
     print(f"run {run.name}: {', '.join(f'{count} rows {name}' for name, count in rows.items())}")
-    tracker = Tracker(run.settings)
-
-    def on_epoch(part: runs.Part, state: State) -> None:
-        tracker.log_epochs(tracker.child(run, part.name), state)
-
-    try:
-        with track(tracker, run):
-            for part, state in runs.train(run, dataset, on_epoch):
-                tracker.finish(tracker.child(run, part.name), "FINISHED")
-                print(
-                    f"{part.name}: {part.stage.decides} {state.best:.4f} on validation "
-                    f"in epoch {state.best_epoch} of {state.epoch}, {state.seconds:.1f} s"
-                )
-    except Interrupted:
-        command = f"{options.command} train --resume {run.name}"
-        raise WorkError(f"stopped, nothing is lost; go on with: {command}") from None
+    fit(run, dataset, f"{options.command} train --resume {run.name}")
     print(f"next: {options.command} evaluate, report or deploy")
 
 
 def evaluate(options: Namespace) -> None:
     from .experiments.report import markdown, summary, table
+    from .experiments.tracked import measure
 
     run, dataset = _run(options)
-    evaluation = _measure(run, dataset)
+    evaluation = measure(run, dataset)
     print("\n".join(["", *table(evaluation), "", summary(evaluation), ""]))
     for name, rows in evaluation["details"].items():
         if isinstance(rows, dict):
@@ -71,9 +56,10 @@ def evaluate(options: Namespace) -> None:
 def report(options: Namespace) -> None:
     from .experiments.report import report as write
     from .experiments.report import summary
+    from .experiments.tracked import evaluation as evaluated
 
     run, dataset = _run(options)
-    evaluation = _evaluation(run, dataset)
+    evaluation = evaluated(run, dataset)
     files = write(run, dataset, evaluation, options.command)
     print(summary(evaluation))
     print("\n".join(f"written: {path}" for path in files))
@@ -82,13 +68,14 @@ def report(options: Namespace) -> None:
 def deploy(options: Namespace) -> None:
     from .bundle.deploy import deploy as install
     from .bundle.load import BadBundle
+    from .experiments.tracked import evaluation as evaluated
     from .experiments.tracking import Tracker
 
     run, dataset = _run(options)
-    evaluation = _evaluation(run, dataset)
+    evaluation = evaluated(run, dataset)
     print(f"packing run {run.name}, seed {evaluation['chosen_seed']} …")
     try:
-        folder = install(run, dataset, evaluation, Tracker(run.settings))
+        folder = install(run, dataset, evaluation, Tracker(run.settings), options.reason)
     except BadBundle as error:
         raise WorkError(str(error)) from None
     print(f"deployed: {folder}")
@@ -113,7 +100,9 @@ def predict(options: Namespace) -> None:
     items = [item_from_file(path) for path in options.files]
     try:
         if options.url:
-            answer = _ask(options.url, items or _example(options.deployment))
+            answer = ask(
+                options.url, "/v1/predict", {"items": items or _example(options.deployment)}
+            )
         else:
             answer = _predict(options.deployment, items or _example(options.deployment))
     except InvalidItem as error:
@@ -124,7 +113,8 @@ def predict(options: Namespace) -> None:
     print(json.dumps(answer, indent=2, ensure_ascii=False))
 
 
-def _settings(options: Namespace) -> Settings:
+def read_settings(options: Namespace) -> Settings:
+    """The settings that a verb was given."""
     if options.config == DEFAULT_CONFIG and not DEFAULT_CONFIG.exists():
         raise UserError(
             f"{DEFAULT_CONFIG}: no such file here; go to the project's folder or give --config FILE"
@@ -135,30 +125,13 @@ def _settings(options: Namespace) -> Settings:
 def _run(options: Namespace) -> "tuple[Run, Dataset]":
     from .training.runs import open_run
 
-    run = open_run(_settings(options), options.run)
+    run = open_run(read_settings(options), options.run)
     return run, run.dataset()
-
-
-def _measure(run: "Run", dataset: "Dataset") -> dict[str, Any]:
-    from .experiments.tracking import Tracker
-    from .training.evaluate import evaluate as measure
-
-    evaluation = measure(run, dataset)
-    Tracker(run.settings).log_evaluation(run, evaluation)
-    return evaluation
-
-
-def _evaluation(run: "Run", dataset: "Dataset") -> dict[str, Any]:
-    """The run's evaluation; measured and tracked now if that was not done yet."""
-    from .files import read_json
-
-    path = run.folder / "evaluation.json"
-    return read_json(path) if path.exists() else _measure(run, dataset)
 
 
 def _example(deployment: Path) -> list[Any]:
     """The items that the deployed bundle has as its example."""
-    from .bundle.load import deployed
+    from .bundle.deployment import deployed
     from .files import read_json
 
     folder, _ = deployed(deployment)
@@ -167,7 +140,7 @@ def _example(deployment: Path) -> list[Any]:
 
 def _predict(deployment: Path, items: list[Any]) -> dict[str, Any]:
     """What the deployed bundle answers, without a server."""
-    from .bundle.load import deployed
+    from .bundle.deployment import deployed
     from .bundle.load import load as load_bundle
     from .task.contract import Item
 
@@ -181,16 +154,19 @@ def _predict(deployment: Path, items: list[Any]) -> dict[str, Any]:
     }
 
 
-def _ask(url: str, items: list[Any]) -> Any:
-    """What a server answers."""
+def ask(url: str, path: str, content: Any) -> Any:
+    """What a server answers to content that is sent there as JSON, with the first of its keys."""
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, urlopen
 
-    address = url.rstrip("/") + "/v1/predict"
+    address = url.rstrip("/") + path
     if not address.startswith(("http://", "https://")):
         raise UserError(f"--url {url}: must start with http:// or https://")
-    data = json.dumps({"items": items}).encode()
-    request = Request(address, data, {"content-type": "application/json"})
+    data = json.dumps(content).encode()
+    headers = {"content-type": "application/json"}
+    if key := os.environ.get("APP_API_KEYS", "").split(",")[0].strip():
+        headers["x-api-key"] = key
+    request = Request(address, data, headers)
     try:
         with urlopen(request, timeout=30) as answer:
             return json.load(answer)

@@ -5,55 +5,74 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from ..experiments.tracking import CHAMPION, Tracker
-from ..files import write_json
+from ..experiments.tracking import CHALLENGER, CHAMPION, Tracker
 from ..task.data import Dataset
 from ..training.runs import Run
-from . import load
+from . import deployment, load
 from .export import pack
 
 
-def deploy(run: Run, dataset: Dataset, evaluation: dict[str, Any], tracker: Tracker) -> Path:
+def deploy(
+    run: Run, dataset: Dataset, evaluation: dict[str, Any], tracker: Tracker, reason: str
+) -> Path:
     """Pack, register and alias the run's bundle as champion, then install it.
 
     The server notices the new `deployment.json`; until that single file is replaced the old bundle
-    stays in force, so a failure anywhere leaves the deployment as it was.
+    stays in force, so a failure anywhere leaves the deployment as it was. A test that runs ends.
     """
-    bundle = pack(run, dataset, evaluation, tracker.parent(run))
-    version = tracker.register(run, bundle, run.name)
-    deployment = run.settings.paths.deployment
-    deployment.mkdir(parents=True, exist_ok=True)
-    with FileLock(deployment / ".lock"):
-        work = deployment / ".incoming"
-        shutil.rmtree(work, ignore_errors=True)  # what an interrupted deploy left
-        work.mkdir()
-        folder = install(tracker.download(version, work), deployment)
-        shutil.rmtree(work)
-        tracker.alias(CHAMPION, version)
-        champion = {
-            "bundle": folder.relative_to(deployment).as_posix(),
-            "manifest_sha256": load.sha256(folder / load.MANIFEST),
-            "registry_version": version.version,
-        }
-        content = {"champion": champion, "deployed_at": datetime.now(UTC).isoformat()}
-        write_json(deployment / load.DEPLOYMENT, content)
-    return folder
+    target = run.settings.paths.deployment
+    with deployment.locked(target):
+        champion = fetch(run, dataset, evaluation, tracker)
+        after = deployment.crowned(target, champion)
+        follow(tracker, after)
+        deployment.change(target, after, "deploy", reason, version=champion.version)
+    return deployment.place_of(target, champion)
 
 
-def install(bundle: Path, deployment: Path) -> Path:
+def follow(tracker: Tracker, after: deployment.Deployment) -> None:
+    """Give the registry's aliases to what is deployed, or to what is about to be.
+
+    Called before `deployment.json` is replaced: whoever is interrupted between the two does the
+    same again. Bundles that came without a registry have no alias.
+    """
+    tracker.alias(CHAMPION, after.champion.registry_version)
+    tracker.alias(CHALLENGER, after.challenger and after.challenger.registry_version)
+
+
+def fetch(
+    run: Run, dataset: Dataset, evaluation: dict[str, Any], tracker: Tracker
+) -> deployment.Installed:
+    """Pack and register a run's bundle and put it into the deployment folder.
+
+    Nothing answers with it before `deployment.json` names it. The folder must be locked.
+    """
+    version = tracker.register(run, pack(run, dataset, evaluation, tracker.parent(run)), run.name)
+    target = run.settings.paths.deployment
+    work = target / ".incoming"
+    shutil.rmtree(work, ignore_errors=True)  # what an interrupted deploy left
+    work.mkdir(parents=True)
+    folder = install(tracker.download(version, work), target)
+    shutil.rmtree(work)
+    return deployment.Installed(
+        version=run.name,
+        bundle=folder.relative_to(target).as_posix(),
+        manifest_sha256=load.sha256(folder / load.MANIFEST),
+        registry_version=str(version.version),
+    )
+
+
+def install(bundle: Path, target: Path) -> Path:
     """Move a verified bundle to its place; a damaged one found there steps aside."""
     manifest = load.load(bundle).manifest
     digest = load.sha256(bundle / load.MANIFEST)
-    target = deployment / "bundles" / f"{manifest['version']}-{digest[:8]}"
-    target.parent.mkdir(exist_ok=True)
-    if target.exists():
+    place = target / "bundles" / f"{manifest['version']}-{digest[:8]}"
+    place.parent.mkdir(exist_ok=True)
+    if place.exists():
         try:
-            load.verify(target, digest)
+            load.verify(place, digest)
         except load.BadBundle:
-            target.rename(target.with_name(f"{target.name}.damaged-{datetime.now(UTC):%H%M%S%f}"))
+            place.rename(place.with_name(f"{place.name}.damaged-{datetime.now(UTC):%H%M%S%f}"))
         else:
-            return target
-    bundle.rename(target)
-    return target
+            return place
+    bundle.rename(place)
+    return place

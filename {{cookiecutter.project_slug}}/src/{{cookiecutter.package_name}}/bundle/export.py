@@ -22,6 +22,7 @@ from ..training.evaluate import load_network
 from ..training.loop import predict
 from ..training.runs import Run
 from . import load
+from .reference import distribution
 
 TRACED_ROWS = 3
 PARITY_ROWS = (1, 2, 7, 64)  # none of them the traced number
@@ -138,16 +139,3 @@ def reference(contract: Contract, inputs: Arrays, outputs: Arrays) -> dict[str, 
         "features": {k: distribution(v) for k, v in contract.features(inputs).items()},
         "predictions": {k: distribution(v) for k, v in contract.outcomes(outputs).items()},
     }
-
-
-def distribution(values: Any) -> dict[str, Any]:
-    """Counts by value for text; for numbers, counts between edges at the deciles."""
-    array = np.asarray(values)
-    if array.dtype.kind in "US":
-        names, counts = np.unique(array, return_counts=True)
-        return {"counts": dict(zip(names.tolist(), counts.tolist(), strict=True))}
-    edges = np.unique(np.quantile(array.astype(np.float64), np.linspace(0, 1, 11)))
-    if len(edges) == 1:
-        edges = np.array([edges[0], edges[0] + 1])
-    counts, _ = np.histogram(array, edges)
-    return {"edges": edges.tolist(), "counts": counts.tolist()}

@@ -1,9 +1,4 @@
-"""Read and verify a bundle or a deployment folder. No torch, no MLflow: the server uses this.
-
-deployment/
-    deployment.json         which bundle is the champion, and the hash of its manifest
-    bundles/<version>-…/    model.onnx manifest.json reference.json contract.json …
-"""
+"""Read and verify a bundle. No torch, no MLflow: the server uses this."""
 
 import hashlib
 import json
@@ -20,7 +15,6 @@ from ..task.contract import Contract
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
-DEPLOYMENT = "deployment.json"
 
 
 class BadBundle(Exception):
@@ -34,6 +28,7 @@ class Bundle:
     manifest: dict[str, Any]
     contract: Contract
     session: onnxruntime.InferenceSession
+    digest: str  # SHA-256 of the manifest, which names those of all other files
 
     @property
     def name(self) -> str:
@@ -67,7 +62,7 @@ def load(folder: Path, manifest_sha256: str | None = None) -> Bundle:
         raise BadBundle(f"{folder / MODEL}: cannot be loaded: {error}") from None
     if signature(session) != manifest["signature"]:
         raise BadBundle(f"{folder / MODEL}: its inputs and outputs differ from the manifest's")
-    return Bundle(manifest, own, session)
+    return Bundle(manifest, own, session, sha256(folder / MANIFEST))
 
 
 def verify(folder: Path, manifest_sha256: str | None = None) -> dict[str, Any]:
@@ -92,21 +87,6 @@ def verify(folder: Path, manifest_sha256: str | None = None) -> dict[str, Any]:
         if _digest(_bytes(folder / name)) != digest:
             raise BadBundle(f"{folder / name}: its content has changed (sha256 differs)")
     return manifest
-
-
-def deployed(deployment: Path) -> tuple[Path, str]:
-    """(folder, hash of the manifest) of the champion; BadBundle when there is none."""
-    path = deployment / DEPLOYMENT
-    if not path.exists():
-        raise BadBundle(f"{path}: nothing is deployed yet, use the verb deploy")
-    try:
-        champion = json.loads(_bytes(path))["champion"]
-        folder, digest = deployment / champion["bundle"], str(champion["manifest_sha256"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadBundle(f"{path}: is not a deployment: {error!r}") from None
-    if not folder.resolve().is_relative_to(deployment.resolve()):
-        raise BadBundle(f"{path}: the champion lies outside of the deployment folder")
-    return folder, digest
 
 
 def signature(session: onnxruntime.InferenceSession) -> dict[str, Any]:

@@ -1,11 +1,9 @@
 """Pictures that every task has: the course of training, and the comparison with the baselines."""
 
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from ..files import write_atomically
 from ..task.objective import DECIDES, SHOWN
 from ..training.runs import Run
 
@@ -52,13 +50,3 @@ def comparison(evaluation: dict[str, Any]) -> Figure:
     axis.grid(axis="x", alpha=0.3)
     axis.spines[["top", "right", "left"]].set_visible(False)
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a PNG, the same bytes for the same figure."""
-    write_atomically(
-        path,
-        lambda temporary: figure.savefig(
-            temporary, format="png", dpi=120, metadata={"Software": None}
-        ),
-    )

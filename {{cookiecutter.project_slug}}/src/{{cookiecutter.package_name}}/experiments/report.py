@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..config import UserError, flatten
-from ..files import read_json, write_text
+from ..files import read_json, write_figure, write_text
 from ..task import figures
 from ..task.data import Dataset
 from ..task.objective import DECIDES, SHOWN
@@ -111,7 +111,7 @@ def _pictures(
         ("curves.png", "The course of training, one line per seed.", plots.curves(run)),
     ]
     for name, caption, figure in drawn:
-        plots.save(figure, folder / name)
+        write_figure(folder / name, figure)
         yield folder / name, caption
 
 

@@ -28,7 +28,7 @@ from ..config import BaseSettings, WorkError, flatten
 from ..training.loop import Interrupted, State
 from ..training.runs import Run
 
-CHAMPION = "champion"
+CHAMPION, CHALLENGER = "champion", "challenger"
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it reports each migration of its tables
 
@@ -83,6 +83,13 @@ class Tracker:
         self.log_metrics(parent, flat)
         self.client.log_artifact(parent, str(run.folder / "evaluation.json"))
 
+    def log_gate(self, run: Run, gate: dict[str, Any]) -> None:
+        """How a challenger compares with the champion of its time."""
+        parent = self.parent(run)
+        numbers = {f"gate_{name}": float(gate[name]) for name in ("passed", "ahead", "low", "high")}
+        self.log_metrics(parent, numbers)
+        self.client.log_artifact(parent, str(run.folder / "gate.json"))
+
     def register(self, run: Run, bundle: Path, version: str) -> ModelVersion:
         """The registered model version of a bundle, uploaded unless it is there already."""
         for known in self._versions():
@@ -97,9 +104,15 @@ class Tracker:
             self.name, f"{artifacts}/bundle", parent, {"bundle": version}
         )
 
-    def alias(self, alias: str, version: ModelVersion) -> None:
-        """Give the alias to this version, taking it from the one that had it."""
-        self.client.set_registered_model_alias(self.name, alias, version.version)
+    def alias(self, alias: str, version: str | None) -> None:
+        """Give the alias to this version, taking it from the one that had it; None: to none."""
+        try:
+            if version is not None:
+                self.client.set_registered_model_alias(self.name, alias, version)
+            elif alias in self.client.get_registered_model(self.name).aliases:
+                self.client.delete_registered_model_alias(self.name, alias)
+        except MlflowException as error:
+            raise WorkError(f"{self.name}: alias {alias} cannot be moved: {error}") from None
 
     def download(self, version: ModelVersion, folder: Path) -> Path:
         """The bundle of a version, copied below `folder`."""
@@ -119,8 +132,9 @@ class Tracker:
         found = self.client.get_experiment_by_name(self.name)
         if found is not None:
             return found.experiment_id
-        local = "sqlite:" in self.client.tracking_uri
-        artifacts = Path("mlartifacts").resolve().as_uri() if local else None
+        address, artifacts = self.client.tracking_uri, None
+        if address.startswith("sqlite:"):  # files lie beside the database
+            artifacts = _file(address).resolve().with_name("mlartifacts").as_uri()
         return self.client.create_experiment(self.name, artifacts)
 
     def _find(self, name: str) -> str | None:
@@ -159,6 +173,11 @@ def track(tracker: Tracker, run: Run) -> Iterator[None]:
         tracker.finish(tracker.parent(run), status)
 
 
+def _file(uri: str) -> Path:
+    """The database's file in `sqlite:///runs/mlflow.db`."""
+    return Path(urlsplit(uri).path[1:])
+
+
 def _client(uri: str) -> MlflowClient:
     """A client whose store is ready: two processes that create one database would collide."""
     try:
@@ -166,7 +185,7 @@ def _client(uri: str) -> MlflowClient:
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
             return client
-        database = Path(urlsplit(uri).path[1:])
+        database = _file(uri)
         database.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(database.with_name(f".{database.name}.lock")):
             client = MlflowClient(uri)

@@ -1,12 +1,17 @@
 """The HTTP server: FastAPI's routing and documentation around ONNX Runtime."""
 
 import asyncio
+import gc
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from hashlib import sha256
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import (
     HTMLResponse,
@@ -17,32 +22,31 @@ from fastapi.responses import (
 )
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..seam import InvalidItem
-from ..task.contract import Item, Prediction
-from .engine import Engine
+from ..store.labels import Feedback
+from ..task.contract import Prediction
+from . import feedback, monitor
+from .engine import CHAMPION, Engine
+from .logs import configure
 from .metrics import Metrics
-from .observe import Observe
+from .observe import Observe, line, new_id, own_id, problem
+from .predict import PATH, Predict, request_model
+from .recorder import Recorder
+from .server import SWITCH_SECONDS
 from .settings import Serving
-
-MAX_ITEMS = 256
-
-
-class PredictRequest(BaseModel):
-    """One or many items to predict."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    items: list[Item] = Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)
+from .settings import load as load_settings
 
 
 class PredictResponse(BaseModel):
     """One prediction per item, in the same order, and which model made them."""
 
-    request_id: str
+    request_id: str = Field(
+        description="for feedback; the caller's own x-request-id if it sent one"
+    )
     model: str
     model_version: str
     predictions: list[Prediction]
@@ -63,12 +67,15 @@ class Problem(BaseModel):
 class ModelInfo(BaseModel):
     """A model that answers."""
 
-    role: str
+    variant: str = Field(description="champion, challenger, or shadow that answers nobody")
     name: str
     version: str
     task: str
     created_at: str
     loaded_at: str
+    share: float | None = Field(description="of the callers, while a challenger is tested")
+    engine: str = Field(description="inline in the event loop, or in lanes, threads of their own")
+    microseconds_per_item: int
     metrics: dict[str, float]
     baseline_metrics: dict[str, dict[str, float]]
 
@@ -78,6 +85,7 @@ class Models(BaseModel):
 
     models: list[ModelInfo]
     problem: str | None
+    worker: int = Field(description="number of the process that answered")
 
 
 class Health(BaseModel):
@@ -86,118 +94,194 @@ class Health(BaseModel):
     status: str
     model_version: str | None = None
     reason: str | None = None
+    worker: int = Field(default_factory=os.getpid, description="the process that answered")
 
 
-request_adapter = TypeAdapter(PredictRequest)
-response_adapter = TypeAdapter(PredictResponse)
+class FeedbackRequest(BaseModel):
+    """What turned out to be right, for one or many predictions."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    feedback: list[Feedback] = Field(min_length=1, max_length=feedback.MOST, fail_fast=True)
+
+
+class FeedbackResponse(BaseModel):
+    """How many truths are new, replace another one, or were known."""
+
+    request_id: str
+    new: int
+    changed: int
+    same: int
+
+
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The body is not JSON"},
+    401: {"model": Problem, "description": "The server wants a key and got none that it knows"},
+    408: {"model": Problem, "description": "The body took too long to arrive"},
     413: {"model": Problem, "description": "The body is too large"},
-    415: {"model": Problem, "description": "The body is not announced as application/json"},
+    415: {"model": Problem, "description": "The body is not application/json, plain or gzip"},
     422: {"model": Problem, "description": "A field is wrong; the answer names it"},
-    503: {"model": Problem, "description": "No model is deployed"},
+    503: {"model": Problem, "description": "Too much to do, or no model; see Retry-After"},
+    504: {"model": Problem, "description": "The deadline passed before the work was begun"},
+}
+FEEDBACK_ERRORS: dict[int | str, dict[str, Any]] = {
+    **{status: ERRORS[status] for status in (400, 401, 413)},
+    404: {
+        "model": Problem,
+        "description": "Request ids that the log does not know; five are named",
+    },
+    422: ERRORS[422],
+    503: {"model": Problem, "description": "The prediction log does not answer, or there is none"},
 }
 
 
-def create_app(settings: Serving) -> FastAPI:
+class Application:
+    """The outermost ASGI application: keys first; predictions pass by the router."""
+
+    def __init__(self, rest: FastAPI, predict: Predict, keys: list[str]) -> None:
+        self.rest, self.predict = rest, predict
+        self.keys = {sha256(key.encode()).digest() for key in keys}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.rest(scope, receive, send)
+        elif self.keys and scope["path"].startswith("/v1/") and not self._knows(scope):
+            await self._unknown(scope, receive, send)
+        elif scope["path"] == PATH and scope["method"] == "POST":
+            await self.predict(scope, receive, send)
+        else:
+            await self.rest(scope, receive, send)
+
+    def _knows(self, scope: Scope) -> bool:
+        """Whether a key was sent that is one of ours; digests give away nothing by their timing."""
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-api-key", b"")
+        kind, _, token = headers.get(b"authorization", b"").partition(b" ")
+        if kind.lower() == b"bearer":
+            given = token
+        return sha256(given).digest() in self.keys
+
+    async def _unknown(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = own_id(scope) or new_id()
+        message = "send a key as x-api-key, or as authorization: Bearer KEY"
+        content = problem(["header", "x-api-key"], message, "api_key", request_id)
+        headers = {"www-authenticate": "Bearer", "x-request-id": request_id}
+        await JSONResponse(content, 401, headers)(scope, receive, send)
+        route, version = PATH if scope["path"] == PATH else "unknown", self.predict.engine.version
+        self.predict.metrics.request(route, 401, version, CHAMPION, 0.0)
+        line(self.predict.settings, scope, route, 401, 0.0, request_id, version)
+
+
+def from_environment() -> ASGIApp:
+    """The application with the settings of the environment, for each worker."""
+    settings = load_settings()
+    configure(settings.log_level)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    return create_app(settings)
+
+
+def create_app(settings: Serving) -> ASGIApp:
     """The application; it starts with or without a deployment."""
     metrics = Metrics()
-    engine = Engine(settings.deployment_dir, settings.reload_seconds, metrics)
+    engine = Engine(settings, metrics)
+    recorder = Recorder(settings, metrics)
+    predict = Predict(settings, engine, metrics, recorder)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(engine.refresh)
-        watcher = asyncio.create_task(engine.watch())
+        recorder.start()
+        gc.collect()
+        gc.freeze()  # what is there stays there: later collections need not look at it
+        tasks = [
+            asyncio.create_task(engine.watch()),
+            asyncio.create_task(monitor.watch(engine, recorder, metrics, settings.monitor_seconds)),
+        ]
         yield
-        watcher.cancel()
-        with suppress(asyncio.CancelledError):
-            await watcher
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         engine.close()
+        await asyncio.to_thread(recorder.stop, settings.drain_seconds)
 
-    app = FastAPI(
+    rest = FastAPI(
         title="Prediction service",
-        description=f"Answers with the model in `{settings.deployment_dir}`.",
+        description=f"Answers with the models in `{settings.deployment_dir}`.",
         version="1",
         lifespan=lifespan,
         docs_url=None,  # FastAPI's page fetches its scripts from elsewhere; ours brings them
         redoc_url=None,
     )
-    described = app.openapi
+    _describe(rest, engine)
+    rest.mount("/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))
+    rest.add_middleware(Observe, engine=engine, metrics=metrics, settings=settings)
+    rest.add_exception_handler(HTTPException, _http_problem)
+    rest.add_exception_handler(RequestValidationError, _validation_problem)
 
-    def describe() -> dict[str, Any]:
-        schema = described()
-        if engine.served is not None:
-            operation = schema["paths"]["/v1/predict"]["post"]
-            operation["requestBody"]["content"]["application/json"]["example"] = (
-                engine.served.example
-            )
-        return schema
-
-    app.openapi = describe  # with an example that the model which answers now can take
-    app.mount("/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))
-    app.add_middleware(Observe, engine=engine, metrics=metrics)
-    app.add_exception_handler(HTTPException, _http_problem)
-
-    # The body is read and parsed here and not by FastAPI: pydantic goes from bytes to checked
-    # items in one step. The schema below is therefore given to the documentation by hand.
-    @app.post(
-        "/v1/predict",
+    # The schema is given by hand, as the body is read and parsed on a shorter way (predict.py).
+    @rest.post(
+        PATH,
         response_model=PredictResponse,
         responses=ERRORS,
-        openapi_extra=_documented(PredictRequest),
+        openapi_extra=_documented(request_model(settings.max_items)),
         tags=["predictions"],
         summary="Predict one or many items",
     )
-    async def predict(request: Request) -> Response:
+    async def predictions(request: Request) -> Response:
         """One prediction per item, in the same order; the example is from the model's own data."""
-        served = engine.served
-        if served is None:
-            return problem(request, 503, [], f"no model: {engine.problem}", "no_model")
-        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media != "application/json":
-            message = f"is {media or 'missing'}, must be application/json"
-            return problem(request, 415, ["header", "content-type"], message, "content_type")
-        try:
-            body = await _read(request, settings.max_body_bytes)
-            if body is None:
-                message = f"is larger than {settings.max_body_bytes:,} bytes"
-                return problem(request, 413, ["body"], message, "too_large")
-            wanted = request_adapter.validate_json(body)
-            predictions = await engine.predict(served, wanted.items)
-        except ClientDisconnect:
-            return Response(status_code=499)  # nobody reads it; nginx's number for the logs
-        except ValidationError as error:
-            return _invalid(request, error)
-        except InvalidItem as error:
-            place: list[str | int] = ["body", "items", error.index, error.field]
-            return problem(request, 422, place, str(error), "invalid_item")
-        version = served.bundle.version
-        metrics.predictions(version).inc(len(predictions))
-        request.state.model_version = version
-        answer = PredictResponse(
-            request_id=request.state.request_id,
-            model=served.bundle.name,
-            model_version=version,
-            predictions=predictions,
-        )
-        return Response(response_adapter.dump_json(answer), media_type="application/json")
+        status, headers, body = await predict.respond(request.scope, request.receive)
+        answer = Response(body, status)
+        answer.raw_headers = headers
+        return answer
 
-    @app.get("/v1/models", tags=["models"], summary="Which models answer")
+    @rest.post(
+        "/v1/feedback",
+        responses=FEEDBACK_ERRORS,
+        tags=["predictions"],
+        summary="Tell what turned out to be right",
+    )
+    async def feedbacks(request: Request, given: FeedbackRequest) -> FeedbackResponse:
+        """All truths are taken or none; sending them again changes nothing."""
+        found = await feedback.take(given.feedback, engine, recorder, metrics)
+        return FeedbackResponse(
+            request_id=request.state.request_id,
+            new=found.new,
+            changed=found.changed,
+            same=found.same,
+        )
+
+    @rest.get(
+        "/v1/models",
+        responses={401: ERRORS[401]},
+        tags=["models"],
+        summary="Which models answer",
+    )
     async def models() -> Models:
         """The models that answer, with their quality as measured after training."""
+        test = engine.live.deployment.challenger if engine.live else None
         found = []
-        if (served := engine.served) is not None:
-            manifest = {name: served.bundle.manifest.get(name) for name in ModelInfo.model_fields}
-            own = {"role": "champion", "loaded_at": served.loaded_at}
-            found = [ModelInfo.model_validate({**manifest, **own})]
-        return Models(models=found, problem=engine.problem)
+        for model in engine.models():
+            manifest = {name: model.bundle.manifest.get(name) for name in ModelInfo.model_fields}
+            share = None
+            if test is not None and test.mode == "split":
+                share = test.share if model.variant == "challenger" else 1 - test.share
+            own = {
+                "variant": model.variant,
+                "loaded_at": model.loaded_at,
+                "share": share,
+                "engine": "inline" if model.queue.inline > 0 else "lanes",
+                "microseconds_per_item": round(model.queue.pace.alone * 1e6),
+            }
+            found.append(ModelInfo.model_validate({**manifest, **own}))
+        return Models(models=found, problem=engine.problem, worker=os.getpid())
 
-    @app.get("/healthz", tags=["operation"], summary="Whether the process lives")
+    @rest.get("/healthz", tags=["operation"], summary="Whether the process lives")
     async def healthz() -> Health:
         """200 as long as the process answers at all."""
         return Health(status="alive")
 
-    @app.get(
+    @rest.get(
         "/readyz",
         tags=["operation"],
         summary="Whether a model answers",
@@ -206,73 +290,80 @@ def create_app(settings: Serving) -> FastAPI:
     )
     async def readyz() -> JSONResponse:
         """200 when a model is loaded and has answered its own example."""
-        if engine.served is None:
+        if engine.live is None:
             state = Health(status="not ready", reason=engine.problem)
             return JSONResponse(state.model_dump(), 503)
         state = Health(status="ready", model_version=engine.version, reason=engine.problem)
         return JSONResponse(state.model_dump())
 
-    @app.get(
+    @rest.get(
         "/metrics",
         tags=["operation"],
         summary="Metrics for Prometheus",
         response_class=PlainTextResponse,
     )
     async def prometheus() -> Response:
-        """Requests, errors, latency and items by model version, in Prometheus' text format."""
-        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+        """Traffic, errors, latency, drift, quality and the log's state, in Prometheus' format."""
+        metrics.in_progress.set(predict.in_progress)
+        await asyncio.to_thread(recorder.digest)
+        return Response(await asyncio.to_thread(metrics.render), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/docs", include_in_schema=False)
+    @rest.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return get_swagger_ui_html(  # addresses are relative, so a proxy may add a prefix
             openapi_url="openapi.json",
-            title=app.title,
+            title=rest.title,
             swagger_js_url="swagger/swagger-ui-bundle.js",
             swagger_css_url="swagger/swagger-ui.css",
             swagger_favicon_url="swagger/favicon-32x32.png",
         )
 
-    @app.get("/", include_in_schema=False)
+    @rest.get("/", include_in_schema=False)
     async def root() -> RedirectResponse:
         return RedirectResponse("docs")
 
+    app: ASGIApp = Application(rest, predict, settings.api_keys)
+    if settings.cors_origins:
+        app = CORSMiddleware(
+            app, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
+        )
     return app
 
 
-def problem(
-    request: Request, status: int, loc: list[str | int], message: str, kind: str
-) -> JSONResponse:
-    """An error in the form that FastAPI's own have."""
-    detail = [{"loc": loc, "msg": message, "type": kind}]
-    return JSONResponse({"detail": detail, "request_id": request.state.request_id}, status)
+def _describe(rest: FastAPI, engine: Engine) -> None:
+    """Give the documentation an example that the model which answers now can take."""
+    described = rest.openapi
+
+    def describe() -> dict[str, Any]:
+        schema = described()
+        if engine.live is not None:
+            operation = schema["paths"][PATH]["post"]
+            operation["requestBody"]["content"]["application/json"]["example"] = (
+                engine.live.champion.example
+            )
+        return schema
+
+    rest.openapi = describe
 
 
-def _invalid(request: Request, error: ValidationError) -> JSONResponse:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+async def _validation_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError), "registered for this kind only"
+    first = error.errors()[0]
+    place, request_id = list(first["loc"]), request.state.request_id
     status = 400 if first["type"] == "json_invalid" else 422
-    return problem(request, status, ["body", *first["loc"]], first["msg"], first["type"])
+    return JSONResponse(problem(place, first["msg"], first["type"], request_id), status)
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:
+    """Errors of routes; those with more than a text have it ready as `detail`."""
     assert isinstance(error, HTTPException), "registered for this kind only"
-    path = request.url.path
-    message = f"{request.method} {path}: {error.detail}"
-    answer = problem(request, error.status_code, ["path"], message, "http")
-    answer.headers.update(error.headers or {})
-    return answer
-
-
-async def _read(request: Request, limit: int) -> bytes | None:
-    """The body, or None as soon as it is known to be longer than `limit` bytes."""
-    announced = request.headers.get("content-length", "0")
-    if announced.isdigit() and int(announced) > limit:
-        return None
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            return None
-    return bytes(body)
+    request_id = request.state.request_id
+    if isinstance(error.detail, dict):
+        content = {"detail": [error.detail], "request_id": request_id}
+    else:
+        message = f"{request.method} {request.url.path}: {error.detail}"
+        content = problem(["path"], message, "http", request_id)
+    return JSONResponse(content, error.status_code, error.headers)
 
 
 def _documented(model: type[BaseModel]) -> dict[str, Any]:

@@ -1,117 +1,229 @@
-"""The model that answers, and its replacement while requests go on."""
+"""The models that answer, who gets which, and their replacement while requests go on."""
 
 import asyncio
 import json
+import math
 import os
+import statistics
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from ..bundle.load import DEPLOYMENT, BadBundle, Bundle, deployed, load
-from ..task.contract import Item, Prediction
+from ..bundle import deployment as folder
+from ..bundle.deployment import Deployment, Installed
+from ..bundle.load import BadBundle, Bundle, load
+from ..task.contract import Item
+from .batches import INLINE_SECONDS, Job, Lanes, Pace, Queue
 from .logs import logger
 from .metrics import NO_MODEL, Metrics
+from .settings import Serving
 
-INLINE_SECONDS = 0.0015  # shorter work runs in the event loop: handing it to a thread costs more
 RETRY_SECONDS = 10.0  # a deployment that was refused is tried again, its files may arrive late
-TIMED_CALLS = 20
+TIMED_CALLS = 10
+TIMED_BATCH = 16
+CHAMPION, CHALLENGER, SHADOW = "champion", "challenger", "shadow"
 
 
 @dataclass(frozen=True)
-class Served:
+class Model:
     """A bundle in use. A request keeps the one that it started with."""
 
+    variant: str
     bundle: Bundle
     example: dict[str, Any]  # a request's body
-    seconds_per_item: float
+    reference: dict[str, Any]
+    queue: Queue
     loaded_at: str
 
-    def answer(self, items: list[Item]) -> list[Prediction]:
-        """Answers to items, in order. Raises InvalidItem."""
-        contract = self.bundle.contract
-        return contract.decode(self.bundle.run(contract.encode(items)), items)
+    @cached_property
+    def head(self) -> bytes:
+        """What every answer says of the model, as members of a JSON object."""
+        names = {"model": self.bundle.name, "model_version": self.version}
+        return json.dumps(names)[1:-1].encode()
+
+    @cached_property
+    def version(self) -> str:
+        return self.bundle.version
+
+    @cached_property
+    def created(self) -> float:
+        """When it was made, in seconds since the epoch."""
+        return datetime.fromisoformat(self.bundle.manifest["created_at"]).timestamp()
+
+
+@dataclass(frozen=True)
+class Live:
+    """All that answers at a moment; replaced as a whole."""
+
+    deployment: Deployment
+    champion: Model
+    challenger: Model | None
+    salt: bytes  # tests of other versions divide the callers anew
+
+    def choose(self, caller: str, request_id: str) -> tuple[Model, str]:
+        """The model that answers, always the same one for a caller, and the caller's unit."""
+        test = self.deployment.challenger
+        if test is None and not caller:  # nobody asks who it was
+            return self.champion, request_id[:16]
+        key = (caller or request_id).encode()
+        unit = blake2b(key, digest_size=8, key=self.salt).hexdigest()
+        if self.challenger is None or test is None or test.mode == "shadow":
+            return self.champion, unit
+        return (self.challenger if self._within(unit, test.share) else self.champion), unit
+
+    def shadow(self, unit: str) -> Model | None:
+        """The model that answers this request too, unseen, if any."""
+        test = self.deployment.challenger
+        if test is None or test.mode != "shadow" or not self._within(unit, test.share):
+            return None
+        return self.challenger
+
+    @staticmethod
+    def _within(unit: str, share: float) -> bool:
+        # A larger share keeps those who are in already.
+        return int(unit, 16) < share * 2**64
 
 
 class Engine:
-    """Holds the served model and watches the deployment folder for its successor."""
+    """Loads what is deployed and watches the deployment folder for changes."""
 
-    def __init__(self, deployment: Path, reload_seconds: float, metrics: Metrics) -> None:
-        self.deployment, self.reload_seconds, self.metrics = deployment, reload_seconds, metrics
-        self.served: Served | None = None
+    def __init__(self, settings: Serving, metrics: Metrics) -> None:
+        self.settings, self.metrics = settings, metrics
+        self.live: Live | None = None
         self.problem: str | None = None  # why the newest deployment is not the one that answers
-        self._lanes = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="model")
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self.lanes = Lanes(settings.lanes or max(1, (cores or 1) // settings.workers))
         self._seen: object = self  # equal to no stamp: the first look always counts
         self._tried = 0.0
 
     @property
     def version(self) -> str:
-        """The version that answers now, `none` without a model."""
-        return self.served.bundle.version if self.served else NO_MODEL
-
-    async def predict(self, served: Served, items: list[Item]) -> list[Prediction]:
-        """Answers to items, in order. Raises InvalidItem."""
-        if served.seconds_per_item * len(items) <= INLINE_SECONDS:
-            return served.answer(items)
-        return await asyncio.get_running_loop().run_in_executor(self._lanes, served.answer, items)
+        """The champion's version, `none` without a model."""
+        return self.live.champion.version if self.live else NO_MODEL
 
     async def watch(self) -> None:
         """Look for a new deployment until cancelled."""
         while True:
-            await asyncio.sleep(self.reload_seconds)
-            await asyncio.to_thread(self.refresh)
+            await asyncio.sleep(self.settings.reload_seconds)
+            if self.changed():
+                await asyncio.to_thread(self.refresh)
+
+    def changed(self) -> bool:
+        """Whether there is something to load, or to try again."""
+        if self._stamp() != self._seen:
+            return True
+        return self.problem is not None and time.monotonic() - self._tried >= RETRY_SECONDS
 
     def refresh(self) -> None:
-        """Load what is deployed if it changed; on failure the old model goes on answering."""
+        """Load what is deployed if it changed; on failure the old models go on answering."""
         stamp = self._stamp()
-        waited = time.monotonic() - self._tried
-        if stamp == self._seen and (self.problem is None or waited < RETRY_SECONDS):
-            return
         again, self._seen, self._tried = stamp == self._seen, stamp, time.monotonic()
         try:
-            folder, digest = deployed(self.deployment)
-            served = _warm(load(folder, digest), folder)
+            live = self._load()
         except BadBundle as error:
             self.problem = str(error)
-            if not again:
+            if not self._seen:  # nothing is there to be refused
+                logger.info("waiting for a deployment", extra={"fields": {"reason": self.problem}})
+            elif not again:
                 self.metrics.refused.inc()
                 fields = {"reason": self.problem, "model_version": self.version}
                 logger.error("deployment refused", extra={"fields": fields})
             return
-        self.served, self.problem = served, None
-        self.metrics.serving(served.bundle.name, served.bundle.version)
-        fields = {
-            "model_version": served.bundle.version,
-            "microseconds_per_item": round(served.seconds_per_item * 1e6),
-        }
-        logger.info("model loaded", extra={"fields": fields})
+        self.live, self.problem = live, None
+        self.metrics.serving([one for one in (live.champion, live.challenger) if one])
+
+    def models(self) -> list[Model]:
+        """Those that are loaded."""
+        live = self.live
+        return [one for one in (live.champion, live.challenger) if one] if live else []
 
     def close(self) -> None:
         """Let running work end."""
-        self._lanes.shutdown()
+        self.lanes.close()
+
+    def _load(self) -> Live:
+        found = folder.read(self.settings.deployment_dir)
+        challenger = None
+        if (test := found.challenger) is not None:
+            variant = SHADOW if test.mode == "shadow" else CHALLENGER
+            challenger = self._model(test, variant)
+        champion = self._model(found.champion, CHAMPION)
+        versions = [champion.version, challenger.version if challenger else ""]
+        salt = blake2b("~".join(versions).encode(), digest_size=16).digest()
+        return Live(found, champion, challenger, salt)
+
+    def _model(self, installed: Installed, variant: str) -> Model:
+        """The bundle, loaded and warmed; the one in use if it is the same."""
+        for model in self.models():
+            same = model.bundle.digest == installed.manifest_sha256
+            if same and model.variant == variant:
+                return model
+        place = folder.place_of(self.settings.deployment_dir, installed)
+        bundle = load(place, installed.manifest_sha256)
+        if bundle.version != installed.version:
+            raise BadBundle(f"{place}: holds version {bundle.version}, not {installed.version}")
+        model = self._warm(bundle, variant, place)
+        fields = {
+            "variant": variant,
+            "model_version": bundle.version,
+            "engine": "inline" if model.queue.inline > 0 else "lanes",
+            "microseconds_per_item": round(model.queue.pace.alone * 1e6),
+        }
+        logger.info("model loaded", extra={"fields": fields})
+        return model
+
+    def _warm(self, bundle: Bundle, variant: str, place: Path) -> Model:
+        """Let the bundle answer its own example: it must work, and it tells what an item costs."""
+        path = place / "example.json"
+        try:
+            reference = json.loads((place / "reference.json").read_bytes())
+            example = json.loads(path.read_bytes())
+            items = [Item.model_validate(item) for item in example["items"]]
+            probe = self._queue(bundle, Pace(1, 1), variant, on_batch=lambda items: None)
+            pace = Pace(_seconds(probe, items), _seconds(probe, items * TIMED_BATCH))
+        except Exception as error:  # whatever it is, this bundle does not answer
+            message = f"{path}: the model does not answer its own example: {error}"
+            raise BadBundle(message) from None
+        observe = self.metrics.batch_items(bundle.version, variant).observe
+        queue = self._queue(bundle, pace, variant, observe)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return Model(variant, bundle, example, reference, queue, now)
+
+    def _queue(
+        self, bundle: Bundle, pace: Pace, variant: str, on_batch: Callable[[int], None]
+    ) -> Queue:
+        fits = pace.alone <= INLINE_SECONDS
+        inline = {"auto": INLINE_SECONDS if fits else -1, "inline": math.inf, "lanes": -1}
+        return Queue(
+            bundle,
+            pace,
+            self.lanes,
+            inline[self.settings.engine],
+            self.settings.queue_seconds,
+            patient=variant == SHADOW,
+            on_batch=on_batch,
+        )
 
     def _stamp(self) -> object:
         try:
-            found = (self.deployment / DEPLOYMENT).stat()
+            found = (self.settings.deployment_dir / folder.DEPLOYMENT).stat()
         except OSError:
             return None
         return found.st_mtime_ns, found.st_ino, found.st_size
 
 
-def _warm(bundle: Bundle, folder: Path) -> Served:
-    """Let the bundle answer its own example: it must work, and it tells what an item costs."""
-    path = folder / "example.json"
-    try:
-        example = json.loads(path.read_bytes())
-        items = [Item.model_validate(item) for item in example["items"]]
-        served = Served(bundle, example, 0.0, datetime.now(UTC).isoformat(timespec="seconds"))
-        served.answer(items)  # the first call is slower than the rest
+def _seconds(queue: Queue, items: list[Item]) -> float:
+    """The median time of an item; the first call, which is slower, does not matter to it."""
+    times = []
+    for _ in range(TIMED_CALLS):
         started = time.perf_counter()
-        for _ in range(TIMED_CALLS):
-            served.answer(items)
-        seconds = (time.perf_counter() - started) / TIMED_CALLS
-    except Exception as error:  # whatever it is, this bundle does not answer
-        raise BadBundle(f"{path}: the model does not answer its own example: {error}") from None
-    return replace(served, seconds_per_item=seconds / len(items))
+        (answer,) = queue.run([Job(items)])
+        if isinstance(answer, Exception):
+            raise answer
+        times.append(time.perf_counter() - started)
+    return statistics.median(times) / len(items)

@@ -1,20 +1,23 @@
-"""What happens around every request: an id, headers, a metric and a log line.
+"""What every request has: an id, headers with the model's version, a metric, perhaps a log line.
 
-Plain ASGI: Starlette's BaseHTTPMiddleware would cost more than the prediction of a small model.
+`Observe` does it for all routes but the predictions, which do it themselves (predict.py). Plain
+ASGI: Starlette's BaseHTTPMiddleware would cost more than the prediction of a small model.
 """
 
 import logging
+import os
 import re
 import time
-import uuid
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .engine import Engine
+from .engine import CHAMPION, Engine
 from .logs import logger
 from .metrics import Metrics
+from .settings import Serving
 
 GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 QUIET = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds by machines
@@ -23,8 +26,8 @@ QUIET = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds by machin
 class Observe:
     """Gives each request its id, names the model version in the answer, counts and logs."""
 
-    def __init__(self, app: ASGIApp, engine: Engine, metrics: Metrics) -> None:
-        self.app, self.engine, self.metrics = app, engine, metrics
+    def __init__(self, app: ASGIApp, engine: Engine, metrics: Metrics, settings: Serving) -> None:
+        self.app, self.engine, self.metrics, self.settings = app, engine, metrics, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -32,9 +35,19 @@ class Observe:
             return
         started = time.perf_counter()
         state: dict[str, Any] = scope.setdefault("state", {})
-        state["request_id"] = request_id = _request_id(scope)
-        state["model_version"] = self.engine.version
-        status, begun = 500, False
+        state["request_id"] = request_id = own_id(scope) or new_id()
+        version = self.engine.version
+        status, begun, left = 500, False, self.settings.max_body_bytes
+
+        async def limited() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                text = f"is larger than {self.settings.max_body_bytes:,} bytes"
+                detail = {"loc": ["body"], "msg": text, "type": "too_large"}
+                raise HTTPException(413, detail)  # pyright: ignore[reportArgumentType]
+            return message
 
         async def answer(message: Message) -> None:
             nonlocal status, begun
@@ -43,46 +56,64 @@ class Observe:
                 message["headers"] = [
                     *message.get("headers", ()),
                     (b"x-request-id", request_id.encode()),
-                    (b"x-model-version", state["model_version"].encode()),
+                    (b"x-model-version", version.encode()),
                 ]
             await send(message)
 
         try:
-            await self.app(scope, receive, answer)
+            await self.app(scope, limited, answer)
         except Exception:
             logger.exception("unexpected error", extra={"fields": {"request_id": request_id}})
             if not begun:
-                await JSONResponse(unexpected(request_id), 500)(scope, receive, answer)
+                content = problem([], "unexpected error in the server", "internal", request_id)
+                await JSONResponse(content, 500)(scope, receive, answer)
         finally:
-            self._record(scope, status, state, time.perf_counter() - started)
-
-    def _record(self, scope: Scope, status: int, state: dict[str, Any], seconds: float) -> None:
-        # An address that no route knows could be anything, and must not become a metric's label.
-        route = getattr(scope.get("route"), "path", "unknown")
-        version = state["model_version"]
-        self.metrics.request(route, status, version, seconds)
-        level = logging.DEBUG if route in QUIET and status < 400 else logging.INFO
-        if logger.isEnabledFor(level):
-            fields = {
-                "method": scope["method"],
-                "path": scope["path"],
-                "status": status,
-                "milliseconds": round(seconds * 1000, 3),
-                "request_id": state["request_id"],
-                "model_version": version,
-            }
-            logger.log(level, "request", extra={"fields": fields})
+            seconds = time.perf_counter() - started
+            # An address that no route knows could be anything, and must not become a label.
+            route = getattr(scope.get("route"), "path", "unknown")
+            self.metrics.request(route, status, version, CHAMPION, seconds)
+            line(self.settings, scope, route, status, seconds, request_id, version)
 
 
-def unexpected(request_id: str) -> dict[str, Any]:
-    """The answer to a request that the server failed on; the log has the rest under this id."""
-    detail = [{"loc": [], "msg": "unexpected error in the server", "type": "internal"}]
-    return {"detail": detail, "request_id": request_id}
+def line(
+    settings: Serving,
+    scope: Scope,
+    route: str,
+    status: int,
+    seconds: float,
+    request_id: str,
+    version: str,
+) -> None:
+    """A log line for a request, where one is wanted: failures of the server always have one."""
+    level = logging.ERROR if status >= 500 and status not in (503, 504) else logging.DEBUG
+    if settings.access_log and level < logging.INFO and route not in QUIET:
+        level = logging.INFO
+    if logger.isEnabledFor(level):
+        fields = {
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "milliseconds": round(seconds * 1000, 3),
+            "request_id": request_id,
+            "model_version": version,
+        }
+        logger.log(level, "request", extra={"fields": fields})
 
 
-def _request_id(scope: Scope) -> str:
-    """The caller's own id if it is harmless to log, else a new one."""
+def problem(loc: list[str | int], message: str, kind: str, request_id: str) -> dict[str, Any]:
+    """An error in the form that FastAPI's own have."""
+    return {"detail": [{"loc": loc, "msg": message, "type": kind}], "request_id": request_id}
+
+
+def own_id(scope: Scope) -> str | None:
+    """The caller's own request id, if it is harmless to log."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and GOOD_ID.fullmatch(value):
             return value.decode()
-    return uuid.uuid4().hex
+    return None
+
+
+def new_id() -> str:
+    """32 hexadecimal digits: the time in milliseconds, so that a database's index grows at its end,
+    and 80 bits that nobody can guess, as whoever knows the id may send feedback."""
+    return f"{int(time.time() * 1000):012x}{os.urandom(10).hex()}"

@@ -90,8 +90,8 @@ def evaluate(run: Run, dataset: Dataset, say: Callable[[str], None] = print) -> 
     return result
 
 
-def interval(scores: np.ndarray) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of `scores` (seed, example).
+def interval(scores: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of `scores` (seed, example), by default of 95 %.
 
     Seeds and examples are both drawn again, so the interval holds the chance of training and the
     chance of the sample. Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
@@ -108,7 +108,7 @@ def interval(scores: np.ndarray) -> tuple[float, float]:
     for number in range(RESAMPLES):
         some = blocks[draw.integers(seeds, size=seeds)].mean(axis=0)
         means[number] = some[draw.integers(count, size=-(-count // length))].mean()
-    low, high = np.quantile(means, [0.025, 0.975])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

@@ -30,6 +30,7 @@ from ..seam import Pretrains, Stage
 from ..task import data, model
 from ..task.data import Dataset
 from ..task.settings import Settings
+from . import labelled
 from .loop import State, fit, main_stage
 
 
@@ -57,7 +58,7 @@ class Run:
 
     def dataset(self) -> Dataset:
         """The run's data; UserError when it is no longer what the run was trained on."""
-        dataset = data.load(self.settings.data)
+        dataset = load_data(self.settings)
         if dataset.fingerprint != self.about["data"]["fingerprint"]:
             raise UserError(
                 f"{self.folder}: the data has changed since this run was started; "
@@ -66,8 +67,20 @@ class Run:
         return dataset
 
 
-def create(settings: Settings, dataset: Dataset) -> Run:
-    """A new folder under `paths.runs`, named after the time."""
+def load_data(settings: Settings) -> Dataset:
+    """The data of settings: what they name, less what is set aside, plus labelled requests."""
+    dataset = original_data(settings)
+    return labelled.join(dataset, settings.live.feedback) if settings.live.feedback else dataset
+
+
+def original_data(settings: Settings) -> Dataset:
+    """The same without labelled requests."""
+    dataset = data.load(settings.data)
+    return dataset.set_aside(settings.live.set_aside)[0] if settings.live.set_aside else dataset
+
+
+def create(settings: Settings, dataset: Dataset, folder: Path | None = None) -> Run:
+    """A new run; without a folder that was reserved for it, in a new one."""
     started = datetime.now(UTC)
     about = {
         "settings": settings.model_dump(mode="json"),
@@ -85,7 +98,7 @@ def create(settings: Settings, dataset: Dataset) -> Run:
         "command": " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]]),
         "started": started.isoformat(timespec="seconds"),
     }
-    folder = _new_folder(settings.paths.runs, started.strftime("%Y%m%d-%H%M%S"))
+    folder = folder or reserve(settings)
     write_json(folder / "run.json", about)
     return Run(folder, settings, about)
 
@@ -192,7 +205,9 @@ def hardware() -> str:
     return f"{os.cpu_count()} CPU cores ({platform.machine()}), {platform.system()}"
 
 
-def _new_folder(parent: Path, name: str) -> Path:
+def reserve(settings: Settings) -> Path:
+    """A new folder under `paths.runs`, named after the time; it is no run yet."""
+    parent, name = settings.paths.runs, datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     parent.mkdir(parents=True, exist_ok=True)
     for suffix in ("", *(f"-{number}" for number in range(2, 100))):
         folder = parent / (name + suffix)

@@ -46,3 +46,23 @@ BAD_ITEMS = [
     ({**GOOD, "covariates": {"temperature": [20.0] * 240}}, "covariates"),
     ({**GOOD, "weather": "fine"}, "weather"),
 ]
+
+# a truth that cannot be, and a word that the answer has to name
+BAD_TRUTHS = [
+    ({}, "values"),
+    ({"values": []}, "values"),
+    ({"values": "4.0"}, "values"),
+    ({"values": [None]}, "values"),
+    ({"values": ["high"]}, "values"),
+    ({"values": [math.nan]}, "values"),
+    ({"values": [math.inf]}, "values"),
+    ({"values": [1e300]}, "values"),
+    ({"values": [4.0] * 1001}, "values"),
+    ({"values": [4.0], "times": ["2014-03-10T00:00"]}, "times"),
+]
+
+
+def truths(prediction: dict) -> tuple[dict, dict]:
+    """What would make this answer as good as can be, and what wrong."""
+    values = prediction["p50"]
+    return {"values": values}, {"values": [10 + 2 * value for value in values]}

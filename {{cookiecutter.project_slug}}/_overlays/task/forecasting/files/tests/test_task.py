@@ -23,10 +23,11 @@ from {{ cookiecutter.package_name }}.task import (
     figures,
     model,
     objective,
+    simulate,
     smoothing,
     table,
 )
-from {{ cookiecutter.package_name }}.task.contract import Contract, Item
+from {{ cookiecutter.package_name }}.task.contract import Contract, Item, Prediction, Truth
 from {{ cookiecutter.package_name }}.task.ridge import Ridge
 from {{ cookiecutter.package_name }}.task.settings import Data, Model, Settings
 
@@ -508,7 +509,7 @@ def test_exponential_smoothing_follows_its_equations_and_sees_nothing_later() ->
     values = series(200)
     weights = np.array([[0.1, 0.6, 0.2], [0.0, 0.0, 0.1]])
     found = np.empty((2, 6, 2), np.float32)
-    smoothing._smooth(values, [24], weights, 6, {150: 0, 160: 1}, found)
+    smoothing._smooth(values, [24], weights, 6, {150: [0], 160: [1]}, found)
     level, left = values[:24].mean(), 0.0
     day = list(values[:24] - level)
     for step in range(24, 151):
@@ -520,7 +521,7 @@ def test_exponential_smoothing_follows_its_equations_and_sees_nothing_later() ->
     np.testing.assert_allclose(found[0, :, 0], expected, rtol=1e-5)
     again = np.empty((2, 6, 2), np.float32)
     values[151:] += 100
-    smoothing._smooth(values, [24], weights, 6, {150: 0, 160: 1}, again)
+    smoothing._smooth(values, [24], weights, 6, {150: [0], 160: [1]}, again)
     np.testing.assert_array_equal(again[0], found[0])
     assert not np.allclose(again[1], found[1])
 
@@ -613,3 +614,149 @@ def test_rows_are_numbered_as_an_editor_shows_them(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text('a,b\n1,"two\nlines"\n\n3,4\n')
     assert table.read(path).lines == [3, 5]
+
+
+def test_labelled_requests_join_every_split_and_all_that_reads_it(tmp_path: Path) -> None:
+    settings = Settings(name="x", data=hourly(tmp_path, test_share=0.4))
+    whole, rest = data.load(settings.data).set_aside(0.6)
+    pairs = [
+        *simulate.usual(whole, rest, settings)[:30],
+        *simulate.shifted(whole, rest, settings)[:30],
+    ]
+    again = simulate.usual(whole, rest, settings)[:5]
+    fresh = {"train": pairs[:9], "validation": pairs[5:40], "test": [*pairs[5:], *again, *again]}
+    more = whole.extended(fresh)
+    for name, added in fresh.items():
+        before, after = getattr(whole, name), getattr(more, name)
+        assert set(after) == set(before)
+        for key, array in after.items():
+            assert len(array) == len(before[key]) + len(added)
+            assert array.dtype == before[key].dtype
+    first = np.flatnonzero(rest["origin"] == more.train["origin"][-9])[0]
+    for key, array in rest.items():
+        np.testing.assert_allclose(more.train[key][-9], array[first], rtol=1e-4, atol=1e-4)
+    assert more.fingerprint != whole.fingerprint
+    found, origins = dict(baseline.predictions(more)), np.unique(more.test["origin"])
+    assert len(origins) < len(more.test["origin"])
+    for outputs in found.values():
+        scores = objective.scores(outputs, more.test)
+        assert len(scores) == len(origins)
+        assert np.isfinite(scores).all()
+        assert scores.max() < 10
+    outputs = found["Daily naive"]
+    assert objective.metrics(outputs, more.test, more.contract)["mase"] > 0
+    details = objective.details(outputs, more.test, more.contract)
+    assert len(list(figures.draw(more, outputs, details))) == 4
+    masks = objective.slices(more.test, more.contract)
+    assert all(len(mask) == len(origins) and mask.sum() >= 20 for mask in masks.values())
+
+
+def test_a_window_that_joined_is_smoothed_by_its_own_past(tmp_path: Path) -> None:
+    dataset = data.load(hourly(tmp_path, window=72))
+    test = {key: array.copy() for key, array in dataset.test.items()}
+    twice = {key: np.concatenate([array, array[-1:]]) for key, array in test.items()}
+    weights = np.array([[0.1, 0.6, 0.2]])
+    own = smoothing._forecast(dataset, twice, weights)
+    np.testing.assert_array_equal(own[-1], own[-2])
+    twice["history"][-1] += 5
+    moved = smoothing._forecast(dataset, twice, weights)
+    np.testing.assert_array_equal(moved[:-1], own[:-1])
+    assert np.abs(moved[-1] - own[-1] - 5).max() < 1.5
+    twice["origin"][-1] -= 10**9  # long before the series began
+    np.testing.assert_array_equal(smoothing._forecast(dataset, twice, weights), moved)
+
+
+def test_only_whole_truths_join_and_several_series_keep_their_own(tmp_path: Path) -> None:
+    dataset = data.load(two_series(tmp_path))
+    own, horizon = dataset.contract, dataset.contract.horizon
+    rows = [np.flatnonzero(dataset.test["series"] == number)[0] for number in (1, 0)]
+    pairs = []
+    for row in rows:
+        number, origin = int(dataset.test["series"][row]), int(dataset.test["origin"][row])
+        values = dataset.test["target"][row] * dataset.test["unit"][row]
+        truth = Truth(values=(values + dataset.test["center"][row]).tolist())
+        pairs.append((Item.model_validate(dataset.item(number, origin)), truth))
+    found = dataset.labelled(pairs)
+    for key, array in found.items():
+        np.testing.assert_allclose(array, dataset.test[key][rows], rtol=1e-4, atol=1e-4)
+    item, truth = pairs[0]
+    with pytest.raises(ValueError, match=f"example 1: values: 1 are given of {horizon} steps"):
+        dataset.labelled([pairs[0], (item, Truth(values=truth.values[:1]))])
+    with pytest.raises(ValueError, match="far outside"):
+        dataset.labelled([(item, Truth(values=[1e30] * horizon))])
+    outputs = {"quantiles": np.repeat(found["target"][:, :, None] + 0.5, 3, axis=2)}
+    answers = own.decode(outputs, [item for item, _ in pairs])
+    assert [answer.id for answer in answers] == [item.id for item, _ in pairs]
+    for answer, (_, truth) in zip(answers, pairs, strict=True):
+        assert own.score(answer, truth) == pytest.approx(0.5, abs=1e-3)
+    for other, reason in ((None, "which series"), ("Tasmania", "no series of this model")):
+        with pytest.raises(ValueError, match=reason):
+            own.score(answers[0].model_copy(update={"id": other}), truth)
+
+
+def test_scores_of_answers_average_to_the_mase(tmp_path: Path) -> None:
+    settings = Settings(name="x", data=hourly(tmp_path))
+    dataset = data.load(settings.data)
+    own, test = dataset.contract, dataset.test
+    pairs = [
+        (
+            Item.model_validate(dataset.item(0, int(origin))),
+            Truth(values=(target * own.series[""].unit + own.series[""].center).tolist()),
+        )
+        for origin, target in zip(test["origin"], test["target"].astype(float), strict=True)
+    ]
+    outputs = dict(baseline.predictions(dataset))["Daily naive"]
+    found = own.decode(outputs, [item for item, _ in pairs])
+    scores = [own.score(answer, truth) for answer, (_, truth) in zip(found, pairs, strict=True)]
+    assert np.mean(scores) == pytest.approx(objective.metrics(outputs, test, own)["mase"], rel=1e-4)
+    assert contract.QUALITY.name in objective.metrics(outputs, test, own)
+
+
+def test_a_truth_may_end_early_but_not_late() -> None:
+    own = contract_of(series={"": {"center": 5.0, "unit": 2.0}})
+    answer = Prediction(times=["a", "b"], p10=[0, 0], p50=[5.0, 7.0], p90=[9, 9])
+    assert own.score(answer, Truth(values=[7.0])) == 1
+    assert own.score(answer, Truth(values=[7.0, 7.0])) == 0.5
+    with pytest.raises(ValueError, match="values: 3 are given, 2 steps were forecast"):
+        own.score(answer, Truth(values=[7.0] * 3))
+    with pytest.raises(ValueError, match="far outside"):
+        own.score(answer, Truth(values=[1e300]))
+
+
+def test_the_new_consumer_is_all_that_changes_and_a_gap_is_left(tmp_path: Path) -> None:
+    settings = Settings(name="x", data=hourly(tmp_path, test_share=0.4))
+    whole, rest = data.load(settings.data).set_aside(0.6)
+    usual = whole.labelled(simulate.usual(whole, rest, settings))
+    shifted = whole.labelled(simulate.shifted(whole, rest, settings))
+    own = whole.contract
+    tested = whole.test["origin"].max() + own.step * own.horizon
+    assert usual["origin"].min() - own.step * (own.window - 1) > tested
+    told = usual["origin"].max() + own.step * own.horizon
+    assert shifted["origin"].min() - own.step * (own.window - 1) > told
+    windows = {key: array[-len(shifted["origin"]) :] for key, array in rest.items()}
+    np.testing.assert_array_equal(windows["known"], shifted["known"])
+    runs = np.concatenate([shifted[key] - windows[key] for key in ("history", "target")], axis=1)
+    assert set(np.unique(runs.round(3)).tolist()) == {0.0, simulate.HEIGHT}
+    steps = shifted["origin"][0] + own.step * np.arange(1 - own.window, own.horizon + 1)
+    running = simulate.consumer(steps, own.step, 24)
+    np.testing.assert_allclose(runs[0] / simulate.HEIGHT, running, atol=0.01)
+    long = simulate.consumer(own.step * np.arange(90), own.step, 24)
+    assert np.flatnonzero(np.diff(long)).tolist() == [17, 35, 53, 71]
+
+
+def test_slices_follow_the_clock() -> None:
+    dataset = data.load(Data())
+    masks = objective.slices(dataset.test, dataset.contract)
+    assert list(masks) == [
+        "from a weekday",
+        "from a weekend",
+        "from 0 to 6 h",
+        "from 6 to 12 h",
+        "from 12 to 18 h",
+        "from 18 to 24 h",
+    ]
+    moments = [datetime.fromtimestamp(stamp, UTC) for stamp in dataset.test["origin"].tolist()]
+    weekend = [moment.weekday() >= 5 for moment in moments]
+    np.testing.assert_array_equal(masks["from a weekend"], weekend)
+    night = [moment.hour < 6 for moment in moments]
+    np.testing.assert_array_equal(masks["from 0 to 6 h"], night)

@@ -21,3 +21,19 @@ BAD_ITEMS = [
     ({"pixels": [[0.0] * 8] * 8, "image": "x"}, "image"),
     ({"pixels": [[0.0] * 8] * 8, "colour": "red"}, "colour"),
 ]
+
+# a truth that cannot be, and a word that the answer has to name
+BAD_TRUTHS = [
+    ({}, "label"),
+    ({"label": ""}, "label"),
+    ({"label": 5}, "label"),
+    ({"label": "5" * 201}, "label"),
+    ({"label": "a zebra"}, "zebra"),
+    ({"label": "5", "sure": True}, "sure"),
+]
+
+
+def truths(prediction: dict) -> tuple[dict, dict]:
+    """What would make this answer right, and what wrong."""
+    other = next(name for name in prediction["probabilities"] if name != prediction["label"])
+    return {"label": prediction["label"]}, {"label": other}

@@ -14,8 +14,8 @@ from sklearn.datasets import load_digits
 
 from {{ cookiecutter.package_name }}.config import UserError
 from {{ cookiecutter.package_name }}.seam import InvalidItem
-from {{ cookiecutter.package_name }}.task import contract, data, model, objective
-from {{ cookiecutter.package_name }}.task.contract import Contract, Item
+from {{ cookiecutter.package_name }}.task import contract, data, figures, model, objective, simulate
+from {{ cookiecutter.package_name }}.task.contract import Contract, Item, Truth
 from {{ cookiecutter.package_name }}.task.settings import Data, Settings
 
 
@@ -256,3 +256,63 @@ def test_the_network_fits_every_size_of_picture(size: tuple[int, int]) -> None:
     network = model.build(Settings(name="x"), own)
     assert network(torch.rand(2, 3, *size)).shape == (2, 3)
     assert "parameters" in model.describe(network)
+
+
+def test_labelled_requests_join_every_split_and_all_that_reads_it() -> None:
+    dataset, rest = data.load(Data()).set_aside(0.5)
+    pairs = simulate.usual(dataset, rest, Settings(name="x"))
+    more = dataset.extended({"train": pairs[:9], "validation": pairs[9:13], "test": pairs[13:]})
+    for name, count in (("train", 9), ("validation", 4), ("test", len(pairs) - 13)):
+        before, after = getattr(dataset, name), getattr(more, name)
+        for key, array in after.items():
+            assert len(array) == len(before[key]) + count
+            assert array.dtype == before[key].dtype
+            assert array.shape[1:] == before[key].shape[1:]
+    assert more.fingerprint != dataset.fingerprint
+    np.testing.assert_array_equal(more.train["label"][-9:], rest["label"][:9])
+    np.testing.assert_allclose(more.train["image"][-9:], rest["image"][:9], atol=1e-4)
+    outputs = {"logits": np.eye(10)[more.test["label"]] + 0.1}
+    assert objective.metrics(outputs, more.test, more.contract)["accuracy"] == 1
+    details = objective.details(outputs, more.test, more.contract)
+    assert len(list(figures.draw(more, outputs, details))) == 2
+
+
+def test_a_class_that_is_not_known_cannot_join() -> None:
+    dataset = data.load(Data())
+    item = Item.model_validate(dataset.example())
+    with pytest.raises(ValueError, match="'zebra' is no class"):
+        dataset.labelled([(item, Truth(label="zebra"))])
+    with pytest.raises(ValueError, match="rows"):
+        dataset.labelled([(Item(pixels=[[0.0] * 8] * 7), Truth(label="3"))])
+
+
+def test_slices_are_the_classes_that_have_enough_examples() -> None:
+    test = data.load(Data()).test
+    own = data.load(Data()).contract
+    masks = objective.slices(test, own)
+    assert list(masks) == own.labels
+    np.testing.assert_array_equal(sum(masks.values()), np.ones(len(test["label"])))
+    some = {name: array[:40] for name, array in test.items()}
+    assert objective.slices(some, own) == {}
+
+
+@pytest.mark.parametrize("color", [False, True])
+def test_the_new_scanner_turns_and_dims_pictures(tmp_path: Path, color: bool) -> None:
+    write_pictures(tmp_path)
+    settings = Settings(name="x", data=Data(source="folder", path=tmp_path, size=16, color=color))
+    dataset, rest = data.load(settings.data).set_aside(0.5)
+    count = round(simulate.BEFORE * len(rest["label"]))
+    others = rest["label"][count:].tolist()
+    usual = simulate.usual(dataset, rest, settings)
+    shifted = simulate.shifted(dataset, rest, settings)
+    assert len(usual) == count
+    assert simulate.PAIRS / 2 < len(shifted) < 2 * simulate.PAIRS
+    labels = [dataset.contract.labels.index(truth.label) for _, truth in shifted]
+    assert labels[:: len(shifted) // len(others)] == others
+    assert dataset.labelled(shifted)["image"].max() <= simulate.CONTRAST + 0.01
+    again = simulate.shifted(dataset, rest, settings)
+    assert again == shifted
+    middle = np.zeros((1, 9, 9), np.float32)
+    middle[0, 4, :4] = 1  # a hand of a clock that points to nine, and then to six
+    turned = simulate.scanned(middle, 90)
+    assert turned[0, 5:, 4].min() == turned.max() == simulate.CONTRAST

@@ -35,3 +35,26 @@ BAD_ITEMS = [
     ({"items": [], "exclude": ["unknown"] * 1001}, "exclude"),
     ({"items": [], "user": 5}, "user"),
 ]
+
+# a truth that cannot be, and a word that the answer has to name
+BAD_TRUTHS = [
+    ({}, "items"),
+    ({"items": []}, "items"),
+    ({"items": "numpy"}, "items"),
+    ({"items": [""]}, "items"),
+    ({"items": [None]}, "items"),
+    ({"items": [1.5]}, "items"),
+    ({"items": ["os"] * 1001}, "items"),
+    ({"items": ["no.such.module"]}, "no.such.module"),
+    ({"items": ["os"], "user": 5}, "user"),
+]
+
+
+KNOWN = ("os", "sys", "re", "json", "time", "typing", "logging", "numpy", "abc", "math", "io")
+
+
+def truths(prediction: dict) -> tuple[dict, dict]:
+    """What would make this answer as good as can be, and what wrong."""
+    names = [one["item"] for one in prediction["items"][:10]]
+    other = next(name for name in KNOWN if name not in names)
+    return {"items": names}, {"items": [other]}

@@ -22,8 +22,9 @@ from {{ cookiecutter.package_name }}.task import (
     model,
     objective,
     ranking,
+    simulate,
 )
-from {{ cookiecutter.package_name }}.task.contract import Contract, Item
+from {{ cookiecutter.package_name }}.task.contract import Contract, Item, Prediction, Truth
 from {{ cookiecutter.package_name }}.task.data import Dataset
 from {{ cookiecutter.package_name }}.task.settings import Data, Settings
 
@@ -707,3 +708,94 @@ def test_every_figure_can_be_drawn_of_few_users(
         assert caption.endswith(".")
         names.append(name)
     assert names == ["recall_by_k.png", "long_tail.png", "examples.png"]
+
+
+# --- what comes from outside ---
+
+
+def test_labelled_requests_join_every_split_and_all_that_reads_it(dataset: Dataset) -> None:
+    whole, rest = dataset.set_aside(0.4)
+    assert len(whole.test_users) == len(whole.test["seen"])
+    pairs = simulate.usual(whole, rest, Settings(name="x"))
+    names = dataset.contract.items
+    long = (Item(items=[*names[:-9], "unheard.of"]), Truth(items=[*names[-20:], "unheard.of"]))
+    fresh = {"train": [*pairs[:9], long], "validation": pairs[9:13], "test": [*pairs[13:], long]}
+    more = whole.extended(fresh)
+    for name, added in fresh.items():
+        before, after = getattr(whole, name), getattr(more, name)
+        assert set(after) == set(before)
+        for key, array in after.items():
+            assert len(array) == len(before[key]) + len(added)
+            assert array.dtype == before[key].dtype
+        assert not after["seen"][-len(added) :].any()
+        assert (after["target"][:, 0] > 0).all()
+    assert more.train["history"].shape[1] == len(names) - 9
+    assert named(more, more.train["target"][-1:]) == [names[-9:]]
+    rows = {key: array[:9] for key, array in rest.items()}
+    for key in ("history", "target"):
+        assert named(more, more.train[key][-10:-1]) == named(more, rows[key])
+    assert more.fingerprint != whole.fingerprint
+    assert len(more.test_users) == len(more.test["seen"])
+    outputs = {"scores": np.random.default_rng(0).normal(size=(len(more.test_users), len(names)))}
+    assert 0 < objective.metrics(outputs, more.test, more.contract)["recall_at_10"] < 1
+    details = objective.details(outputs, more.test, more.contract)
+    assert len(list(figures.draw(more, outputs, details))) == 3
+
+
+def test_requests_that_tell_nothing_cannot_join(dataset: Dataset) -> None:
+    own, other = dataset.contract.items[:2]
+    for have, took, reason in (
+        (["unheard.of"], [own], "example 1: the user has nothing"),
+        ([own], ["unheard.of"], "example 1: the user took nothing"),
+        ([own], [own], "example 1: the user took nothing"),
+    ):
+        bad = (Item.model_validate({"items": have}), Truth.model_validate({"items": took}))
+        with pytest.raises(ValueError, match=reason):
+            dataset.labelled([(Item(items=[own]), Truth(items=[other])), bad])
+
+
+def test_scores_of_answers_average_to_the_recall(dataset: Dataset) -> None:
+    own, pairs = dataset.contract, simulate.usual(dataset, dataset.test, Settings(name="x"))
+    test = {key: array[: len(pairs)] for key, array in dataset.test.items()}
+    outputs = {"scores": np.random.default_rng(0).normal(size=(len(pairs), len(own.items)))}
+    outputs["scores"] += 0.5 * ranking.marks(test["target"], len(own.items))
+    found = own.decode(outputs, [item for item, _ in pairs])
+    scores = [own.score(one, truth) for one, (_, truth) in zip(found, pairs, strict=True)]
+    np.testing.assert_allclose(scores, objective.scores(outputs, test))
+    assert contract.QUALITY.name in objective.metrics(outputs, test, own)
+
+
+def test_a_truth_counts_what_is_known_once(small: Contract) -> None:
+    found = Prediction.model_validate(
+        {
+            "items": [{"item": name, "title": None, "score": 0.1} for name in small.items[:2]],
+            "unknown": [],
+            "fallback": False,
+        }
+    )
+    first, last = small.items[0], small.items[-1]
+    assert small.score(found, Truth(items=[first, first, last, "unheard of"])) == 0.5
+    with pytest.raises(ValueError, match="knows none of them"):
+        small.score(found, Truth(items=["unheard of"]))
+
+
+def test_fashions_turn_popular_items_into_rare_ones_and_back(dataset: Dataset) -> None:
+    counts = np.array(dataset.contract.counts)
+    now = simulate.turned(dataset.contract.counts)
+    assert sorted(now) == list(range(len(counts) + 1))
+    np.testing.assert_array_equal(now[now], np.arange(len(counts) + 1))
+    assert counts[now[1 + counts.argmax()] - 1] == counts.min()
+    whole, rest = dataset.set_aside(0.5)
+    usual = simulate.usual(whole, rest, Settings(name="x"))
+    shifted = simulate.shifted(whole, rest, Settings(name="x"))
+    assert len(usual) + len(shifted) == len(rest["seen"])
+    others = {key: array[len(usual) :] for key, array in rest.items()}
+    found = whole.labelled(shifted)
+    for key in ("history", "target"):
+        assert named(whole, now[found[key]]) == named(whole, others[key])
+
+
+def test_slices_have_users_enough_and_cover_everybody(dataset: Dataset) -> None:
+    masks = objective.slices(dataset.test, dataset.contract)
+    assert {"never seen", "seen in training", "5 to 9 items"} <= set(masks)
+    assert all(mask.sum() >= 20 and len(mask) == len(dataset.test_users) for mask in masks.values())

@@ -33,3 +33,19 @@ BAD_ITEMS = [
     ({"text": "axis " * 20_001}, "text"),
     ({"text": "axis", "label": "int"}, "label"),
 ]
+
+# a truth that cannot be, and a word that the answer has to name
+BAD_TRUTHS = [
+    ({}, "label"),
+    ({"label": ""}, "label"),
+    ({"label": 5}, "label"),
+    ({"label": "x" * 201}, "label"),
+    ({"label": "haiku"}, "haiku"),
+    ({"label": "int", "sure": True}, "sure"),
+]
+
+
+def truths(prediction: dict) -> tuple[dict, dict]:
+    """What would make this answer right, and what wrong."""
+    other = next(name for name in prediction["probabilities"] if name != prediction["label"])
+    return {"label": prediction["label"]}, {"label": other}

@@ -15,7 +15,7 @@ import torch
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.bundle import load as bundles
 from {{ cookiecutter.package_name }}.config import UserError, load
-from {{ cookiecutter.package_name }}.experiments import plots
+from {{ cookiecutter.package_name }}.files import write_figure
 from {{ cookiecutter.package_name }}.seam import InvalidItem
 from {{ cookiecutter.package_name }}.task import (
     contract,
@@ -26,8 +26,10 @@ from {{ cookiecutter.package_name }}.task import (
     figures,
     masking,
     model,
+    objective,
+    simulate,
 )
-from {{ cookiecutter.package_name }}.task.contract import Contract, Item
+from {{ cookiecutter.package_name }}.task.contract import Contract, Item, Truth
 from {{ cookiecutter.package_name }}.task.settings import Data, Settings
 from {{ cookiecutter.package_name }}.training import checkpoint, loop
 
@@ -516,9 +518,9 @@ def test_the_evaluation_tells_of_the_library_kept_apart_and_of_words(trained: Pa
 
 def test_every_text_can_be_drawn(tmp_path: Path) -> None:
     texts = ["costs $5 or $x_$", "emoji 😀 שלום 漢字 \\frac{", "x" * 500, "short"]
-    plots.save(figures.sheet(["a → b, 3%"] * 4, texts), tmp_path / "sheet.png")
+    write_figure(tmp_path / "sheet.png", figures.sheet(["a → b, 3%"] * 4, texts))
     one = {"label": "é 😀", "probability": 0.5, "words": texts[1].split(), "weights": [0.1] * 5}
-    plots.save(figures.weighed([one]), tmp_path / "words.png")
+    write_figure(tmp_path / "words.png", figures.weighed([one]))
     assert (tmp_path / "sheet.png").stat().st_size > 1000
 
 
@@ -567,3 +569,61 @@ def test_a_pretrained_encoder_in_hugging_faces_format_goes_all_the_way(
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         assert cli.main(["train", *command, *own, override]) == 2
         assert expected in capsys.readouterr().err
+
+
+def test_labelled_requests_join_every_split_with_their_texts(dataset: data.Dataset) -> None:
+    whole, rest = dataset.set_aside(0.4)
+    assert sorted(dataset.texts["test"]) == sorted([*whole.texts["test"], *rest["text"]])
+    pairs = simulate.usual(whole, rest, settings())
+    long = (Item(text=" ".join(WORDS * 9)), Truth(label="int"))
+    fresh = {"train": [*pairs[:9], long], "validation": pairs[9:13], "test": pairs[13:]}
+    more = whole.extended(fresh)
+    for name, added in fresh.items():
+        before, after = getattr(whole, name), getattr(more, name)
+        count = len(before["label"])
+        assert len(after["label"]) == len(after["tokens"]) == count + len(added)
+        assert after["tokens"].dtype == before["tokens"].dtype
+        assert len(more.texts[name]) == len(after["label"])
+        for row in (0, count - 1, count, len(after["label"]) - 1):
+            (tokens,) = more.contract.encode([Item(text=more.texts[name][row])])["tokens"]
+            np.testing.assert_array_equal(after["tokens"][row][: len(tokens)], tokens)
+            assert (after["tokens"][row][len(tokens) :] == more.contract.pad).all()
+    assert more.train["tokens"].shape[1] == settings().data.tokens
+    assert more.fingerprint != whole.fingerprint
+    assert more.unseen == dataset.unseen
+    network: Any = model.build(settings(), more.contract)
+    outputs = loop.predict(network, more.test, 64)
+    assert 0 <= objective.metrics(outputs, more.test, more.contract)["macro_f1"] <= 1
+    details = objective.details(outputs, more.test, more.contract)
+    details |= examine.examine(network._ask, more)
+    assert len(list(figures.draw(more, outputs, details))) >= 2
+    for item, truth in ((Item(text="axis"), Truth(label="haiku")), (Item(text="\t"), pairs[0][1])):
+        with pytest.raises(ValueError, match=r"haiku|nothing to read"):
+            whole.labelled([(item, truth)])
+
+
+def test_the_new_client_sends_texts_of_the_library_kept_apart_after_its_sentence(
+    dataset: data.Dataset, tmp_path: Path
+) -> None:
+    whole, rest = dataset.set_aside(0.5)
+    pairs = simulate.shifted(whole, rest, settings())
+    assert len(pairs) == min(simulate.PAIRS, len(dataset.texts["numpy"]))
+    labels = dict(
+        zip(
+            map(simulate.generated, dataset.texts["numpy"]),
+            dataset.unseen["numpy"]["label"].tolist(),
+            strict=True,
+        )
+    )
+    right = [dataset.contract.labels[labels[item.text]] == truth.label for item, truth in pairs]
+    assert np.mean(right) > 0.98  # two texts may be alike
+    assert simulate.generated("axis : The axis.").endswith(" axis : The axis.")
+    own, rest = table(write_csv(tmp_path / "own.csv", 200)).set_aside(0.5)
+    before, after = (make(own, rest, settings()) for make in (simulate.usual, simulate.shifted))
+    assert len(before) + len(after) == len(rest["label"])
+
+
+def test_slices_are_the_classes_that_have_enough_examples(dataset: data.Dataset) -> None:
+    masks = objective.slices(dataset.test, dataset.contract)
+    assert set(masks) < set(dataset.contract.labels)
+    assert all(mask.sum() >= 20 for mask in masks.values())

@@ -3,14 +3,19 @@
 The network's output is `logits` (n, class); a baseline may give `label` (n,) alone.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
-from ..seam import Arrays, Metrics, Shown
+from ..seam import Arrays, Metrics, Quality, Shown
 
 OUTPUTS = ("logits",)
+QUALITY = Quality("accuracy", True)
+
+NAMED = 10  # of the known classes in a message
+FEWEST = 20  # examples of a slice: of fewer no mean says much
 
 SHOWN = {"accuracy": Shown("Accuracy, %", 100, 1), "macro_f1": Shown("Macro F1, %", 100, 1)}
 
@@ -21,6 +26,27 @@ class Classified(BaseModel):
     label: str
     probability: float
     probabilities: dict[str, float]
+
+
+class Truth(BaseModel):
+    """What turned out to be right about one item."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    label: str = Field(min_length=1, max_length=200, description="the class that it belongs to")
+
+
+def number(truth: Truth, labels: Sequence[str]) -> int:
+    """Which of the classes the truth names; ValueError when it is none of them."""
+    if truth.label not in labels:
+        known = ", ".join(map(_short, labels[:NAMED])) + (", …" if len(labels) > NAMED else "")
+        raise ValueError(f"label: {_short(truth.label)!r} is no class of this model ({known})")
+    return labels.index(truth.label)
+
+
+def score(prediction: Classified, truth: Truth, labels: Sequence[str]) -> float:
+    """1 for a right answer, else 0: the mean is the accuracy. ValueError for an unknown class."""
+    return float(prediction.label == labels[number(truth, labels)])
 
 
 def probabilities(outputs: Arrays) -> np.ndarray:
@@ -77,6 +103,12 @@ def f1_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
     return f1.mean() + change.mean(axis=1)
 
 
+def slices(split: Arrays, labels: list[str]) -> dict[str, np.ndarray]:
+    """Which examples (n,) are of a class, by the class's name; those with few are left out."""
+    masks = {name: split["label"] == place for place, name in enumerate(labels)}
+    return {name: mask for name, mask in masks.items() if mask.sum() >= FEWEST}
+
+
 def metrics(outputs: Arrays, split: Arrays, labels: list[str]) -> Metrics:
     """Accuracy, macro F1 and, for networks, the mean log loss in nats."""
     rows = per_class(confusion(outputs, split, labels), labels).values()
@@ -118,3 +150,7 @@ def per_class(table: np.ndarray, labels: list[str]) -> dict[str, dict[str, float
         }
         for i, name in enumerate(labels)
     }
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:39]}…"

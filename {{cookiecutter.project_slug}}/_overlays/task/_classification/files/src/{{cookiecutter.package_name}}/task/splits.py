@@ -1,12 +1,13 @@
 """What every problem with one class per example checks in its data and asks of its baselines."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from ..config import UserError
-from ..seam import Splits
+from ..seam import Arrays, Labelled, Splits
+from . import classes
 
 D = TypeVar("D", bound=Splits)
 
@@ -32,6 +33,26 @@ def checked(where: object, dataset: D, labels: list[str], noun: str, shares: str
         if label not in trained:
             raise UserError(f"{where}: no {noun} of class {name!r} is left for training")
     return dataset
+
+
+def labelled(contract: Any, pairs: Sequence[Labelled]) -> Arrays:
+    """The network's inputs of the items, and `label` int64 (n,), the classes of their truths.
+
+    Raises ValueError for an item that the contract refuses and for a class that it does not know.
+    """
+    labels = [classes.number(truth, contract.labels) for _, truth in pairs]
+    return {**contract.encode([item for item, _ in pairs]), "label": np.array(labels, np.int64)}
+
+
+def drawn(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of so many rows those to keep, in their order, and a random `share` of them in any order.
+
+    Neighbours are alike (one writer's digits, one library's texts): the last rows would be of
+    another kind than those before them.
+    """
+    order = np.random.default_rng(0).permutation(count)
+    kept = round((1 - share) * count)
+    return np.sort(order[:kept]), order[kept:]
 
 
 def fit_best(

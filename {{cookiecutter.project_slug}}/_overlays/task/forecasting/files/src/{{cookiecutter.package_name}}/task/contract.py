@@ -14,13 +14,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..config import UserError
-from ..seam import Arrays, BaseContract, InvalidItem
+from ..seam import Arrays, BaseContract, InvalidItem, Quality
 from . import clock, table
 
 # The network's inputs in the order of its `forward`, each with the names of those axes beside the
 # first that may have any length. A forecast needs a fixed past, so there is none.
 INPUTS: dict[str, dict[int, str]] = {"history": {}, "known": {}}
 OUTPUTS = ("quantiles",)
+QUALITY = Quality("mase", False)
 QUANTILES = (0.1, 0.5, 0.9)
 
 MAX_HISTORY = 20_000  # entries of a request; only the newest `window` are looked at
@@ -62,6 +63,20 @@ class Prediction(BaseModel):
     p10: list[float]
     p50: list[float]
     p90: list[float]
+    id: str | None = None  # which series, as the request named it
+
+
+class Truth(BaseModel):
+    """What turned out to be right about one item."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    values: list[Number] = Field(
+        min_length=1,
+        max_length=MAX_HISTORY,
+        fail_fast=True,
+        description="the target at the steps that were forecast, from the first on",
+    )
 
 
 class Scale(BaseModel):
@@ -155,16 +170,42 @@ class Contract(BaseContract):
         for item, quantiles in zip(items, outputs["quantiles"].astype(np.float64), strict=True):
             steps = item.horizon or self.horizon
             scale = self.series[item.id or next(iter(self.series))]
-            newest = datetime.fromisoformat(item.times[-1])
-            last = int(clock.seconds([newest], self.zone)[0])
-            if len(item.times) > 1:  # the hour that clocks show twice is told by what precedes it
-                before = datetime.fromisoformat(item.times[-2])
-                last = int(clock.seconds([before, newest], self.zone)[-1])
+            last = self.origin(item)
             stamps = [last + self.step * step for step in range(1, steps + 1)]
             low, median, high = (scale.center + scale.unit * quantiles[:steps]).T.tolist()
-            times = clock.texts(stamps, newest, self.zone)
-            found.append(Prediction(times=times, p10=low, p50=median, p90=high))
+            times = clock.texts(stamps, datetime.fromisoformat(item.times[-1]), self.zone)
+            found.append(Prediction(times=times, p10=low, p50=median, p90=high, id=item.id))
         return found
+
+    def score(self, prediction: Prediction, truth: Truth) -> float:
+        """The mean absolute error of the median in units of the series' change between seasons,
+        over the steps whose values are given. ValueError for a truth that cannot be."""
+        given, forecast = len(truth.values), len(prediction.p50)
+        if given > forecast:
+            raise ValueError(f"values: {given} are given, {forecast} steps were forecast")
+        if prediction.id is None and len(self.series) > 1:
+            raise ValueError("id: the forecast does not tell which series it is of")
+        key = next(iter(self.series)) if prediction.id is None else prediction.id
+        if key not in self.series:
+            raise ValueError(f"id: {key[:40]!r} is no series of this model")
+        truths = self.believable(truth, key)
+        return float(np.abs(self.scaled(np.array(prediction.p50[:given]), key) - truths).mean())
+
+    def believable(self, truth: Truth, key: str) -> np.ndarray:
+        """A series' true values, scaled, float32 (n,); ValueError if far outside of training's."""
+        values = np.array(truth.values)
+        with np.errstate(over="ignore"):
+            found = self.scaled(values, key)
+        if not (np.abs(found) < LARGEST).all():
+            worst = values[np.argmax(np.abs(values))]
+            raise ValueError(f"values: {worst:g} is far outside of what was trained on")
+        return found
+
+    def origin(self, item: Item) -> int:
+        """The newest time of an item in seconds."""
+        # The hour that clocks show twice is told by what precedes it.
+        moments = [datetime.fromisoformat(text) for text in item.times[-2:]]
+        return int(clock.seconds(moments, self.zone)[-1])
 
     def features(self, inputs: Arrays) -> Arrays:
         """The few numbers per item that drift is watched on, in units of the usual change."""

@@ -7,7 +7,7 @@ hit nor as something to look at. Validation and test windows hit targets of thei
 their past may reach back into the training part, as it does in real use.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ..config import UserError
-from ..seam import Arrays, Splits
+from ..seam import Arrays, Labelled, Splits
 from . import clock, table
 from .contract import Contract, Covariate, Scale
 from .settings import Data
@@ -46,7 +46,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Dataset(Splits):
-    """Splits whose rows are windows, ordered by time:
+    """Splits whose rows are windows, ordered by time but for those that joined from requests:
 
     - `history` float32 (n, window) and `known` float32 (n, window + horizon, channel), the inputs
     - `target` float32 (n, horizon), scaled like the history
@@ -61,6 +61,29 @@ class Dataset(Splits):
     def example(self) -> dict[str, Any]:
         """A request's item, made of the first test window."""
         return self.item(int(self.test["series"][0]), int(self.test["origin"][0]))
+
+    def labelled(self, pairs: Sequence[Labelled]) -> Arrays:
+        """Requests, and what came after them, as windows; ValueError for unusable ones: a truth
+        must tell of every step of the horizon."""
+        contract, numbers = self.contract, {key: n for n, key in enumerate(self.contract.series)}
+        items = [item for item, _ in pairs]
+        inputs = contract.encode(items)
+        keys = [next(iter(numbers)) if item.id is None else item.id for item in items]
+        target = np.empty((len(pairs), contract.horizon), np.float32)
+        for place, (key, (_, truth)) in enumerate(zip(keys, pairs, strict=True)):
+            if len(truth.values) != contract.horizon:
+                given = f"{len(truth.values)} are given of {contract.horizon}"
+                raise ValueError(f"example {place}: values: {given} steps")
+            target[place] = contract.believable(truth, key)
+        scales = [contract.series[key] for key in keys]
+        return {
+            **inputs,
+            "target": target,
+            "origin": np.array([contract.origin(item) for item in items], np.int64),
+            "series": np.array([numbers[key] for key in keys], np.int64),
+            "center": np.array([scale.center for scale in scales]),
+            "unit": np.array([scale.unit for scale in scales]),
+        }
 
     def item(self, number: int, origin: int) -> dict[str, Any]:
         """The past of a series up to `origin` (seconds) as a request's item."""

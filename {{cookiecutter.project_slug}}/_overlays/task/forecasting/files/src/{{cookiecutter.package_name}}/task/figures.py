@@ -117,9 +117,11 @@ def _coverage(dataset: Dataset, outputs: Arrays) -> Figure:
 
 def _residuals(dataset: Dataset, outputs: Arrays) -> Figure:
     test, contract = dataset.test, dataset.contract
-    own = test["series"] == test["series"][0]
+    own = np.flatnonzero(test["series"] == test["series"][0])
+    own = own[np.argsort(test["origin"][own], kind="stable")]
     error = (outputs["quantiles"][:, :, 1] - test["target"])[own]
-    apart = int(np.diff(test["origin"][own]).min()) // contract.step
+    between = np.diff(test["origin"][own])
+    apart = int(between[between > 0].min()) // contract.step
     figure = Figure(figsize=(8, 3), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for axis, step in zip(axes, sorted({0, contract.horizon - 1}), strict=False):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..seam import Arrays, Metrics, Shown
+from . import clock
 from .contract import QUANTILES, Contract
 from .settings import Settings
 
@@ -20,6 +21,7 @@ HIGHER_IS_BETTER = False
 # Test windows in a row that belong together and are resampled together. Eight windows begin within
 # one horizon, so these reach over three horizons: neighbours share steps and weather.
 BLOCK = 24
+FEWEST = 20  # origins of a slice: of fewer no mean says much
 
 SHOWN = {
     "mase": Shown("MASE", 1, 3),
@@ -78,6 +80,24 @@ def details(outputs: Arrays, split: Arrays, contract: Contract) -> dict[str, Any
             "width": float((quantiles[:, steps, 2] - quantiles[:, steps, 0]).mean()),
         }
     return {"steps_ahead": table}
+
+
+def part_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
+    """One number (n,) like the scores whose mean means something on any part of a split."""
+    return scores(outputs, split)
+
+
+def slices(split: Arrays, contract: Contract) -> dict[str, np.ndarray]:
+    """Parts of a split that are looked at by themselves, bool (n,) like the scores: by the weekday
+    and the hour at which forecasts start, as clocks show them."""
+    shown = clock.wall(np.unique(split["origin"]), contract.zone)
+    weekend = (shown // clock.DAY + 3) % 7 >= 5  # the first of January 1970 was a Thursday
+    masks = {"from a weekday": ~weekend, "from a weekend": weekend}
+    if contract.step < clock.DAY:
+        hour = shown % clock.DAY // 3600
+        for first in range(0, 24, 6):
+            masks[f"from {first} to {first + 6} h"] = (hour >= first) & (hour < first + 6)
+    return {name: mask for name, mask in masks.items() if FEWEST <= mask.sum() < len(mask)}
 
 
 def pinball(quantiles: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -3,7 +3,8 @@
 Taylor, Short-term electricity demand forecasting using double seasonal exponential smoothing,
 Journal of the Operational Research Society 54 (2003), without trend: a level, a state per step of
 each season, and errors that fade as an autoregression. One pass through a series updates every
-candidate's states; a forecast from a step uses the states of that moment and nothing later.
+candidate's states; a forecast from a step uses the states of that moment and nothing later. A
+window that joined from a request, whose past is not the series', is a short series of its own.
 """
 
 import itertools
@@ -36,9 +37,16 @@ def _forecast(dataset: Dataset, split: Arrays, weights: np.ndarray) -> np.ndarra
     for number, series in enumerate(dataset.series):
         rows = np.flatnonzero(split["series"] == number)
         steps = (split["origin"][rows] - series.start) // dataset.contract.step
-        values = dataset.contract.scaled(series.values, series.id).astype(np.float64)
-        wanted = dict(zip(steps.tolist(), rows.tolist(), strict=True))
-        _smooth(values, dataset.contract.seasons, weights, horizon, wanted, found)
+        values = dataset.contract.scaled(series.values, series.id)
+        wanted: dict[int, list[int]] = {}
+        for step, row in zip(steps.tolist(), rows.tolist(), strict=True):
+            past = split["history"][row]
+            if np.array_equal(values[max(step + 1 - len(past), 0) : max(step + 1, 0)], past):
+                wanted.setdefault(step, []).append(row)
+            else:
+                own = {len(past) - 1: [row]}
+                _smooth(past.astype(float), dataset.contract.seasons, weights, horizon, own, found)
+        _smooth(values.astype(float), dataset.contract.seasons, weights, horizon, wanted, found)
     return found
 
 
@@ -47,10 +55,10 @@ def _smooth(
     seasons: list[int],
     weights: np.ndarray,
     horizon: int,
-    wanted: dict[int, int],
+    wanted: dict[int, list[int]],
     found: np.ndarray,
 ) -> None:
-    """Fill `found[row]` with the forecasts after each wanted step {step: row}."""
+    """Fill `found[row]` with the forecasts after each wanted step {step: rows}."""
     gain, fading, *gains = weights.T
     longest = seasons[-1]
     level = np.full(len(weights), values[:longest].mean())
@@ -69,7 +77,7 @@ def _smooth(
         level = level + gain * shock
         for state, place, own in zip(states, places, gains, strict=True):
             state[place] += own * shock
-        if (row := wanted.get(step)) is not None:
+        if rows := wanted.get(step):
             pairs = zip(states, seasons, strict=True)
             seasonal = [state[(step + ahead) % season] for state, season in pairs]
-            found[row] = level + sum(seasonal) + decay * left
+            found[rows] = level + sum(seasonal) + decay * left

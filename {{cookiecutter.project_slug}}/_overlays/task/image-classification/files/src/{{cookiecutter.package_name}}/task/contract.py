@@ -17,9 +17,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..seam import Arrays, BaseContract, InvalidItem
 from . import classes
-from .classes import OUTPUTS, Classified
+from .classes import OUTPUTS, QUALITY, Classified, Truth
 
-__all__ = ["INPUTS", "OUTPUTS", "Contract", "Item", "Prediction", "item_from_file"]
+__all__ = [
+    "INPUTS",
+    "OUTPUTS",
+    "QUALITY",
+    "Contract",
+    "Item",
+    "Prediction",
+    "Truth",
+    "item_from_file",
+]
 
 # The network's inputs in the order of its `forward`, each with the names of those axes beside the
 # first that may have any length: {1: "time"}.
@@ -91,6 +100,10 @@ class Contract(BaseContract):
         file = BytesIO()
         Image.fromarray((image.transpose(1, 2, 0) * 255).astype(np.uint8)).save(file, "PNG")
         return {"image": base64.b64encode(file.getvalue()).decode()}
+
+    def score(self, prediction: Prediction, truth: Truth) -> float:
+        """1 for a right answer, else 0. ValueError for a truth of a class that is not known."""
+        return classes.score(prediction, truth, self.labels)
 
     def features(self, inputs: Arrays) -> Arrays:
         """The few numbers per item that drift is watched on."""

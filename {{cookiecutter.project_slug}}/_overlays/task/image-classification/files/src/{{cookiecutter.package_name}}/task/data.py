@@ -7,14 +7,15 @@ always land in the same part, and a picture keeps its part when others are added
 
 import gzip
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from ..config import UserError
-from ..seam import Splits
+from ..seam import Arrays, Labelled, Splits
 from . import splits
 from .contract import Contract, picture
 from .settings import Data
@@ -31,6 +32,16 @@ class Dataset(Splits):
     def example(self) -> dict[str, Any]:
         """A request's item, made of the first test image."""
         return self.contract.item(self.test["image"][0])
+
+    def labelled(self, pairs: Sequence[Labelled]) -> Arrays:
+        """Requests with their classes as a split's arrays; ValueError for unusable ones."""
+        return splits.labelled(self.contract, pairs)
+
+    def set_aside(self, share: float) -> tuple[Self, Arrays]:
+        """The splits without a random `share` of the test rows, and these rows."""
+        kept, aside = splits.drawn(len(self.test["label"]), share)
+        test = {name: array[kept] for name, array in self.test.items()}
+        return replace(self, test=test), {name: array[aside] for name, array in self.test.items()}
 
 
 def load(settings: Data) -> Dataset:

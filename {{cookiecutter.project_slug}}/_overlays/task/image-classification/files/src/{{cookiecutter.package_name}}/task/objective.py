@@ -13,7 +13,18 @@ from .classes import SHOWN
 from .contract import Contract
 from .settings import Objective, Settings
 
-__all__ = ["BLOCK", "DECIDES", "HIGHER_IS_BETTER", "SHOWN", "details", "loss", "metrics", "scores"]
+__all__ = [
+    "BLOCK",
+    "DECIDES",
+    "HIGHER_IS_BETTER",
+    "SHOWN",
+    "details",
+    "loss",
+    "metrics",
+    "part_scores",
+    "scores",
+    "slices",
+]
 
 DECIDES = "accuracy"  # the metric by which epochs, seeds and models are compared
 HIGHER_IS_BETTER = True
@@ -44,6 +55,16 @@ def augment(image: Tensor, settings: Objective) -> Tensor:
 def scores(outputs: Arrays, split: Arrays) -> np.ndarray:
     """One number (n,) per example; their mean is the metric that decides."""
     return classes.hits(outputs, split)
+
+
+def part_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
+    """One number (n,) per example whose mean means something on any part of a split: 1 if right."""
+    return classes.hits(outputs, split)
+
+
+def slices(split: Arrays, contract: Contract) -> dict[str, np.ndarray]:
+    """Parts of a split that are looked at by themselves, bool (n,) like the scores: the classes."""
+    return classes.slices(split, contract.labels)
 
 
 def metrics(outputs: Arrays, split: Arrays, contract: Contract) -> Metrics:

@@ -14,16 +14,18 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..config import UserError
-from ..seam import Arrays, BaseContract
+from ..seam import Arrays, BaseContract, Quality
 from . import imports, ranking
 
 # The network's inputs in the order of its `forward`, each with the names of those axes beside the
 # first that may have any length.
 INPUTS: dict[str, dict[int, str]] = {"history": {1: "length"}}
 OUTPUTS = ("scores",)
+QUALITY = Quality("recall_at_10", True)
 
 MAX_ITEMS = 1000  # of a request's lists; more are refused before they are looked at
 MAX_K = 100
+K = 10  # so many recommendations are compared with what the user took
 
 # strict: `true` is no item's number, and 3.0 is not "3". Numbers are bounded as databases' are.
 Name = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
@@ -65,6 +67,16 @@ class Prediction(BaseModel):
     fallback: bool
 
 
+class Truth(BaseModel):
+    """What turned out to be right about one item."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    items: Annotated[Items, Field(min_length=1)] = Field(
+        description="names or ids of what the user took next"
+    )
+
+
 class Contract(BaseContract):
     """The items, and how many of the training users have each."""
 
@@ -91,7 +103,7 @@ class Contract(BaseContract):
 
     def encode(self, items: list[Item]) -> Arrays:
         """Requests to the network's inputs: `history`, int32 (item, length), 0 to fill up."""
-        rows = [self._known(item.items) for item in items]
+        rows = [self.known(item.items) for item in items]
         history = np.zeros((len(rows), max(1, *map(len, rows))), np.int32)
         for number, row in enumerate(rows):
             history[number, : len(row)] = row
@@ -101,6 +113,20 @@ class Contract(BaseContract):
         """The network's outputs for these items to answers."""
         rows = zip(outputs["scores"], items, strict=True)
         return [self._answer(scores, item) for scores, item in rows]
+
+    def score(self, prediction: Prediction, truth: Truth) -> float:
+        """The share of what the user took that is among the first 10 recommendations, or among all
+        where fewer were asked for.
+
+        What the model does not know is not asked of it; ValueError when it knows none.
+        """
+        wanted = self.known(truth.items)
+        if not wanted:
+            first = str(truth.items[0])
+            shown = first if len(first) <= 40 else f"{first[:39]}…"
+            raise ValueError(f"items: this model knows none of them ({shown!r} is the first)")
+        first = self.known([recommended.item for recommended in prediction.items[:K]])
+        return len(set(first) & set(wanted)) / len(wanted)
 
     def item(self, history: np.ndarray) -> dict[str, Any]:
         """A list of numbers as a request's item."""
@@ -124,13 +150,13 @@ class Contract(BaseContract):
         first = outputs["scores"].argmax(axis=1)
         return {"item": np.array(self.items)[first], "popularity": self.shares[first]}
 
-    def _known(self, names: list[str | int]) -> list[int]:
+    def known(self, names: Sequence[str | int]) -> list[int]:
         """The numbers of the known ones, each once, in their order."""
         found = (self.numbers.get(str(name)) for name in names)
         return list(dict.fromkeys(number for number in found if number is not None))
 
     def _answer(self, scores: np.ndarray, item: Item) -> Prediction:
-        known, excluded = self._known(item.items), self._known(item.exclude)
+        known, excluded = self.known(item.items), self.known(item.exclude)
         own = ranking.marks(np.array([known], int), len(self.items))
         hidden = own | ranking.marks(np.array([excluded], int), len(self.items))
         odds = np.exp(scores - scores.max(), dtype=float) if known else np.array(self.counts, float)

@@ -13,19 +13,21 @@ history, `data.longest` at most (12 MB here). The network unpacks a batch at a t
 
 import hashlib
 import zlib
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
 from ..config import UserError
-from ..seam import Arrays, Splits
+from ..seam import Arrays, Labelled, Splits
 from . import imports, tables
-from .contract import Contract
+from .contract import MAX_ITEMS, Contract
 from .settings import Data
 from .tables import Interactions
 
 HELD_BACK = 5  # one of so many items
+OUTSIDE = "from a request"  # the name of users who joined the test split
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,40 @@ class Dataset(Splits):
     def example(self) -> dict[str, Any]:
         """A request's item, made of the first test user."""
         return self.contract.item(self.test["history"][0])
+
+    def labelled(self, pairs: Sequence[Labelled]) -> Arrays:
+        """Requests, and what was taken after them, as a split's arrays.
+
+        Items that the contract does not know are left out, of what was taken also those that the
+        user has. Raises ValueError when one of both lists is empty then.
+        """
+        rows: list[tuple[np.ndarray, np.ndarray, bool]] = []
+        for place, (item, truth) in enumerate(pairs):
+            own = self.contract.known(item.items)[-MAX_ITEMS:]
+            taken = [number for number in self.contract.known(truth.items) if number not in own]
+            for name, numbers in (("has", own), ("took", taken)):
+                if not numbers:
+                    raise ValueError(f"example {place}: the user {name} nothing that is known here")
+            rows.append((np.array(own, np.int32), np.array(taken, np.int32), False))
+        longest = max((len(history) for history, _, _ in rows), default=1)
+        return _arrays(rows, longest, max((len(target) for _, target, _ in rows), default=1))
+
+    def set_aside(self, share: float) -> tuple[Self, Arrays]:
+        """The splits without a random `share` of the test rows, and these rows.
+
+        Neighbours are files of one library: the last rows would be users of another kind.
+        """
+        order = np.random.default_rng(0).permutation(len(self.test_users))
+        count = round((1 - share) * len(order))
+        kept, aside = np.sort(order[:count]), order[count:]
+        test = {name: array[kept] for name, array in self.test.items()}
+        less = replace(self, test=test, test_users=[self.test_users[row] for row in kept])
+        return less, {name: array[aside] for name, array in self.test.items()}
+
+    def extended(self, fresh: Mapping[str, Sequence[Labelled]]) -> Self:
+        """The splits with more examples at their ends; `fresh` has them by the split's name."""
+        users = [*self.test_users, *[OUTSIDE] * len(fresh.get("test", []))]
+        return replace(super().extended(fresh), test_users=users)
 
 
 def load(settings: Data) -> Dataset:
@@ -130,7 +166,9 @@ def _split(settings: Data, found: Interactions, about: str) -> Dataset:
             raise UserError(f"{where}: too few users, none is left for {name} (data.folds)")
 
     length = max(len(history) for rows in parts.values() for history, _, _ in rows)
-    arrays = {name: _arrays(rows, length) for name, rows in parts.items()}
+    # a fifth of a list, rounded, is held back: how many at most follows from the longest rest
+    held_back = max(1, round((length + 1) / (HELD_BACK - 1)) + 1)
+    arrays = {name: _arrays(rows, length, held_back) for name, rows in parts.items()}
     learned = [np.concatenate(row[:2]) for row in parts["train"]]
     contract = Contract(
         items=names,
@@ -179,12 +217,11 @@ def _hold_back(own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return own[:-count], own[-count:]
 
 
-def _arrays(rows: list[tuple[np.ndarray, np.ndarray, bool]], length: int) -> Arrays:
-    held_back = max(1, round((length + 1) / (HELD_BACK - 1)) + 1)
+def _arrays(rows: list[tuple[np.ndarray, np.ndarray, bool]], length: int, held_back: int) -> Arrays:
     arrays = {
         "history": np.zeros((len(rows), length), np.int32),
         "target": np.zeros((len(rows), held_back), np.int32),
-        "seen": np.array([seen for _, _, seen in rows]),
+        "seen": np.array([seen for _, _, seen in rows], bool),
     }
     for number, (history, target, _) in enumerate(rows):
         arrays["history"][number, : len(history)] = history

@@ -9,13 +9,13 @@ from torch.nn import functional
 
 from ..seam import Arrays, Metrics, Shown
 from . import ranking
-from .contract import Contract
+from .contract import Contract, K
 from .settings import Settings
 
 DECIDES = "recall_at_10"  # the metric by which epochs, seeds and models are compared
 HIGHER_IS_BETTER = True
 BLOCK = 1  # test examples in a row that belong together and are resampled together
-K = 10
+FEWEST = 20  # users of a slice: of fewer no mean says much
 TABLE_K = (1, 5, 10, 20, 50)
 
 SHOWN = {
@@ -68,23 +68,39 @@ def details(outputs: Arrays, split: Arrays, contract: Contract) -> dict[str, Any
     """What lies behind the metrics: by length of the list, by what is known of the user, and for
     users of the training split against users never seen."""
     lists = ranking.ranked(outputs, split, max(TABLE_K))
-    known, seen = ranking.lengths(split["history"]), split["seen"]
+    return {
+        "by_k": {str(k): _row(lists, split, contract, k) for k in TABLE_K},
+        "by_history": _groups(_by_history(split), lists, split, contract),
+        "by_user": _groups(_by_user(split), lists, split, contract),
+    }
+
+
+def part_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
+    """One number (n,) like the scores whose mean means something on any part of a split."""
+    return scores(outputs, split)
+
+
+def slices(split: Arrays, contract: Contract) -> dict[str, np.ndarray]:
+    """Parts of a split that are looked at by themselves, bool (n,) like their scores: by how many
+    items the model knows of a user, and whether training knows the user."""
+    history = {f"{name} items": mask for name, mask in _by_history(split).items()}
+    masks = {**history, **_by_user(split)}
+    return {name: mask for name, mask in masks.items() if mask.sum() >= FEWEST}
+
+
+def _by_history(split: Arrays) -> dict[str, np.ndarray]:
+    known = ranking.lengths(split["history"])
     groups = {
         "1 to 4": (1, 4),
         "5 to 9": (5, 9),
         "10 to 19": (10, 19),
-        "20 or more": (20, known.max()),
+        "20 or more": (20, known.max(initial=0)),
     }
-    return {
-        "by_k": {str(k): _row(lists, split, contract, k) for k in TABLE_K},
-        "by_history": _groups(
-            {name: (known >= low) & (known <= high) for name, (low, high) in groups.items()},
-            lists,
-            split,
-            contract,
-        ),
-        "by_user": _groups({"never seen": ~seen, "seen in training": seen}, lists, split, contract),
-    }
+    return {name: (known >= low) & (known <= high) for name, (low, high) in groups.items()}
+
+
+def _by_user(split: Arrays) -> dict[str, np.ndarray]:
+    return {"never seen": ~split["seen"], "seen in training": split["seen"]}
 
 
 def _groups(

@@ -1,14 +1,21 @@
 """The problem itself: everything that is particular to this project lives in this folder.
 
 - `settings`   the task's own settings, beside the ones that every task shares
-- `data`       loads, validates and splits; a fingerprint says which data it was. The texts come
-               from `docstrings` (of installed libraries) or `tables` (CSV, JSONL)
+- `data`       loads, validates and splits, takes labelled requests in (`labelled`); a fingerprint
+               says which data it was. The texts come from `docstrings` (of installed libraries)
+               or `tables` (CSV, JSONL)
 - `model`      the network, around an `encoder` of our own or a pretrained one; `masking` is the
                encoder's pre-training, `examine` what else the trained network is asked
-- `objective`  the loss of a batch, the metrics of a split, the one metric that decides
+- `objective`  the loss of a batch, the metrics of a split, the one metric that decides; the named
+               parts (`slices`) on which a new model must not be worse
 - `baseline`   the simple models to beat, fitted and measured on the same split
-- `contract`   what a request and an answer look like; imported by the server, so no torch
+- `contract`   what a request (`Item`), an answer (`Prediction`) and what turned out to be right
+               (`Truth`) look like, and what an answer was worth (`score`, `QUALITY`); imported
+               by the server, so no torch
+- `classes`    answers, truths and metrics of problems with classes; `splits` checks their data,
+               `confusion` draws their matrix
 - `figures`    what a person would look at for this problem
+- `simulate`   requests and what became of them, for the demonstration of the loop
 
 To make the project yours, change these files; the rest follows.
 """

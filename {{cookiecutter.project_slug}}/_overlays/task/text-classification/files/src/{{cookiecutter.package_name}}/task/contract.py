@@ -17,9 +17,18 @@ from tokenizers import Encoding, Tokenizer
 from ..config import UserError
 from ..seam import Arrays, BaseContract, InvalidItem
 from . import classes
-from .classes import OUTPUTS, Classified
+from .classes import OUTPUTS, QUALITY, Classified, Truth
 
-__all__ = ["INPUTS", "OUTPUTS", "Contract", "Item", "Prediction", "item_from_file"]
+__all__ = [
+    "INPUTS",
+    "OUTPUTS",
+    "QUALITY",
+    "Contract",
+    "Item",
+    "Prediction",
+    "Truth",
+    "item_from_file",
+]
 
 # The network's inputs in the order of its `forward`, each with the names of those axes beside the
 # first that may have any length: {1: "time"}.
@@ -95,6 +104,10 @@ class Contract(BaseContract):
                 classes.decode(outputs, self.labels), items, rows, strict=True
             )
         ]
+
+    def score(self, prediction: Prediction, truth: Truth) -> float:
+        """1 for a right answer, else 0. ValueError for a truth of a class that is not known."""
+        return classes.score(prediction, truth, self.labels)
 
     def features(self, inputs: Arrays) -> Arrays:
         """The few numbers per item that drift is watched on.

@@ -1,15 +1,16 @@
 """Load, check and split the texts, and turn them into tokens."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from ..config import UserError
-from ..seam import Arrays, Splits
+from ..seam import Arrays, Labelled, Splits
 from . import docstrings, splits, tables
 from .contract import Contract
 from .settings import Data
@@ -25,13 +26,40 @@ class Dataset(Splits):
     int64 (n,)."""
 
     contract: Contract
-    texts: dict[str, list[str]]  # of each split, as they were read
+    texts: dict[str, list[str]]  # of each split and of `unseen`, as they were read
     unlabelled: np.ndarray  # tokens (n, token) of texts to learn the language from
     unseen: dict[str, Arrays]  # by name: data of another kind, to be measured apart
 
     def example(self) -> dict[str, Any]:
         """A request's item, made of the first test text."""
         return {"text": self.texts["test"][0]}
+
+    @property
+    def filler(self) -> int:
+        """The token that fills up shorter texts."""
+        return self.contract.pad
+
+    def labelled(self, pairs: Sequence[Labelled]) -> Arrays:
+        """Requests with their classes as a split's arrays; ValueError for unusable ones."""
+        return splits.labelled(self.contract, pairs)
+
+    def set_aside(self, share: float) -> tuple[Self, Arrays]:
+        """The splits without a random `share` of the test rows, and these rows; they have their
+        `text` too, which is an array of objects."""
+        texts = np.array(self.texts["test"], dtype=object)
+        kept, aside = splits.drawn(len(texts), share)
+        test = {name: array[kept] for name, array in self.test.items()}
+        rest = {name: array[aside] for name, array in self.test.items()} | {"text": texts[aside]}
+        less = replace(self, test=test, texts={**self.texts, "test": texts[kept].tolist()})
+        return less, rest
+
+    def extended(self, fresh: Mapping[str, Sequence[Labelled]]) -> Self:
+        """The splits with more examples at their ends; `fresh` has them by the split's name."""
+        texts = {
+            name: [*self.texts[name], *(item.text for item, _ in pairs)]
+            for name, pairs in fresh.items()
+        }
+        return replace(super().extended(fresh), texts={**self.texts, **texts})
 
 
 def load(settings: Data) -> Dataset:

@@ -1,0 +1,94 @@
+"""What a bundle keeps of how a feature is distributed, to compare live values with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+KEPT = 1000  # order statistics, for the Kolmogorov-Smirnov statistic
+DIGITS = 6  # significant ones; both sides are rounded alike, so that equal values stay equal
+FREQUENT = 20  # categories that are looked at one by one for autocorrelation
+
+
+def distribution(values: Any) -> dict[str, Any]:
+    """What a bundle keeps of one feature, from values (n,) in the order of their rows.
+
+    Text: `counts` by value. Numbers (finite ones): `counts` between `edges` at the deciles, where a
+    value that fills a decile or more has a bin of its own, and a `sample` of at most 1000 order
+    statistics. Both: `effective`, the number of independent rows.
+    """
+    array = np.asarray(values).ravel()
+    if array.dtype.kind in "USO":
+        array = array.astype(str)
+        names, counts = np.unique(array, return_counts=True)
+        shown = dict(zip(names.tolist(), counts.tolist(), strict=True))
+        return {"counts": shown, "effective": round(effective_rows(array), 1)}
+    numbers = rounded(array[np.isfinite(array.astype(np.float64))])
+    ordered = np.sort(numbers)
+    edges = _edges(ordered)
+    kept = np.linspace(0, len(ordered) - 1, KEPT).round().astype(int)
+    return {
+        "edges": edges.tolist(),
+        "counts": np.histogram(numbers, edges)[0].tolist(),
+        "sample": (ordered[kept] if len(ordered) > KEPT else ordered).tolist(),
+        "effective": round(effective_rows(numbers), 1),
+    }
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Values (n,) to the digits that a reference keeps."""
+    return np.array([float(f"{value:.{DIGITS}g}") for value in values.tolist()], np.float64)
+
+
+def _edges(ordered: np.ndarray) -> np.ndarray:
+    """Increasing edges: the deciles and, where these repeat a value, one right above it."""
+    if not len(ordered):
+        return np.array([0.0, 1.0])
+    deciles = rounded(np.quantile(ordered, np.linspace(0, 1, 11)))
+    repeated = deciles[1:][np.diff(deciles) == 0]
+    sizes = np.where(repeated == 0, np.abs(ordered).max() or 1.0, np.abs(repeated))
+    return np.unique(np.append(deciles, repeated + sizes * 10.0**-DIGITS))
+
+
+def effective_rows(values: np.ndarray, blocks: int = 1) -> float:
+    """How many independent rows the values (n,) in their order are worth: n over the integrated
+    autocorrelation time, which is summed up to the end of Geyer's initial monotone sequence.
+
+    Correlated are the indicators that the tests are made of: of each word, of not exceeding each
+    decile. Each of `blocks` consecutive parts is taken about its own mean, so that a shift within a
+    window is not mistaken for correlation. Source: Geyer, Practical Markov chain Monte Carlo,
+    Statistical Science 7 (1992), section 3.3.
+    """
+    rows = len(values)
+    if rows < 4 * blocks:
+        return float(rows)
+    covariances = np.zeros(rows)
+    for column in _indicators(values):
+        parts = np.array_split(column, blocks)
+        centred = np.concatenate([part - part.mean() for part in parts])
+        power = np.abs(np.fft.rfft(centred, 2 * rows)) ** 2
+        covariances += np.fft.irfft(power, 2 * rows)[:rows]
+    if covariances[0] <= 1e-9 * rows:  # a constant tells nothing of its order
+        return float(rows)
+    correlations = covariances / covariances[0]
+    # A block's own mean takes the variance of that mean from all covariances: it is given back.
+    lost = _correlation_time(correlations) * blocks / rows
+    correlations += lost * np.maximum(0, 1 - np.arange(rows) * blocks / rows)
+    return rows / _correlation_time(correlations / correlations[0])
+
+
+def _correlation_time(correlations: np.ndarray) -> float:
+    """Rows for one independent row, at least 1, from autocorrelations (n,) of lags 0, 1, …"""
+    paired = correlations[: len(correlations) // 2 * 2].reshape(-1, 2).sum(axis=1)
+    end = np.argmax(paired <= 0) if (paired <= 0).any() else len(paired)
+    return max(1.0, float(2 * np.minimum.accumulate(paired[:end]).sum() - 1)) if end else 1.0
+
+
+def _indicators(values: np.ndarray) -> list[np.ndarray]:
+    if values.dtype.kind != "U":
+        cuts = np.unique(np.quantile(values, np.linspace(0, 0.9, 10)))
+        return [(values <= cut).astype(np.float64) for cut in cuts]
+    names, counts = np.unique(values, return_counts=True)
+    frequent = names[np.argsort(-counts, kind="stable")[:FREQUENT]]
+    return [(values == name).astype(np.float64) for name in frequent]

@@ -1,0 +1,1 @@
+"""From one model to the next: decide, retrain, compare, try, promote, return."""

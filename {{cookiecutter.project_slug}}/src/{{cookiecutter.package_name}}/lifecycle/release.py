@@ -1,0 +1,46 @@
+"""Put a challenger beside the champion, where it gets a part of the traffic."""
+
+from typing import Any
+
+from ..bundle import deployment
+from ..bundle.deploy import fetch, follow
+from ..bundle.export import pack
+from ..config import WorkError
+from ..experiments.tracking import Tracker
+from ..task.data import Dataset
+from ..task.settings import Settings
+from ..training.runs import Run
+from .gate import Gate
+
+
+def release(
+    run: Run,
+    dataset: Dataset,
+    evaluation: dict[str, Any],
+    tracker: Tracker,
+    settings: Settings,
+    gate: Gate,
+    cause: str,
+) -> deployment.Challenger:
+    """Register the run as challenger and deploy it for a test; `cause` is why it was trained.
+
+    WorkError when the champion is no longer the one that it was compared with.
+    """
+    pack(run, dataset, evaluation, tracker.parent(run))  # takes seconds, so before the lock
+    target, rules = settings.paths.deployment, settings.retrain
+    with deployment.locked(target):
+        before = deployment.read(target)
+        if before.champion.version != gate.champion:
+            raise WorkError(
+                f"{target}: the champion was changed meanwhile; retrain again, the challenger "
+                "is then compared with the new one"
+            )
+        installed = fetch(run, dataset, evaluation, tracker)
+        challenger = deployment.Challenger(
+            **installed.model_dump(), mode=rules.mode, share=rules.share, since=deployment.now()
+        )
+        after = before.model_copy(update={"challenger": challenger})
+        follow(tracker, after)
+        details = {"version": run.name, "mode": rules.mode, "share": rules.share, "cause": cause}
+        deployment.change(target, after, "challenge", gate.reason, **details)
+    return challenger

@@ -1,0 +1,1 @@
+"""Watching a deployed model: drift of what it is asked and answers, verdicts of A/B tests."""

@@ -1,0 +1,9 @@
+"""Run by Alembic, from `Database.migrate`, within the transaction that is open there."""
+
+from alembic import context
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=context.config.attributes["metadata"],
+)
+context.run_migrations()

@@ -1,0 +1,468 @@
+"""A model at work, as the command line tells it: feedback, drift, A/B tests and exit codes."""
+
+import csv
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from {{ cookiecutter.package_name }} import cli
+from {{ cookiecutter.package_name }}.bundle import deployment as deployment_folder
+from {{ cookiecutter.package_name }}.bundle.deployment import Challenger, Deployment
+from {{ cookiecutter.package_name }}.config import AB, WorkError
+from {{ cookiecutter.package_name }}.monitoring import live
+from {{ cookiecutter.package_name }}.store.database import Database
+from {{ cookiecutter.package_name }}.store.feedback import record
+from {{ cookiecutter.package_name }}.store.labels import Feedback
+from {{ cookiecutter.package_name }}.store.write import Row, write
+from {{ cookiecutter.package_name }}.task.contract import QUALITY
+
+from .conftest import CONFIG
+from .quick import BAD_TRUTHS, truths
+from .test_store import Answers, answers, feedbacks, score
+
+__all__ = ["answers"]  # a fixture
+
+SINCE = "2026-01-01T00:00:00+00:00"
+LOG = "sqlite:///predictions.db"  # the verbs' default, in the folder of the test
+
+
+@pytest.fixture
+def log(work: Path) -> Iterator[Database]:
+    with closing(Database(LOG)) as database:
+        database.migrate()
+        yield database
+
+
+def run(*arguments: str) -> int:
+    return cli.main([*arguments, "--config", str(CONFIG)])
+
+
+def table(path: Path, header: list[str], *rows: list[Any]) -> str:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return str(path)
+
+
+def cells(truth: dict[str, Any]) -> list[str]:
+    """The fields of a truth as a person writes them into a table."""
+    return [value if isinstance(value, str) else json.dumps(value) for value in truth.values()]
+
+
+def test_truths_come_from_tables_and_lines(
+    log: Database, answers: Answers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(log, [answers.row("a"), answers.row("b", items=2)])
+    right, wrong = truths(answers.good)
+    header = ["request_id", "item", *right]
+    rows = [["a", "", *cells(right)], ["b", "1", *cells(right)]]
+    file = table(tmp_path / "truths.csv", header, *rows)
+    assert run("feedback", file) == 0
+    assert capsys.readouterr().out == "2 truths: 2 new, 0 changed, 0 same\n"
+    content = [
+        {"request_id": "b", "item": 1, "truth": wrong},
+        {"request_id": "b", "truth": right},
+        {"request_id": "a", "truth": right},
+    ]
+    lines = tmp_path / "truths.jsonl"
+    lines.write_text("\n\n".join(map(json.dumps, content)) + "\n", encoding="utf-8")
+    assert run("feedback", str(lines)) == 0
+    assert capsys.readouterr().out == "3 truths: 1 new, 1 changed, 1 same\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "row 1: needs one column 'request_id', found []"),
+        ("id,label\n", "row 1: needs one column 'request_id', found ['id', 'label']"),
+        ("request_id,label\n", "holds no feedback"),
+        ("request_id\nx,5\n", "row 2: has 2 cells, the header has 1"),
+        ('request_id\n"x\n', "row 2: is not CSV"),
+        ("request_id,item\n,0\n", "row 2, column 'request_id': Field required"),
+        ("request_id,item\nx,-1\n", "row 2, column 'item': Input should be greater than or"),
+        ("request_id,item\nx,1.5\n", "row 2, column 'item': Input should be a valid integer"),
+        ("request_id,sure\n\nx,yes\n", "row 3, column"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_told_by_row_and_column(
+    log: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, told: str
+) -> None:
+    file = tmp_path / "truths.csv"
+    file.write_text(text, encoding="utf-8")
+    assert run("feedback", str(file)) == 2
+    assert f"error: {file}: {told}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("truth", "word"), BAD_TRUTHS)
+def test_a_bad_truth_is_told_by_its_row_in_both_kinds_of_files(
+    log: Database,
+    answers: Answers,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    truth: dict[str, Any],
+    word: str,
+) -> None:
+    write(log, [answers.row("a"), answers.row("b")])
+    good = truths(answers.good)[0]
+    names = list(dict.fromkeys([*good, *truth]))
+
+    def row(name: str, truth: dict[str, Any]) -> list[str]:
+        found = dict(zip(truth, cells(truth), strict=True))
+        return [name, *(found.get(field, "") for field in names)]
+
+    header = ["request_id", *names]
+    file = table(tmp_path / "truths.csv", header, row("a", good), row("b", truth))
+    lines = tmp_path / "truths.jsonl"
+    content = [{"request_id": "a", "truth": good}, {"request_id": "b", "truth": truth}]
+    lines.write_text("\n".join(map(json.dumps, content)), encoding="utf-8")
+    for path, number in ((file, 3), (str(lines), 2)):
+        code = run("feedback", path)
+        told = capsys.readouterr().err
+        if code == 0:  # a table's cell is text, so what is no text elsewhere may be right there
+            assert path == file
+            assert all(isinstance(value, (int, str)) for value in truth.values())
+            continue
+        assert code == 2
+        assert told.startswith(f"error: {path}: row {number}")
+        assert word in told
+
+
+def test_feedback_about_unknown_requests_is_refused_as_a_whole(
+    log: Database, answers: Answers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(log, [answers.row("a")])
+    right = truths(answers.good)[0]
+    rows = [["a", *cells(right)], ["nobody", *cells(right)]]
+    file = table(tmp_path / "truths.csv", ["request_id", *right], *rows)
+    assert run("feedback", file) == 2
+    assert f"{file}: row 3: 'nobody' is no request of the log" in capsys.readouterr().err
+    assert live.read.scored(log, answers.bundle.contract) == []
+
+
+def test_long_files_are_recorded_in_parts_and_say_how_far(
+    log: Database,
+    answers: Answers,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("{{ cookiecutter.package_name }}.verbs_live.BATCH", 2)
+    write(log, [answers.row(name) for name in "abc"])
+    right = truths(answers.good)[0]
+    rows = [[name, *cells(right)] for name in ("a", "b", "c", "nobody")]
+    file = table(tmp_path / "truths.csv", ["request_id", *right], *rows)
+    assert run("feedback", file) == 2
+    assert f"what stands before row 4 of {file} is recorded" in capsys.readouterr().err
+    assert len(live.read.labelled(log)) == 2
+    file = table(tmp_path / "truths.csv", ["request_id", *right], *rows[:3])
+    assert run("feedback", file) == 0
+    assert capsys.readouterr().out == "3 truths: 1 new, 0 changed, 2 same\n"
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """Keeps what is sent to it, and answers what it was told to."""
+
+    sent: list[tuple[str, Any, str | None]]
+    answer: tuple[int, dict[str, Any]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        type(self).sent.append((self.path, json.loads(body), self.headers["x-api-key"]))
+        status, content = type(self).answer
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing is written to the terminal."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[type[Receiver], str]]:
+    kind = type("Own", (Receiver,), {"sent": [], "answer": (200, {})})
+    with HTTPServer(("127.0.0.1", 0), kind) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield kind, f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_feedback_is_sent_to_a_server_where_one_is_named(
+    receiver: tuple[type[Receiver], str],
+    answers: Answers,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("APP_API_KEYS", raising=False)
+    kind, url = receiver
+    right = truths(answers.good)[0]
+    file = table(tmp_path / "truths.csv", ["request_id", *right], ["a", *cells(right)])
+    kind.answer = 200, {"request_id": "x", "new": 1, "changed": 0, "same": 0}
+    assert run("feedback", file, "--url", url) == 0
+    assert capsys.readouterr().out == "1 truths: 1 new, 0 changed, 0 same\n"
+    ((path, content, key),) = kind.sent
+    assert (path, key) == ("/v1/feedback", None)
+    assert [Feedback.model_validate(one) for one in content["feedback"]] == feedbacks(
+        answers, ("a", 0)
+    )
+    kind.answer = 404, {"detail": [{"msg": "'a' is no request of the log"}]}
+    monkeypatch.setenv("APP_API_KEYS", "first, second")
+    assert run("feedback", file, "--url", url) == 1
+    assert kind.sent[-1][2] == "first"
+    told = capsys.readouterr().err
+    assert "answered 404" in told
+    assert "'a' is no request" in told
+    assert told.count("\n") == 1
+
+
+def drawn(answers: Answers, count: int, shift: bool = False, **changes: Any) -> list[Row]:
+    """Rows whose values come from the bundle's reference, or from elsewhere."""
+    folder, _ = deployment_folder.deployed(Path("deployment"))
+    reference = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
+    draw = np.random.default_rng(0)
+
+    def values(found: dict[str, Any]) -> list[Any]:
+        if "edges" in found:
+            sample = np.array(found["sample"])
+            away = 3 * (np.ptp(sample) + 1) if shift else 0
+            return (draw.choice(sample, count) + away).tolist()
+        names, counts = list(found["counts"]), np.array(list(found["counts"].values()))
+        chosen = draw.choice(names, count, p=counts / counts.sum()).tolist()
+        return ["never seen"] * count if shift else chosen
+
+    sides = {
+        "features": {name: values(found) for name, found in reference["features"].items()},
+        "outcomes": {name: values(found) for name, found in reference["predictions"].items()},
+    }
+    return [
+        answers.row(f"{shift}-{number}", at=1000.0 + number, **changes)._replace(
+            **{
+                side: json.dumps({name: [column[number]] for name, column in found.items()})
+                for side, found in sides.items()
+            }
+        )
+        for number in range(count)
+    ]
+
+
+def test_drift_tells_a_scheduler_by_its_exit_code(
+    log: Database, answers: Answers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(log, drawn(answers, 400))
+    assert run("drift") == 0
+    told = capsys.readouterr().out
+    assert "400 items" in told
+    assert "no drift found" in told
+    assert Path("docs/experiments/drift.png").read_bytes().startswith(b"\x89PNG")
+
+    moved = [row._replace(at=5000.0) for row in drawn(answers, 400, shift=True)]
+    write(log, moved)
+    assert run("drift", "--rows", "400", "--picture", "other/moved.png") == 3
+    told = capsys.readouterr().out
+    for name in [*answers.features, *(f"answer: {name}" for name in answers.outcomes)]:
+        assert f"| {name} |" in told
+    drifted = told.splitlines()[-1].removeprefix("drifted: ").split(", ")
+    assert set(drifted) & set(answers.features)
+    assert any(name.startswith("answer: ") for name in drifted)
+    assert Path("other/moved.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_drift_of_few_rows_is_not_judged(
+    log: Database, answers: Answers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(log, drawn(answers, 99, shift=True))
+    assert run("drift") == 0
+    assert "too few to judge: at least 100 are needed" in capsys.readouterr().out
+    assert not Path("docs/experiments/drift.png").exists()
+    assert run("drift", "--rows", "99") == 2
+    assert "error: --rows 99: at least 100 are needed" in capsys.readouterr().err
+
+
+def test_drift_looks_at_one_version(
+    log: Database, answers: Answers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(log, drawn(answers, 150, shift=True, model_version="other"))
+    assert run("drift") == 0
+    assert "too few" in capsys.readouterr().out
+    assert run("drift", "--version", "other") == 2
+    assert f"there are {answers.bundle.version}" in capsys.readouterr().err
+    challenge(answers, "shadow", version="other")
+    assert run("drift", "--version", "other") == 3
+
+
+@pytest.mark.parametrize("verb", ["drift", "ab", "feedback"])
+def test_without_deployment_or_database_the_work_fails_in_one_line(
+    log: Database,
+    answers: Answers,
+    verb: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    challenge(answers, "split")
+    right = truths(answers.good)[0]
+    file = table(tmp_path / "truths.csv", ["request_id", *right], ["a", *cells(right)])
+    given = [file] if verb == "feedback" else []
+    (tmp_path / "file").touch()
+    for setting in ("paths.deployment=nowhere", f"live.database=sqlite:///{tmp_path}/file/log"):
+        assert run(verb, *given, setting) == 1
+        told = capsys.readouterr().err
+        assert told.startswith("error: ")
+        assert told.count("\n") == 1
+
+
+def challenge(
+    answers: Answers, mode: Any, share: float = 0.5, version: str = "challenger"
+) -> Deployment:
+    """Deploy the champion's bundle a second time, as challenger."""
+    folder = Path("deployment")
+    before = deployment_folder.read(folder)
+    challenger = Challenger(
+        **{**before.champion.model_dump(), "version": version}, mode=mode, share=share, since=SINCE
+    )
+    after = before.model_copy(update={"challenger": challenger})
+    deployment_folder.write(folder, after)
+    return after
+
+
+def played(log: Database, answers: Answers, test: str | None, good: Callable[[str], bool]) -> None:
+    """Traffic of 200 callers, half of them the challenger's; `good` says whose answers are."""
+    rows = [
+        answers.row(
+            f"{variant}{number}",
+            variant=variant,
+            test=test,
+            unit=f"{variant}{number}",
+            good=good(variant),
+            at=float(number),
+            milliseconds=number / 10,
+        )
+        for variant in ("champion", "challenger")
+        for number in range(100)
+    ]
+    write(log, rows)
+    record(log, feedbacks(answers, *((row.request_id, 0) for row in rows)), score(answers))
+
+
+def test_without_a_challenger_there_is_nothing_to_compare(
+    work: Path, answers: Answers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("ab") == 0
+    assert f"{answers.bundle.version} has no challenger" in capsys.readouterr().out
+
+
+def test_a_test_without_traffic_goes_on(
+    log: Database, answers: Answers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for mode in ("split", "shadow"):
+        played(log, answers, challenge(answers, mode, 0.25).test, lambda _: True)
+        challenge(answers, mode)
+        assert run("ab") == 0
+        told = capsys.readouterr().out
+        assert "no request of this test" in told
+        assert "keep going: at least 50 units" in told
+
+
+@pytest.mark.parametrize(
+    ("better", "decision", "following"),
+    [("challenger", "promote", " promote"), ("champion", "stop", " rollback")],
+)
+def test_the_better_side_of_a_split_wins(
+    log: Database,
+    answers: Answers,
+    capsys: pytest.CaptureFixture[str],
+    better: str,
+    decision: str,
+    following: str,
+) -> None:
+    found = challenge(answers, "split")
+    played(log, answers, found.test, lambda variant: variant == better)
+    assert run("ab") == 0
+    told = capsys.readouterr().out
+    rows = {line.split()[0]: line.split() for line in told.splitlines() if line}
+    for side in ("champion", "challenger"):
+        assert rows[side][1:7] == ["100", "100", "100", "100", "5.00", "9.80"]
+    assert rows["variant"][-1] == QUALITY.name
+    assert rows["champion"][-1] != rows["challenger"][-1]
+    assert f"\n{decision}: " in told
+    assert following in told.splitlines()[-1]
+    assert run("ab", "ab.least_units=101") == 0
+    assert "keep going: at least 101 units" in capsys.readouterr().out
+
+
+def test_a_challenger_with_all_the_callers_is_compared_with_nobody(
+    log: Database, answers: Answers
+) -> None:
+    found = challenge(answers, "split", 1.0)
+    with pytest.raises(WorkError, match="nothing to compare"):
+        live.ab_verdict(AB(), log, found, answers.bundle.contract)
+
+
+def test_a_shadow_is_compared_on_the_requests_that_both_answered(
+    log: Database, answers: Answers
+) -> None:
+    found = challenge(answers, "shadow", 0.5)
+    own = [answers.row(f"r{n}", test=found.test, unit=f"u{n}", good=False) for n in range(80)]
+    shadows = [
+        answers.row(f"r{n}", variant="shadow", test=found.test, unit=f"u{n}") for n in range(80)
+    ]
+    # Answered by the champion alone, and well: these must not count.
+    alone = [answers.row(f"s{n}", test=found.test, unit=f"v{n}") for n in range(80)]
+    write(log, [*own, *shadows, *alone])
+    keys = [(f"{kind}{n}", 0) for kind in "rs" for n in range(80)]
+    record(log, feedbacks(answers, *keys), score(answers))
+
+    arms, verdict = live.ab_verdict(AB(), log, found, answers.bundle.contract)
+
+    assert [(arm.traffic.variant, arm.labels) for arm in arms] == [
+        ("champion", 160),
+        ("shadow", 80),
+    ]
+    assert verdict.decision == "promote"
+    assert verdict.champion_units == verdict.challenger_units == 80
+    good, bad = (score(answers)(prediction(answers, side), answers.truth) for side in (True, False))
+    assert verdict.difference == pytest.approx(abs(good - bad))
+
+
+def prediction(answers: Answers, good: bool) -> Any:
+    from {{ cookiecutter.package_name }}.task.contract import Prediction
+
+    return Prediction.model_validate(answers.good if good else answers.bad)
+
+
+def test_live_quality_is_held_against_what_was_measured(log: Database, answers: Answers) -> None:
+    played(log, answers, None, lambda variant: variant == "champion")
+    contract, version = answers.bundle.contract, answers.bundle.version
+    good, bad = (score(answers)(prediction(answers, side), answers.truth) for side in (True, False))
+    manifest = {"metrics": {QUALITY.name: 0.5}}
+    sign = 1 if QUALITY.higher_is_better else -1
+
+    rows = {row.variant: row for row in live.quality(log, contract, {version: manifest})}
+
+    assert rows.keys() == {"champion", "challenger"}
+    for variant, mean in (("champion", good), ("challenger", bad)):
+        row = rows[variant]
+        assert row[:3] == (version, variant, QUALITY.name)
+        assert row.mean == pytest.approx(mean)
+        assert (row.labels, row.expected) == (100, 0.5)
+        assert row.drop == pytest.approx(sign * (0.5 - mean) / 0.5)
+    worse, better = rows["challenger"].drop, rows["champion"].drop
+    assert worse is not None
+    assert better is not None
+    assert worse > better
+    (unknown, _) = live.quality(log, contract, {})
+    assert (unknown.expected, unknown.drop) == (None, None)
+    assert sum(row.labels for row in live.quality(log, contract, {}, rows=30)) == 30
+    own = live.quality(log, contract, {version: answers.bundle.manifest})
+    assert own[0].expected == answers.bundle.manifest["metrics"][QUALITY.name]

@@ -1,0 +1,361 @@
+"""Drift and A/B verdicts keep their promises: seldom wrong with no difference, quick with one."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from {{ cookiecutter.package_name }}.bundle.reference import distribution
+from {{ cookiecutter.package_name }}.monitoring import ab, statistics
+from {{ cookiecutter.package_name }}.monitoring.drift import Drift, compare, table
+
+Random = np.random.Generator
+
+
+def random(seed: int = 7) -> Random:
+    return np.random.default_rng(seed)
+
+
+def autoregressive(generator: Random, rows: int, memory: float) -> np.ndarray:
+    """Standard normal values, each correlated by `memory` with the one before."""
+    noise = generator.normal(size=rows) * math.sqrt(1 - memory**2)
+    noise[0] = generator.normal()
+    values = [noise[0]]
+    for step in noise[1:]:
+        values.append(memory * values[-1] + step)
+    return np.array(values)
+
+
+def window(generator: Random, rows: int) -> dict[str, np.ndarray]:
+    """Features of every sort."""
+    return {
+        "normal": generator.normal(size=rows),
+        "skewed": generator.lognormal(size=rows),
+        "count": generator.poisson(1.5, rows),
+        "flag": generator.random(rows) < 0.05,
+        "word": generator.choice(
+            list("abcdefgh"), rows, p=[0.5, 0.2, 0.1, 0.1, 0.04, 0.03, 0.02, 0.01]
+        ),
+    }
+
+
+def kept(features: dict[str, np.ndarray]) -> dict[str, dict]:
+    """What a bundle would hold of them."""
+    return json.loads(json.dumps({name: distribution(x) for name, x in features.items()}))
+
+
+def only(known: np.ndarray, live: np.ndarray) -> Drift:
+    return compare(kept({"x": known}), {"x": live})[0]
+
+
+def test_independent_rows_are_worth_their_number() -> None:
+    for name, values in window(random(), 2000).items():
+        assert 1600 <= distribution(values)["effective"] <= 2000, name
+
+
+def test_rows_of_a_slow_series_are_worth_less() -> None:
+    values = autoregressive(random(), 5000, 0.9)
+    # Being above the median correlates by 2/π arcsin(0.9^k) at lag k, other deciles by less.
+    time = 1 + 2 * sum(2 / math.pi * math.asin(0.9**k) for k in range(1, 200))
+    assert 0.7 < distribution(values)["effective"] * time / 5000 < 1.6
+    words = np.repeat(random().choice(["a", "b", "c"], 500), 10)
+    assert 350 < distribution(words)["effective"] < 700
+
+
+def test_alarms_are_false_in_at_most_one_window_in_a_hundred() -> None:
+    generator = random()
+    false = 0
+    for _ in range(100):
+        known = window(generator, 600)
+        false += any(row.drifted for row in compare(kept(known), window(generator, 150)))
+    assert false <= 2
+
+
+def test_slow_series_raise_no_more_alarms() -> None:
+    generator = random()
+    false = 0
+    for _ in range(100):
+        known = autoregressive(generator, 1500, 0.9)
+        false += only(known, autoregressive(generator, 200, 0.9)).drifted
+    assert false <= 2
+
+
+def test_p_values_are_below_5_percent_in_about_5_percent_of_windows_or_less() -> None:
+    generator = random()
+    small = dict.fromkeys(window(generator, 10), 0)
+    for _ in range(150):
+        for row in compare(kept(window(generator, 500)), window(generator, 200)):
+            small[row.feature] += row.p_value < 0.05
+    assert max(small.values()) <= 14, small  # 7.5 are expected, 2.7 their standard deviation
+    assert min(small["normal"], small["word"]) >= 2, small
+
+
+def test_a_shift_of_half_a_standard_deviation_is_found_in_300_rows() -> None:
+    generator = random()
+    known = kept({"x": generator.normal(size=2000)})
+    found = [compare(known, {"x": generator.normal(0.5, 1, 300)})[0].drifted for _ in range(60)]
+    assert np.mean(found) >= 0.9
+
+
+def test_a_shift_in_the_midst_of_a_window_is_not_taken_for_correlation() -> None:
+    for start in (100, 200, 260):
+        live = random(1).normal(size=400)
+        live[start:] += 1.5
+        assert only(random().normal(size=2000), live).drifted
+
+
+def test_a_difference_that_is_only_significant_is_no_drift() -> None:
+    row = only(random(0).normal(size=30_000), random(1).normal(0.08, 1, 30_000))
+    assert row.adjusted_p < 0.001
+    assert not row.drifted
+    assert "too small" in row.why
+
+
+def test_a_difference_that_is_only_large_is_no_drift() -> None:
+    words = np.array(["a"] * 160 + ["b"] * 40)
+    row = compare({"x": {**distribution(words), "effective": 20}}, {"x": words[40:]})[0]
+    assert row.effective < 20
+    assert not row.drifted
+
+
+def test_changed_mixtures_are_seen_where_one_value_fills_most_deciles() -> None:
+    flag = only(random(0).random(1000) < 0.05, random(1).random(400) < 0.4)
+    assert flag.drifted
+    inflated = [
+        np.where(random(s).random(900) < p, 0, random(s).random(900))
+        for s, p in ((3, 0.92), (4, 0.5))
+    ]
+    assert only(*inflated).drifted
+
+
+def test_a_constant_may_stay_and_may_not_change() -> None:
+    for value in (5.0, 0.0, -3e-9):
+        constant = np.full(200, value)
+        assert not only(constant, constant).drifted
+        assert only(constant, constant * 1.5 + 1e-3).drifted
+    assert only(np.full(200, "a"), np.full(200, "b")).drifted
+
+
+def test_equal_values_stay_equal_when_the_reference_is_rounded() -> None:
+    values = random().choice([1 / 3, 2 / 3, 1e7 / 3], 3000)
+    row = only(values, values[:500])
+    assert row.value < 0.05
+    assert not row.drifted
+
+
+def test_a_category_never_seen_before_is_found() -> None:
+    known = np.array(["a", "b"] * 500)
+    row = only(known, np.array(["a", "b", "new"] * 60))
+    assert row.drifted
+    rare = np.array(["a", "b"] * 150 + ["new"])
+    assert not only(known, rare).drifted
+
+
+def test_what_cannot_be_compared_is_said_and_never_a_crash() -> None:
+    numbers, words = random().normal(size=300), np.array(["a", "b"] * 150)
+    reference = kept(
+        {"gone": numbers, "text": numbers, "few": numbers, "one": words, "nan": numbers}
+    )
+    reference["empty"] = distribution(np.array([]))
+    reference["void"] = distribution(np.array([], str))
+    live = {"text": words, "few": numbers[:99], "one": words[:1], "nan": np.full(9, np.nan)}
+    live |= {"new": numbers, "empty": numbers, "void": words}
+    found = {row.feature: row for row in compare(reference, live)}
+    assert not any(row.drifted for row in found.values())
+    for name in ("gone", "text", "nan", "new", "empty", "void"):
+        assert found[name].why.startswith("skipped: "), name
+    for name in ("few", "one"):
+        assert "at least 100 are needed" in found[name].why
+    assert compare({}, {}) == []
+    assert len(table(list(found.values()))) == len(found) + 2
+
+
+def test_values_that_are_not_finite_are_left_out_and_mentioned() -> None:
+    numbers = random().normal(size=400)
+    live = np.concatenate([numbers, [np.nan, np.inf, -np.inf]])
+    row = only(live, live)
+    assert row.rows == 400
+    assert "(3 not finite)" in row.why
+
+
+def test_the_sample_of_the_reference_is_bounded_and_sorted() -> None:
+    for rows in (1, 7, 1000, 54_321):
+        kept_sample = distribution(random().normal(size=rows))["sample"]
+        assert len(kept_sample) == min(rows, 1000)
+        assert kept_sample == sorted(kept_sample)
+
+
+def test_holm_multiplies_the_smallest_by_all_and_never_decreases() -> None:
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert statistics.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert statistics.holm([]) == []
+
+
+def test_known_values_of_the_distributions() -> None:
+    for x in (1e-8, 0.3, 1.0, 2.5, 40.0, 700.0):
+        assert statistics.upper_gamma(1, x) == pytest.approx(math.exp(-x), rel=1e-10)
+        assert statistics.upper_gamma(0.5, x) == pytest.approx(math.erfc(math.sqrt(x)), rel=1e-9)
+    assert statistics.upper_gamma(3, 0) == 1
+    rows = 1e9  # where the correction for few rows is nothing
+    for critical, p_value in ((1.3581, 0.05), (1.6276, 0.01)):
+        distance = critical / math.sqrt(rows / 2)
+        assert statistics.kolmogorov_p(distance, rows, rows) == pytest.approx(p_value, rel=1e-2)
+
+
+def test_the_p_values_agree_with_scipy() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    for freedom in (1, 2, 9, 150):
+        for x in (0.01, 1.0, 12.0, 150.0, 400.0):
+            expected = stats.chi2.sf(x, freedom)
+            assert statistics.upper_gamma(freedom / 2, x / 2) == pytest.approx(expected, rel=1e-9)
+    counts = random().integers(10, 60, (2, 6)).astype(float)
+    expected = stats.chi2_contingency(counts, correction=False)
+    assert statistics.chi_squared_p(counts) == pytest.approx(expected[:2])
+    for shift in (0.0, 0.1, 0.3):
+        first, second = random(1).normal(size=200), random(2).normal(shift, 1, 150)
+        expected = stats.ks_2samp(first, second, method="exact")
+        distance = statistics.kolmogorov_distance(first, second)
+        assert distance == pytest.approx(expected.statistic)
+        p_value = statistics.kolmogorov_p(distance, 200, 150)
+        assert p_value == pytest.approx(expected.pvalue, rel=0.15, abs=1e-4)
+
+
+def test_the_picture_shows_twelve_features_at_most(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from {{ cookiecutter.package_name }}.monitoring.picture import draw
+
+    features = window(random(), 200) | {f"more {n}": np.full(200, 2.0) for n in range(9)}
+    reference = kept(features)
+    for some in (features, {"word": features["word"]}, {}):
+        draw(reference, some, compare(reference, some), tmp_path / "drift.png")
+        assert (tmp_path / "drift.png").read_bytes().startswith(b"\x89PNG")
+
+
+def looks(scores: np.ndarray, challenger: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of many tests (tests, units): was the challenger ever promoted, ever found worse?"""
+    rules = ab.Rules()
+    groups = []
+    for chosen in (~challenger, challenger):
+        count = chosen.cumsum(axis=1)
+        total, squares = (scores * chosen).cumsum(axis=1), (scores**2 * chosen).cumsum(axis=1)
+        some = np.maximum(count, 1)
+        variance = np.maximum(squares - total**2 / some, 0) / np.maximum(count - 1, 1)
+        groups.append(ab.Group(count, total / some, variance))
+    _, low, high = ab.interval(groups[0], groups[1], rules)
+    enough = np.minimum(groups[0].count, groups[1].count) >= rules.least_units
+    return ((low > 0) & enough).any(axis=1), ((high < 0) & enough).any(axis=1)
+
+
+def errors(generator: Random, size: tuple[int, int]) -> np.ndarray:
+    """Absolute errors with a heavy tail, turned so that more is better."""
+    return -generator.lognormal(size=size)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+@pytest.mark.parametrize("rate", [0.9, 0.99, None])
+def test_looking_after_every_unit_promotes_at_most_5_percent_of_useless_challengers(
+    share: float, rate: float | None
+) -> None:
+    generator, size = random(), (400, 1500)
+    challenger = generator.random(size) < share
+    right = errors(generator, size) if rate is None else generator.random(size) < rate
+    promoted, stopped = looks(right.astype(float), challenger)
+    assert promoted.mean() <= 0.05
+    assert stopped.mean() <= 0.05
+
+
+@pytest.mark.parametrize(("share", "least"), [(0.1, 0.6), (0.5, 0.95)])
+def test_a_challenger_that_is_right_in_90_instead_of_80_percent_is_promoted(
+    share: float, least: float
+) -> None:
+    generator, size = random(), (200, 1500)
+    challenger = generator.random(size) < share
+    right = generator.random(size) < np.where(challenger, 0.9, 0.8)
+    promoted, stopped = looks(right.astype(float), challenger)
+    assert promoted.mean() >= least
+    assert not stopped.any()
+
+
+def test_many_requests_of_few_callers_promote_no_more() -> None:
+    generator = random()
+    promoted = 0
+    for _ in range(80):
+        callers = np.minimum(generator.zipf(1.4, 3000), 400)  # a few of them ask most
+        skill = generator.normal(size=401)  # what a caller asks is easy or hard
+        challenger = (generator.random(401) < 0.4)[callers]
+        scores = skill[callers] + 0.3 * generator.normal(size=3000)
+        for rows in range(200, 3001, 200):
+            verdict = ab.split(callers[:rows], challenger[:rows], scores[:rows], 0.4)
+            if verdict.decision == "promote":
+                promoted += 1
+                break
+    assert promoted <= 4
+
+
+def test_a_shadow_run_needs_fewer_units_and_is_as_careful() -> None:
+    generator = random()
+    useless = better = 0
+    for _ in range(60):
+        units, noise = np.arange(300), generator.standard_t(4, 300)
+        every = range(50, 301, 10)
+        verdicts = [ab.paired(units[:n], noise[:n]).decision for n in every]
+        useless += "promote" in verdicts
+        better += ab.paired(units, noise + 0.5).decision == "promote"
+    assert useless <= 3
+    assert better >= 57
+
+
+def test_a_caller_counts_once_and_only_with_the_variant_it_met_first() -> None:
+    units = np.array(["a", "a", "a", "b", "b", "c"])
+    challenger = np.array([True, True, False, False, False, False])
+    verdict = ab.split(units, challenger, np.array([1, 3, 99, 5, np.nan, 7]), 0.5)
+    assert (verdict.champion_units, verdict.challenger_units) == (2, 1)
+    assert verdict.difference == pytest.approx(2 - 6)
+    assert verdict.decision == "keep going"
+
+
+def test_lower_may_be_better() -> None:
+    generator = random()
+    challenger = np.arange(600) % 2 == 0
+    loss = generator.normal(size=600) - challenger
+    rules = ab.Rules(higher_is_better=False)
+    verdict = ab.split(np.arange(600), challenger, loss, 0.5, rules)
+    assert verdict.decision == "promote"
+    assert 0 < verdict.low < verdict.difference < verdict.high
+    worse = ab.split(np.arange(600), challenger, loss, 0.5)
+    assert worse.decision == "stop"
+    assert "worse" in worse.reason
+
+
+def test_a_test_ends_when_nothing_useful_can_come_of_it() -> None:
+    challenger = np.arange(400) % 2 == 0
+    scores = random().normal(size=400)
+    test = np.arange(400), challenger, scores, 0.5
+    assert ab.split(*test).decision == "keep going"
+    assert ab.split(*test, ab.Rules(least_effect=2)).decision == "stop"
+    assert ab.split(*test, ab.Rules(most_units=400)).decision == "stop"
+    assert ab.split(*test, ab.Rules(most_units=401)).decision == "keep going"
+
+
+def test_without_enough_units_nothing_is_decided() -> None:
+    for units in (0, 1, 2, 3, 98):
+        challenger = np.arange(units) % 2 == 0
+        verdict = ab.split(np.arange(units), challenger, 100.0 * challenger, 0.5)
+        assert verdict.decision == "keep going"
+        assert "at least 50" in verdict.reason
+        assert ab.paired(np.arange(units)[:49], np.ones(min(units, 49))).decision == "keep going"
+    constant = ab.split(np.arange(200), np.arange(200) % 2 == 0, np.ones(200), 0.5)
+    assert constant.decision == "keep going"
+
+
+def test_callers_that_are_not_divided_as_set_give_no_verdict() -> None:
+    challenger = random().random(600) < 0.2
+    scores = random(1).normal(size=600) + 3 * challenger
+    assert ab.split(np.arange(600), challenger, scores, 0.2).decision == "promote"
+    uneven = ab.split(np.arange(600), challenger, scores, 0.5)
+    assert uneven.decision == "keep going"
+    assert "divided" in uneven.reason
+    with pytest.raises(ValueError, match="share"):
+        ab.split(np.arange(600), challenger, scores, 1.0)

@@ -1,0 +1,320 @@
+"""What runs beside the server: alerts, dashboards, compose; read by a real Prometheus."""
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import yaml
+
+from {{ cookiecutter.package_name }} import cli
+
+from .conftest import PROJECT
+from .servers import Server, until
+
+DEPLOY = PROJECT / "deploy"
+RULES = DEPLOY / "prometheus" / "alerts.yml"
+DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
+VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)([^}]*)\}")
+# of Prometheus itself
+OWN_SERIES = {"up", "ALERTS"}
+KEYWORDS = {"and", "or", "unless", "offset", "bool"}
+
+
+def load_services() -> ModuleType:
+    """scripts/services.py, which is no part of the package."""
+    path = PROJECT / "scripts" / "services.py"
+    spec = importlib.util.spec_from_file_location("services", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+services = load_services()
+
+
+@pytest.fixture(scope="session")
+def tools() -> Path:
+    """promtool; without it and Prometheus the test is skipped and says how to get them."""
+    try:
+        services.need("prometheus")
+        return services.need("promtool")
+    except services.Missing as missing:
+        pytest.skip(str(missing))
+
+
+def read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    """Every alert's rule by its name."""
+    rules = [rule for group in read(RULES)["groups"] for rule in group["rules"]]
+    assert len({rule["alert"] for rule in rules}) == len(rules)
+    return {rule["alert"]: rule for rule in rules}
+
+
+def expressions() -> dict[str, str]:
+    """Every query of the alerts and dashboards, by where it stands."""
+    found = {f"alert {name}": rule["expr"] for name, rule in alerts().items()}
+    for path in DASHBOARDS:
+        dashboard = json.loads(path.read_text(encoding="utf-8"))
+        for note in dashboard["annotations"]["list"]:
+            found[f"{path.name} {note['name']}"] = note["expr"]
+        for panel in dashboard["panels"]:
+            for target in panel.get("targets", ()):
+                found[f"{path.name} {panel['title']} {target['refId']}"] = target["expr"]
+    return {where: query.replace("$__rate_interval", "5m") for where, query in found.items()}
+
+
+def metric_names(expression: str) -> set[str]:
+    """The metrics that a PromQL expression reads."""
+    for inner in (r'"[^"]*"', r"\{[^}]*\}", r"\[[^\]]*\]"):
+        expression = re.sub(inner, "", expression)
+    grouping = r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)"
+    expression = re.sub(grouping, "", expression)
+    return set(re.findall(r"\b[a-zA-Z_][\w:]*\b(?!\s*\()", expression)) - KEYWORDS
+
+
+def ask(url: str, **parameters: str) -> Any:
+    """The data of an answer of Prometheus."""
+    query = "&".join(f"{name}={quote(value)}" for name, value in parameters.items())
+    try:
+        with urllib.request.urlopen(f"{url}?{query}", timeout=10) as answer:
+            return json.load(answer)["data"]
+    except urllib.error.HTTPError as error:
+        return json.load(error)["error"]
+
+
+@pytest.fixture
+def watched(tools: Path, server: Server, tmp_path: Path) -> Iterator[tuple[Server, str]]:
+    """A real server, and the address of a Prometheus that watches it by quick clocks."""
+    config = read(DEPLOY / "prometheus" / "prometheus.yml")
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    (job,) = config["scrape_configs"]
+    job["static_configs"] = [{"targets": [server.url.removeprefix("http://")]}]
+    rules = read(RULES)
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            rule["for"] = "2s"
+    (tmp_path / "alerts.yml").write_text(yaml.safe_dump(rules), encoding="utf-8")
+    path = tmp_path / "prometheus.yml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    with services.prometheus(path) as prometheus:
+        until(lambda: ask(f"{prometheus}/api/v1/query", query='up{job="server"} == 1')["result"])
+        yield server, prometheus
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["check", "config", "prometheus.yml"],
+        ["check", "rules", "alerts.yml"],
+        ["test", "rules", "alerts_test.yml"],
+    ],
+    ids=" ".join,
+)
+def test_prometheus_takes_the_rules_and_their_tests_pass(tools: Path, command: list[str]) -> None:
+    done = subprocess.run(
+        [tools, *command], cwd=DEPLOY / "prometheus", capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_a_test_that_it_fires_and_one_that_it_does_not() -> None:
+    fires: set[str] = set()
+    silent: set[str] = set()
+    for test in read(RULES.with_name("alerts_test.yml"))["tests"]:
+        for case in test["promql_expr_test"]:
+            (name,) = re.findall(r'ALERTS\{alertname="(\w+)"', case["expr"])
+            (fires if case["exp_samples"] else silent).add(name)
+    assert fires == set(alerts())
+    assert silent == set(alerts())
+
+
+def test_every_alert_says_how_bad_it_is_and_which_verb_helps(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    verbs = set(re.findall(r"^    (\w+) ", capsys.readouterr().out, re.M))
+    manual = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
+    for name, rule in alerts().items():
+        assert rule["labels"]["severity"] in ("critical", "warning"), name
+        assert rule["annotations"]["summary"], name
+        commands = re.findall(r"`(\w+)[^`]*`", rule["annotations"]["description"])
+        assert set(commands) <= verbs, f"{name} names a verb that is not there"
+        assert f"`{name}`" in manual, f"docs/operations.md does not explain {name}"
+
+
+def test_dashboards_are_whole() -> None:
+    (source,) = read(DEPLOY / "grafana/provisioning/datasources/prometheus.yml")["datasources"]
+    assert DASHBOARDS
+    for path in DASHBOARDS:
+        dashboard = json.loads(path.read_text(encoding="utf-8"))
+        assert dashboard["uid"] == path.stem
+        panels = dashboard["panels"]
+        assert len({panel["id"] for panel in panels}) == len(panels)
+        taken: set[tuple[int, int]] = set()
+        for panel in panels:
+            place = panel["gridPos"]
+            across = range(place["x"], place["x"] + place["w"])
+            down = range(place["y"], place["y"] + place["h"])
+            cells = {(x, y) for x in across for y in down}
+            assert not cells & taken, f"{panel['title']} lies over another panel"
+            assert max(x for x, _ in cells) < 24
+            taken |= cells
+            if panel["type"] == "row":
+                continue
+            assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+            letters = [target["refId"] for target in panel["targets"]]
+            assert len(set(letters)) == len(letters) > 0
+            for part in (panel, *panel["targets"]):
+                assert part["datasource"] == {"type": source["type"], "uid": source["uid"]}
+
+
+@pytest.mark.parametrize(
+    ("expression", "names"),
+    [
+        ('up{job="a"} == 0 or absent(up{job="b"})', {"up"}),
+        ("sum by (le, x) (rate(a_bucket[5m])) / ignoring (x) group_left () b", {"a_bucket", "b"}),
+        ("time() - max(c offset 10m) > 90 * 86400 unless d", {"c", "d"}),
+    ],
+)
+def test_metrics_are_found_in_an_expression(expression: str, names: set[str]) -> None:
+    assert metric_names(expression) == names
+
+
+def test_alerts_and_dashboards_read_only_metrics_that_the_server_has(
+    watched: tuple[Server, str],
+) -> None:
+    server, prometheus = watched
+    types = re.findall(r"^# TYPE (\S+) (\S+)", server.ask("/metrics").text, re.M)
+    there = {name for name, kind in types if kind != "histogram"} | OWN_SERIES
+    for name, kind in types:
+        if kind == "histogram":
+            there |= {f"{name}_bucket", f"{name}_sum", f"{name}_count"}
+    wrong: dict[str, Any] = {}
+    for where, expression in expressions().items():
+        answered = ask(f"{prometheus}/api/v1/query", query=expression)
+        if "result" not in answered:
+            wrong[where] = answered
+        elif unknown := metric_names(expression) - there:
+            wrong[where] = unknown
+    assert not wrong
+
+
+def test_a_healthy_server_raises_no_alert_and_a_dead_one_does(
+    watched: tuple[Server, str],
+) -> None:
+    server, prometheus = watched
+
+    def raised() -> list[dict[str, Any]]:
+        return ask(f"{prometheus}/api/v1/alerts")["alerts"]
+
+    time.sleep(3)  # longer than the quick rules wait
+    assert raised() == []
+    server.process.kill()
+    server.process.wait()
+    firing = until(lambda: [alert for alert in raised() if alert["state"] == "firing"])
+    assert [alert["labels"]["alertname"] for alert in firing] == ["ServerDown"]
+    assert server.url.removeprefix("http://") in firing[0]["annotations"]["summary"]
+
+
+def compose() -> dict[str, dict[str, Any]]:
+    return read(PROJECT / "compose.yaml")["services"]
+
+
+def test_secrets_come_from_env_only_and_the_example_names_every_variable() -> None:
+    text = (PROJECT / "compose.yaml").read_text(encoding="utf-8")
+    example = (PROJECT / ".env.example").read_text(encoding="utf-8")
+    given = dict(re.findall(r"^([A-Z_]+)=(.*)$", example, re.M))
+    used = dict(VARIABLE.findall(text))
+    assert set(used) == set(given)
+    for name, rest in used.items():
+        if "PASSWORD" in name:
+            assert rest.startswith(":?"), f"{name} must be given, a default would be used"
+            assert given[name] == "", f"the example must not hold a {name} that works"
+        elif "KEY" in name:
+            assert rest == ":-"
+    for name, service in compose().items():
+        for key, value in service.get("environment", {}).items():
+            if re.search("PASSWORD|SECRET|TOKEN|KEY|_URL", key):
+                bare = VARIABLE.sub("", str(value))
+                assert not re.search(r"//\w+:[^@]", bare), f"{name}: {key} holds a secret"
+                assert "//" in bare or not bare, f"{name}: {key} holds a secret"
+
+
+def test_env_stays_out_of_git_and_of_the_image() -> None:
+    assert ".env" in (PROJECT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    first, *kept = (PROJECT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert first == "*"
+    assert not [line for line in kept if line.startswith("!.")]
+
+
+def test_services_are_pinned_shut_in_and_reach_the_world_by_the_api_alone() -> None:
+    stages = re.findall(
+        r"^FROM \S+ AS (\w+)", (PROJECT / "Dockerfile").read_text(encoding="utf-8"), re.M
+    )
+    assert stages[-1] == "server", "the last stage is built by default"
+    for name, service in compose().items():
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        if "build" in service:
+            if isinstance(service["build"], dict):
+                assert service["build"]["target"] in stages
+        else:
+            assert re.search(r":v?\d+(\.\d+\.\d+)?$", service["image"]), f"{name} is not pinned"
+            assert service["user"] not in ("root", "0"), name
+        if name != "api":
+            for port in service.get("ports", ()):
+                assert port.startswith("127.0.0.1:"), name
+    pins = (PROJECT / "constraints.txt").read_text(encoding="utf-8")
+    (tracking,) = re.findall(r"^mlflow-skinny==(\S+)", pins, re.M)
+    assert compose()["mlflow"]["image"].endswith(f":v{tracking}")
+
+
+def test_what_compose_mounts_is_there_or_made_by_the_manual() -> None:
+    manual = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
+    (made,) = re.findall(r"^mkdir -p (.+)$", manual, re.M)
+    for name, service in compose().items():
+        for volume in service.get("volumes", ()):
+            if isinstance(volume, dict):
+                assert volume["bind"] == {"create_host_path": False}
+                assert Path(volume["source"]).name in made.split()
+            elif volume.startswith("./"):
+                assert (PROJECT / volume.partition(":")[0]).exists(), f"{name}: {volume}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the loop runs in a container, by sh")
+def test_the_retraining_job_goes_on_after_a_failure_and_ends_at_once(tmp_path: Path) -> None:
+    *shell, loop = compose()["retrain"]["command"]
+    (verb,) = re.findall(r"^\s*(\S+) retrain ", loop, re.M)
+    command, calls = tmp_path / verb, tmp_path / f"{verb}-calls"
+    fails_then_works_long = '[ "$(wc -l < "$0-calls")" -lt 2 ] && exit 1\nexec sleep 60\n'
+    command.write_text(f'#!/bin/sh\necho "$@" >> "$0-calls"\n{fails_then_works_long}')
+    command.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "RETRAIN_EVERY_SECONDS": "0.1"}
+    with subprocess.Popen([*shell, loop.replace("$$", "$")], env=env) as process:
+        until(lambda: calls.exists() and len(calls.read_text().splitlines()) == 2)
+        time.sleep(0.2)
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert time.monotonic() - started < 5
+    assert calls.read_text().splitlines() == ["retrain --if-needed"] * 2

@@ -1,0 +1,174 @@
+"""A new deployment is taken up while requests go on; a bad one is not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from {{ cookiecutter.package_name }}.bundle import deployment as folder
+from {{ cookiecutter.package_name }}.bundle.deployment import Installed
+from {{ cookiecutter.package_name }}.serving import engine
+
+from .servers import (
+    Load,
+    Server,
+    another,
+    crown,
+    memory,
+    remade,
+    sample,
+    started,
+    total,
+    until,
+)
+
+SWAPS = 20
+NOISE = 6  # megabytes that allocators and sockets may keep
+
+
+def damage(path: Path) -> None:
+    """Flip one bit in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_without_a_deployment_it_starts_says_why_and_takes_up_the_first_one(
+    deployment: Path, tmp_path: Path, example: dict[str, Any]
+) -> None:
+    later = tmp_path / "later"
+    with started(later) as client:
+        assert client.get("/healthz").status_code == 200
+        ready = client.get("/readyz")
+        assert ready.status_code == 503
+        assert "nothing is deployed yet" in ready.json()["reason"]
+        for path, body in (("/v1/predict", example), ("/v1/feedback", None)):
+            given = body or {"feedback": [{"request_id": "a", "truth": {}}]}
+            answer = client.post(path, json=given)
+            if body:
+                assert answer.status_code == 503
+                assert "nothing is deployed yet" in answer.json()["detail"][0]["msg"]
+                assert answer.headers["retry-after"]
+            assert answer.headers["x-model-version"] == "none"
+        assert sample(client, "model_loaded") == 0
+        assert sample(client, "deployments_refused_total") == 0, "nothing was there to refuse"
+        assert client.get("/v1/models").json()["models"] == []
+        deployment.rename(later)
+        until(lambda: client.get("/readyz").status_code == 200)
+        assert client.post("/v1/predict", json=example).status_code == 200
+        assert sample(client, "model_loaded") == 1
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "contract.json", "reference.json", "manifest.json"])
+def test_a_bundle_with_one_flipped_bit_is_refused_and_the_old_model_serves_on(
+    client: TestClient, deployment: Path, example: dict[str, Any], name: str
+) -> None:
+    old = client.get("/readyz").json()["model_version"]
+    new = another(deployment, "bad")
+    damage(folder.place_of(deployment, new) / name)
+    crown(deployment, new)
+    problem = until(lambda: client.get("/v1/models").json()["problem"])
+    assert f"bad/{name}: " in problem
+    ready = client.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json()["reason"] == problem
+    answer = client.post("/v1/predict", json=example)
+    assert answer.status_code == 200
+    assert answer.json()["model_version"] == old
+    assert sample(client, "deployments_refused_total") == 1
+    assert sample(client, "model_info", version=old) == 1
+
+
+def test_a_deployment_file_that_is_half_written_is_refused(
+    client: TestClient, deployment: Path, example: dict[str, Any]
+) -> None:
+    path = deployment / folder.DEPLOYMENT
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    problem = until(lambda: client.get("/v1/models").json()["problem"])
+    assert "is not a deployment" in problem
+    assert client.post("/v1/predict", json=example).status_code == 200
+    path.write_bytes(whole)
+    until(lambda: client.get("/v1/models").json()["problem"] is None)
+
+
+def test_files_that_arrive_late_are_waited_for(
+    deployment: Path, monkeypatch: pytest.MonkeyPatch, client: TestClient
+) -> None:
+    monkeypatch.setattr(engine, "RETRY_SECONDS", 0.1)
+    new = another(deployment, "late")
+    place = folder.place_of(deployment, new)
+    place.rename(place.with_name("elsewhere"))
+    crown(deployment, new)
+    until(lambda: client.get("/v1/models").json()["problem"])
+    place.with_name("elsewhere").rename(place)
+    until(lambda: client.get("/readyz").json()["model_version"] == "late")
+    assert sample(client, "deployments_refused_total") == 1, "one deployment, not one per try"
+
+
+def test_a_model_that_does_not_answer_its_own_example_is_refused(
+    client: TestClient, deployment: Path
+) -> None:
+    new = another(deployment, "mute")
+    place = folder.place_of(deployment, new)
+    (place / "example.json").write_text(json.dumps({"items": [{"no": "item"}]}))
+    crown(deployment, remade(deployment, new))
+    problem = until(lambda: client.get("/v1/models").json()["problem"])
+    assert "does not answer its own example" in problem
+
+
+def test_a_new_champion_replaces_the_old_one_in_answers_and_metrics(
+    client: TestClient, deployment: Path, example: dict[str, Any]
+) -> None:
+    old = client.get("/readyz").json()["model_version"]
+
+    def ask() -> tuple[int, str]:
+        answer = client.post("/v1/predict", json=example)
+        return answer.status_code, answer.json().get("model_version", "")
+
+    with Load(ask, callers=1) as load:
+        until(lambda: len(load.answers) > 5)
+        crown(deployment, another(deployment, "9-new"))
+        until(lambda: client.get("/readyz").json()["model_version"] == "9-new")
+        seen = len(load.answers)
+        until(lambda: len(load.answers) > seen + 5)
+    assert {status for status, _ in load.answers} == {200}
+    versions = [version for _, version in load.answers]
+    assert versions == sorted(versions), "once the new one answers, the old one does not"
+    assert set(versions) == {old, "9-new"}
+    assert sample(client, "model_info", version=old) == 0
+    assert sample(client, "model_info", version="9-new") == 1
+    assert folder.read(deployment).previous[0].version == old
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="memory is read from /proc")
+def test_swaps_under_load_fail_and_mix_no_request_and_leave_no_memory_behind(
+    server: Server, deployment: Path, example: dict[str, Any]
+) -> None:
+    first = folder.read(deployment).champion
+    second = another(deployment, "second")
+
+    def ask() -> tuple[int, str, str]:
+        answer = server.ask("/v1/predict", example)
+        return answer.status, answer.headers["x-model-version"], answer.json["model_version"]
+
+    def swap(champion: Installed) -> None:
+        crown(deployment, champion)
+        until(lambda: server.ask("/readyz").json["model_version"] == champion.version)
+
+    with Load(ask) as load:
+        for number in range(SWAPS):  # until all is imported and the allocators have their fill
+            swap(first if number % 2 else second)
+        until(lambda: total(server.ask("/metrics").text, "prediction_log_rows_total") > 0)
+        before = memory(server.process.pid)
+        for number in range(SWAPS):
+            swap(first if number % 2 else second)
+        after = memory(server.process.pid)
+    assert {status for status, _, _ in load.answers} == {200}
+    assert all(header == body for _, header, body in load.answers)
+    assert {version for _, version, _ in load.answers} == {first.version, "second"}
+    model = (folder.deployed(deployment)[0] / "model.onnx").stat().st_size / 2**20
+    print(f"{before:.1f} MB before, {after:.1f} MB after {SWAPS} swaps; a model: {model:.1f} MB")
+    assert after - before < model + NOISE

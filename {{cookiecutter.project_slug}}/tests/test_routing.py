@@ -1,0 +1,289 @@
+"""Who is answered by which model: always the same one, as many as set, changed while running."""
+
+import json
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from {{ cookiecutter.package_name }}.bundle import deployment as folder
+from {{ cookiecutter.package_name }}.bundle.deployment import Installed
+from {{ cookiecutter.package_name }}.bundle.load import Bundle
+from {{ cookiecutter.package_name }}.serving.engine import Engine, Live
+from {{ cookiecutter.package_name }}.serving.metrics import Metrics
+from {{ cookiecutter.package_name }}.serving.settings import Serving
+
+from .servers import Load, another, challenge, inside, log_rows, sample, started, until
+
+CALLERS = 4000
+
+
+@pytest.fixture
+def challenger(deployment: Path) -> Installed:
+    return another(deployment, "challenger-1")
+
+
+@pytest.fixture
+def live(deployment: Path) -> Callable[..., Live]:
+    """What answers once a challenger has been set."""
+    engines: list[Engine] = []
+
+    def load(challenger: Installed, share: float, mode: str = "split") -> Live:
+        challenge(deployment, challenger, share, mode)
+        if not engines:
+            engines.append(Engine(Serving(deployment_dir=deployment), Metrics()))
+        engines[0].refresh()
+        assert engines[0].live is not None
+        return engines[0].live
+
+    return load
+
+
+def chosen(live: Live, keys: list[str]) -> set[str]:
+    """The callers whom the challenger answers."""
+    return {key for key in keys if live.choose(key, "request")[0].variant == "challenger"}
+
+
+KEYS = [f"caller-{number}" for number in range(CALLERS)]
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
+def test_the_challenger_gets_its_share_of_the_callers(
+    live: Callable[..., Live], challenger: Installed, share: float
+) -> None:
+    found = chosen(live(challenger, share), KEYS)
+    # The keys are fixed, so this passes always or never; 4 standard deviations of a fair division.
+    tolerance = 4 * math.sqrt(share * (1 - share) / CALLERS)
+    assert abs(len(found) / CALLERS - share) < tolerance
+
+
+def test_a_share_of_one_is_all(live: Callable[..., Live], challenger: Installed) -> None:
+    assert len(chosen(live(challenger, 1.0), KEYS)) == CALLERS
+
+
+def test_a_larger_share_keeps_those_who_are_in(
+    live: Callable[..., Live], challenger: Installed
+) -> None:
+    before: set[str] = set()
+    for share in (0.05, 0.2, 0.5, 1.0):
+        found = chosen(live(challenger, share), KEYS)
+        assert before < found
+        before = found
+
+
+def test_another_test_divides_the_callers_anew(
+    live: Callable[..., Live], challenger: Installed, deployment: Path
+) -> None:
+    first = chosen(live(challenger, 0.5), KEYS)
+    second = chosen(live(another(deployment, "challenger-2"), 0.5), KEYS)
+    # Of two fair divisions by halves a quarter of the callers is in both: 5 standard deviations.
+    assert abs(len(first & second) / CALLERS - 0.25) < 5 * math.sqrt(0.25 * 0.75 / CALLERS)
+
+
+def test_a_caller_stays_with_one_variant_and_without_a_key_the_request_id_decides(
+    deployment: Path, challenger: Installed, example: dict[str, Any]
+) -> None:
+    challenge(deployment, challenger, 0.5)
+    versions: dict[str, str] = {}
+    with started(deployment) as client:
+        for name in ("x-caller-key", "x-request-id"):
+            for number in [*range(20), *range(20)]:
+                headers = {name: f"{name}-{number}"}
+                answer = client.post("/v1/predict", json=example, headers=headers)
+                key, version = f"{name}-{number}", answer.json()["model_version"]
+                assert versions.setdefault(key, version) == version
+                variant = answer.headers["x-model-variant"]
+                assert (variant == "challenger") == (version == challenger.version)
+                assert answer.headers["x-model-version"] == version
+        for name in ("x-caller-key", "x-request-id"):
+            own = {version for key, version in versions.items() if key.startswith(name)}
+            assert len(own) == 2, "both variants answer some"
+        split = Counter(versions.values())[challenger.version]
+        for variant in ("champion", "challenger"):
+            assert sample(client, "http_requests_total", variant=variant, status="200") > 0
+        assert 5 <= split <= 35  # of 40: 4.7 standard deviations
+
+
+def test_another_header_may_name_the_caller(
+    deployment: Path, challenger: Installed, example: dict[str, Any]
+) -> None:
+    challenge(deployment, challenger, 0.5)
+    with started(deployment, caller_header="x-user") as client:
+        units: dict[str, set[str]] = {}
+        for number in range(6):
+            headers = {"x-user": f"u{number % 2}", "x-caller-key": f"{number}"}
+            headers["x-request-id"] = f"{number}"
+            client.post("/v1/predict", json=example, headers=headers)
+        assert inside(client).predict.recorder.flush(10)
+        for row in log_rows():
+            units.setdefault(f"u{int(row['request_id']) % 2}", set()).add(row["unit"])
+    assert all(len(found) == 1 for found in units.values())
+    assert units["u0"] != units["u1"]
+
+
+def test_models_tells_both_and_their_shares(deployment: Path, challenger: Installed) -> None:
+    challenge(deployment, challenger, 0.25)
+    with started(deployment) as client:
+        models = {one["variant"]: one for one in client.get("/v1/models").json()["models"]}
+        assert {name: one["share"] for name, one in models.items()} == {
+            "champion": 0.75,
+            "challenger": 0.25,
+        }
+        assert models["challenger"]["version"] == challenger.version
+        for name, one in models.items():
+            assert sample(client, "model_info", version=one["version"], variant=name) == 1
+
+
+def test_the_share_changes_while_requests_go_on(
+    deployment: Path, challenger: Installed, example: dict[str, Any]
+) -> None:
+    champion = folder.read(deployment).champion.version
+
+    with started(deployment) as client:
+
+        def ask() -> tuple[int, str, str]:
+            answer = client.post("/v1/predict", json=example)
+            version = answer.headers["x-model-version"]
+            assert answer.json()["model_version"] == version
+            return answer.status_code, version, answer.headers["x-model-variant"]
+
+        def shares() -> list[float | None]:
+            return [one["share"] for one in client.get("/v1/models").json()["models"]]
+
+        with Load(ask) as load:
+            for share in (0.5, 1.0, 0.1):
+                challenge(deployment, challenger, share, since=f"at {share}")
+                until(lambda share=share: shares() == [1 - share, share])
+                seen = len(load.answers)
+                until(lambda seen=seen: len(load.answers) > seen + 40)
+            after = folder.read(deployment).model_copy(update={"challenger": None})
+            folder.write(deployment, after)
+            until(lambda: shares() == [None])
+            seen = len(load.answers)
+            until(lambda: len(load.answers) > seen + 10)
+        assert inside(client).predict.recorder.flush(10)
+    assert {status for status, _, _ in load.answers} == {200}
+    versions = {(version, variant) for _, version, variant in load.answers}
+    assert versions == {(champion, "champion"), (challenger.version, "challenger")}
+    assert {version for _, version, _ in load.answers[-5:]} == {champion}
+    rows = log_rows()
+    assert len(rows) == len(load.answers)
+    tests = {row["test"] for row in rows}
+    wanted = [f"{champion}~{challenger.version}@split:{s:g}:at {s}" for s in (0.5, 1.0, 0.1)]
+    assert tests == {None, *wanted}
+
+
+def test_the_shadow_answers_nobody_and_is_logged_with_the_same_request_id(
+    deployment: Path, challenger: Installed, example: dict[str, Any]
+) -> None:
+    champion = folder.read(deployment).champion.version
+    challenge(deployment, challenger, 1.0, "shadow")
+    with started(deployment) as client:
+        for number in range(20):
+            headers = {"x-request-id": f"r{number}", "x-caller-key": "me"}
+            answer = client.post("/v1/predict", json=example, headers=headers)
+            assert answer.json()["model_version"] == champion
+            assert answer.headers["x-model-variant"] == "champion"
+        until(lambda: sample(client, "prediction_log_rows_total") == 40)
+        items = 20 * len(example["items"])
+        assert sample(client, "predictions_total", variant="shadow") == items
+        assert sample(client, "predictions_total", variant="champion") == items
+        assert sample(client, "http_requests_total", status="200", route="/v1/predict") == 20
+        assert sample(client, "http_requests_total", variant="shadow") == 0
+        models = {one["variant"]: one for one in client.get("/v1/models").json()["models"]}
+        assert models["shadow"]["share"] is None
+    pairs: dict[str, list[dict[str, Any]]] = {}
+    for row in log_rows():
+        pairs.setdefault(row["request_id"], []).append(row)
+    assert len(pairs) == 20
+    for one, other in pairs.values():
+        assert {one["variant"], other["variant"]} == {"champion", "shadow"}
+        assert one["model_version"] != other["model_version"]
+        # the same model under two versions: all but name and time is the same
+        for column in ("test", "unit", "items", "features", "outcomes", "output", "input"):
+            assert one[column] == other[column], column
+
+
+def test_a_shadow_of_a_share_sees_that_share(
+    deployment: Path, challenger: Installed, live: Callable[..., Live]
+) -> None:
+    found = live(challenger, 0.3, "shadow")
+    units = [found.choose(key, "request") for key in KEYS]
+    assert {model.variant for model, _ in units} == {"champion"}
+    shadowed = sum(found.shadow(unit) is not None for _, unit in units)
+    assert abs(shadowed / CALLERS - 0.3) < 4 * math.sqrt(0.3 * 0.7 / CALLERS)
+
+
+def test_a_shadow_that_fails_harms_nobody(
+    deployment: Path,
+    challenger: Installed,
+    example: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    challenge(deployment, challenger, 1.0, "shadow")
+    broken = threading.Event()
+    run = Bundle.run
+
+    def hindered(self: Bundle, inputs: Any) -> Any:
+        if self.version == challenger.version and broken.is_set():
+            raise RuntimeError("the shadow is broken")
+        return run(self, inputs)
+
+    monkeypatch.setattr(Bundle, "run", hindered)
+    with started(deployment) as client:
+        broken.set()
+        for _ in range(5):
+            assert client.post("/v1/predict", json=example).status_code == 200
+        until(lambda: sample(client, "shadow_dropped_total") == 5)
+        broken.clear()
+        assert client.post("/v1/predict", json=example).status_code == 200
+        until(lambda: sample(client, "predictions_total", variant="shadow") > 0)
+        assert sample(client, "http_requests_total", status="500") == 0
+
+
+def test_a_bad_challenger_refuses_the_whole_deployment_and_the_old_one_serves_on(
+    deployment: Path, challenger: Installed, example: dict[str, Any], client: TestClient
+) -> None:
+    champion = folder.read(deployment).champion.version
+    model = folder.place_of(deployment, challenger) / "model.onnx"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    challenge(deployment, challenger, 0.5)
+    until(lambda: client.get("/v1/models").json()["problem"])
+    ready = client.get("/readyz")
+    assert ready.status_code == 200
+    assert "challenger-1/model.onnx" in ready.json()["reason"]
+    for _ in range(10):
+        answer = client.post("/v1/predict", json=example)
+        assert answer.json()["model_version"] == champion
+    assert sample(client, "deployments_refused_total") == 1
+    assert [one["variant"] for one in client.get("/v1/models").json()["models"]] == ["champion"]
+
+
+def test_a_challenger_of_another_version_than_named_is_refused(
+    deployment: Path, challenger: Installed, client: TestClient
+) -> None:
+    challenge(deployment, challenger.model_copy(update={"version": "wrong"}), 0.5)
+    problem = until(lambda: client.get("/v1/models").json()["problem"])
+    assert "holds version challenger-1, not wrong" in problem
+
+
+@pytest.mark.parametrize(
+    "change", [{"share": 0}, {"share": 1.5}, {"mode": "mirror"}, {"bundle": "../elsewhere"}]
+)
+def test_a_deployment_that_is_none_is_refused(
+    deployment: Path, challenger: Installed, client: TestClient, change: dict[str, Any]
+) -> None:
+    challenge(deployment, challenger, 0.5)
+    until(lambda: len(client.get("/v1/models").json()["models"]) == 2)
+    whole = json.loads((deployment / folder.DEPLOYMENT).read_text())
+    whole["challenger"] |= change
+    (deployment / folder.DEPLOYMENT).write_text(json.dumps(whole))
+    until(lambda: client.get("/v1/models").json()["problem"])
+    assert len(client.get("/v1/models").json()["models"]) == 2

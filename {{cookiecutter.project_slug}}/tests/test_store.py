@@ -1,0 +1,496 @@
+"""The prediction log, on both databases: nothing twice, nothing half, nothing lost in silence."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from pydantic import ValidationError
+from sqlalchemy import event, func, select, text
+
+from {{ cookiecutter.package_name }}.bundle import deployment as deployment_folder
+from {{ cookiecutter.package_name }}.bundle.load import Bundle, load
+from {{ cookiecutter.package_name }}.config import UserError
+from {{ cookiecutter.package_name }}.store import database as databases
+from {{ cookiecutter.package_name }}.store import read, tables
+from {{ cookiecutter.package_name }}.store.database import Database, DatabaseError, Refused
+from {{ cookiecutter.package_name }}.store.feedback import (
+    BadTruth,
+    UnknownRequest,
+    record,
+)
+from {{ cookiecutter.package_name }}.store.labels import Feedback
+from {{ cookiecutter.package_name }}.store.migrations import FOLDER, HEAD
+from {{ cookiecutter.package_name }}.store.write import Pruned, Row, prune, write
+from {{ cookiecutter.package_name }}.task.contract import Item, Truth
+
+from .quick import BAD_TRUTHS, truths
+from .test_operations import services
+
+RACERS = 4
+RACE = """
+import sys, time
+from pathlib import Path
+import alembic.command
+from {{ cookiecutter.package_name }}.store.database import Database
+print("ready", flush=True)
+while not Path(sys.argv[2]).exists():
+    time.sleep(0.001)
+Database(sys.argv[1]).migrate()
+"""
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A PostgreSQL server; without one its tests are skipped and say how to get it."""
+    try:
+        server = services.Postgres()
+    except services.Missing as missing:
+        pytest.skip(str(missing))
+    with server:
+        yield server
+
+
+@pytest.fixture
+def fresh(postgres: Any) -> str:
+    """The URL of an empty database of that server."""
+    name = f"test_{time.monotonic_ns()}"
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return postgres.url.removesuffix("postgres") + name
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database, of each kind."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("fresh")
+    return f"sqlite:///{tmp_path / 'log' / 'predictions.db'}"
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    database = Database(url)
+    database.migrate()
+    yield database
+    database.close()
+
+
+class Answers(NamedTuple):
+    """What the deployed bundle answers to its example, and a worse answer to the same."""
+
+    bundle: Bundle
+    item: dict[str, Any]
+    features: dict[str, Any]
+    outcomes: dict[str, Any]
+    good: dict[str, Any]
+    bad: dict[str, Any]
+
+    @property
+    def truth(self) -> Truth:
+        """What makes the good answer right."""
+        return Truth.model_validate(truths(self.good)[0])
+
+    def row(self, request_id: str, items: int = 1, good: bool = True, **changes: Any) -> Row:
+        """A row of the log as the server writes it."""
+        names = ("features", "outcomes")
+        watched = {name: {k: v * items for k, v in getattr(self, name).items()} for name in names}
+        row = Row(
+            request_id=request_id,
+            at=1000.0,
+            model_version=self.bundle.version,
+            variant="champion",
+            test=None,
+            unit="00000000000000ff",
+            items=items,
+            milliseconds=1.5,
+            output=json.dumps([self.good if good else self.bad] * items),
+            input=json.dumps([self.item] * items),
+            **{name: json.dumps(values) for name, values in watched.items()},
+        )
+        return row._replace(**changes)
+
+
+@pytest.fixture
+def answers(deployment: Path) -> Answers:
+    folder, digest = deployment_folder.deployed(deployment)
+    bundle = load(folder, digest)
+    item = json.loads((folder / "example.json").read_text(encoding="utf-8"))["items"][0]
+    items = [Item.model_validate(item)]
+    inputs = bundle.contract.encode(items)
+    outputs = bundle.run(inputs)
+    opposite = {name: -values for name, values in outputs.items()}
+    good, bad = (bundle.contract.decode(some, items)[0] for some in (outputs, opposite))
+    features, outcomes = bundle.contract.features(inputs), bundle.contract.outcomes(outputs)
+    return Answers(
+        bundle,
+        item,
+        {name: values.tolist() for name, values in features.items()},
+        {name: values.tolist() for name, values in outcomes.items()},
+        good.model_dump(),
+        bad.model_dump(),
+    )
+
+
+def plain(number: int, **changes: Any) -> Row:
+    """A row whose contents nobody looks into."""
+    texts = {"features": "{}", "outcomes": "{}", "output": "[]", "input": "[]"}
+    name, at = f"r{number}", float(number)
+    return Row(name, at, "v1", "champion", None, "ff", 1, 1.0, **texts)._replace(**changes)
+
+
+def count(database: Database, table: Any) -> int:
+    with database.reading() as connection:
+        return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def test_the_migrations_make_exactly_the_tables(database: Database) -> None:
+    with database.reading() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, tables.metadata) == []
+        assert context.get_current_revision() == HEAD
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+
+
+def test_several_processes_may_start_on_a_fresh_database(url: str, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    command = [sys.executable, "-c", RACE, url, str(gate)]
+    racers = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(RACERS)
+    ]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    gate.touch()
+    for racer in racers:
+        assert racer.communicate(timeout=60)[1] == ""
+        assert racer.returncode == 0
+    with closing(Database(url)) as database:
+        assert write(database, [plain(1)]) == 1
+
+
+def test_a_database_in_order_needs_no_alembic(database: Database, url: str) -> None:
+    script = (
+        "import sys; from {{ cookiecutter.package_name }}.store.database import Database; "
+        "Database(sys.argv[1]).migrate(); print('alembic' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, url]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "False\n"
+
+
+def test_tables_of_a_newer_program_are_left_alone(database: Database) -> None:
+    with database.writing() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DatabaseError, match=r"revision 9999.*newer program"):
+        database.migrate()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "none",
+        "predictions.db",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "mysql://me:hush@host/log",
+        "postgresql+psycopg2://me:hush@host/log",
+        "postgresql://me:hush@host:port/log",
+    ],
+)
+def test_other_addresses_are_refused_without_their_password(url: str) -> None:
+    with pytest.raises(UserError) as raised:
+        Database(url)
+    assert "sqlite:///" in str(raised.value)
+    assert "hush" not in str(raised.value)
+
+
+def test_a_file_that_cannot_be_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no database, but long enough to be looked at" * 100)
+    for place in ("file", "file/predictions.db"):
+        database = Database(f"sqlite:///{tmp_path / place}")
+        with pytest.raises(DatabaseError) as raised, closing(database):
+            database.migrate()
+        assert str(tmp_path / "file") in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+
+def test_the_same_rows_are_written_once(database: Database) -> None:
+    rows = [plain(number) for number in range(5)]
+    assert write(database, []) == 0
+    assert write(database, rows) == 5
+    assert write(database, [*rows, plain(5)]) == 1
+    assert write(database, [plain(0, variant="shadow"), plain(0, output="other")]) == 1
+    assert count(database, tables.predictions) == 7
+    with database.reading() as connection:
+        found = connection.execute(
+            select(tables.predictions).order_by(tables.predictions.c.id)
+        ).first()
+    assert found is not None
+    assert found[1:] == rows[0]
+
+
+def test_rows_are_written_together_or_not_at_all(database: Database) -> None:
+    with pytest.raises(Refused):
+        write(database, [plain(1), plain(2, unit=None)])
+    with pytest.raises(Refused):
+        write(database, [plain(1), plain(2, output="half a sign: \ud83d")])
+    assert count(database, tables.predictions) == 0
+
+
+def test_a_database_that_comes_back_is_written_to_again(postgres: Any, fresh: str) -> None:
+    database = Database(fresh)
+    database.migrate()
+    write(database, [plain(1)])
+    postgres.stop()
+    try:
+        for _ in range(2):
+            started = time.monotonic()
+            with pytest.raises(DatabaseError) as raised:
+                write(database, [plain(2)])
+            assert time.monotonic() - started < 10
+            assert str(postgres.port) in str(raised.value)
+            assert services.PASSWORD not in str(raised.value)
+            assert "\n" not in str(raised.value)
+    finally:
+        postgres.start()
+    assert write(database, [plain(1), plain(2)]) == 1
+    database.close()
+
+
+def test_a_file_that_others_hold_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "PATIENCE", 0.2)
+    first, second = (Database(f"sqlite:///{tmp_path / 'log.db'}") for _ in range(2))
+    first.migrate()
+    write(second, [plain(1)])
+    with first.writing():
+        assert count(second, tables.predictions) == 1  # readers do not wait
+        with pytest.raises(DatabaseError, match="locked"):
+            write(second, [plain(2)])
+    assert write(second, [plain(2)]) == 1
+    first.close()
+    second.close()
+
+
+def test_pruning_forgets_the_old_and_keeps_what_is_learned_from(
+    database: Database, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("{{ cookiecutter.package_name }}.store.write.BATCH", 3)
+    rows = [answers.row(f"r{number}", at=float(number)) for number in range(20)]
+    write(database, [*rows, answers.row("r0", variant="shadow", at=15.0)])
+    record(database, feedbacks(answers, ("r0", 0), ("r1", 0), ("r12", 0)), score(answers))
+
+    assert prune(database, 10.0, 15.0) == Pruned(rows=10, inputs=4)
+
+    with database.reading() as connection:
+        columns = tables.predictions.c
+        left = connection.execute(
+            select(columns.request_id, columns.input.is_not(None)).order_by(columns.at, columns.id)
+        ).all()
+        truths_left = connection.scalars(
+            select(tables.feedback.c.request_id).order_by(tables.feedback.c.request_id)
+        ).all()
+    kept = {"r12", "r15", "r16", "r17", "r18", "r19", "r0"}
+    assert [tuple(row) for row in left if row[0] != "r0"] == [
+        (f"r{number}", f"r{number}" in kept) for number in range(10, 20)
+    ]
+    assert truths_left == ["r0", "r12"]  # of r0 the shadow's row is still there
+    assert prune(database, 10.0, 15.0) == Pruned(0, 0)
+
+
+def score(answers: Answers) -> Callable[[Any, Any], float]:
+    return answers.bundle.contract.score
+
+
+def feedbacks(answers: Answers, *keys: tuple[str, int]) -> list[Feedback]:
+    return [Feedback(request_id=name, item=item, truth=answers.truth) for name, item in keys]
+
+
+def test_feedback_may_come_again(database: Database, answers: Answers) -> None:
+    shadow = answers.row("b", variant="shadow", model_version="v2")
+    write(database, [answers.row("a", items=3), answers.row("b"), shadow])
+    some = feedbacks(answers, ("a", 0), ("a", 2), ("b", 0))
+    first = record(database, some, score(answers))
+    assert first[:3] == (3, 0, 0)
+    assert first.by_model == {(answers.bundle.version, "champion"): 3, ("v2", "shadow"): 1}
+    assert record(database, some, score(answers)) == (0, 0, 3, {})
+    other = Truth.model_validate(truths(answers.good)[1])
+    more = [*some[:2], Feedback(request_id="b", truth=other), *feedbacks(answers, ("a", 1))]
+    assert record(database, more, score(answers))[:3] == (1, 1, 2)
+    assert record(database, [more[2], some[2]], score(answers))[:3] == (0, 1, 1)
+    found = {(row.request_id, row.item): row.truth for row in read.labelled(database)}
+    assert found.keys() == {("a", 0), ("a", 1), ("a", 2), ("b", 0)}
+    assert set(found.values()) == {answers.truth.model_dump_json()}  # the last word of each
+
+
+def test_unknown_requests_and_items_are_named_and_nothing_is_written(
+    database: Database, answers: Answers
+) -> None:
+    write(database, [answers.row("a", items=2)])
+    some = feedbacks(answers, ("a", 0), ("a", 2), ("nobody", 0), *((f"x{n}", 0) for n in range(6)))
+    with pytest.raises(UnknownRequest) as raised:
+        record(database, some, score(answers))
+    told = str(raised.value)
+    assert "'a' had 2 items, there is no 2" in told
+    assert "'nobody'" in told
+    assert told.endswith("and 3 more")
+    assert raised.value.indices == [*range(1, 9)]
+    assert count(database, tables.feedback) == 0
+
+
+def test_a_truth_that_cannot_be_is_refused_with_all_others(
+    database: Database, answers: Answers
+) -> None:
+    write(database, [answers.row("a"), answers.row("b")])
+
+    def refuse(_prediction: object, truth: Truth) -> float:
+        raise ValueError(f"never\nthat {type(truth).__name__}")
+
+    def only_second(prediction: Any, truth: Any) -> float:
+        return score(answers)(prediction, truth) if truth is some[0].truth else refuse(0, truth)
+
+    some = feedbacks(answers, ("a", 0), ("b", 0))
+    with pytest.raises(BadTruth, match="never that Truth") as raised:
+        record(database, some, only_second)
+    assert raised.value.index == 1
+    assert count(database, tables.feedback) == 0
+
+
+def record_one(database: Database, content: dict[str, Any], answers: Answers) -> None:
+    record(database, [Feedback.model_validate(content)], score(answers))
+
+
+@pytest.mark.parametrize(("truth", "word"), BAD_TRUTHS)
+def test_bad_truths_of_this_task_are_told(
+    answers: Answers, tmp_path: Path, truth: dict[str, Any], word: str
+) -> None:
+    with closing(Database(f"sqlite:///{tmp_path / 'log.db'}")) as database:
+        database.migrate()
+        write(database, [answers.row("a")])
+        with pytest.raises((ValidationError, BadTruth), match=re.escape(word)):
+            record_one(database, {"request_id": "a", "truth": truth}, answers)
+
+
+def test_the_number_of_statements_does_not_grow_with_the_feedback(
+    database: Database, answers: Answers
+) -> None:
+    write(database, [answers.row(f"r{number}") for number in range(300)])
+    statements = []
+
+    def seen(*details: Any) -> None:
+        statements.append(details[2])
+
+    event.listen(database.engine, "before_cursor_execute", seen)
+    for first, last in ((0, 1), (1, 300)):
+        statements.clear()
+        keys = [(f"r{number}", 0) for number in range(first, last)]
+        assert record(database, feedbacks(answers, *keys), score(answers)).new == last - first
+        assert len([one for one in statements if "BEGIN" not in one]) == 3
+
+
+def watched(number: int, items: int = 1, **changes: Any) -> Row:
+    """A row whose feature and outcome tell which it is."""
+    features = {"size": [number + item / 10 for item in range(items)]}
+    outcomes = {"label": [f"{number}.{item}" for item in range(items)]}
+    return plain(number, items=items)._replace(
+        features=json.dumps(features), outcomes=json.dumps(outcomes), **changes
+    )
+
+
+def test_windows_hold_the_newest_items_in_the_order_of_time(database: Database) -> None:
+    rows = [watched(number, items=2) for number in range(5)]
+    write(database, rows[::-1])
+    assert read.window(database, 10)[2] == 10
+    found = read.window(database, 5)
+    assert found.rows == 5
+    assert found.features["size"].tolist() == [2.1, 3.0, 3.1, 4.0, 4.1]
+    assert found.outcomes["label"].tolist() == ["2.1", "3.0", "3.1", "4.0", "4.1"]
+    challenger = watched(8, variant="challenger")
+    write(database, [watched(7, variant="shadow"), challenger, watched(9, model_version="v2")])
+
+    def sizes(rows: int = 9, **choice: Any) -> Sequence[float]:
+        return read.window(database, rows, **choice).features["size"].tolist()
+
+    assert sizes(3) == [4.1, 8, 9]
+    assert sizes(variants=["shadow"]) == [7]
+    assert sizes(version="v2") == [9]
+    assert sizes(since=8) == [8, 9]
+    empty = read.window(database, 9, version="v3")
+    assert empty == ({}, {}, 0)
+
+
+def test_what_is_labelled_is_read_back_in_the_order_of_time(
+    database: Database, answers: Answers
+) -> None:
+    write(
+        database,
+        [
+            answers.row("late", items=2, at=30.0, unit="a"),
+            answers.row("early", at=10.0, unit="b", good=False),
+            answers.row("early", at=11.0, variant="shadow"),
+            answers.row("bare", at=20.0, input=None),
+            answers.row("unlabelled", at=5.0),
+        ],
+    )
+    record(database, feedbacks(answers, ("late", 1), ("early", 0)), score(answers))
+    between = time.time()
+    record(database, feedbacks(answers, ("bare", 0), ("late", 0)), score(answers))
+
+    known = read.labelled(database)
+    assert [(row.request_id, row.item, row.at, row.unit) for row in known] == [
+        ("early", 0, 10.0, "b"),
+        ("late", 0, 30.0, "a"),
+        ("late", 1, 30.0, "a"),
+    ]
+    for row in known:
+        assert json.loads(row.input) == answers.item
+        assert Truth.model_validate_json(row.truth) == answers.truth
+    assert [row[:2] for row in read.labelled(database, after=between)] == [("late", 0)]
+
+    contract = answers.bundle.contract
+    found = read.scored(database, contract)
+    assert [(row.request_id, row.item, row.variant) for row in found] == [
+        ("early", 0, "champion"),
+        ("early", 0, "shadow"),
+        ("bare", 0, "champion"),
+        ("late", 0, "champion"),
+        ("late", 1, "champion"),
+    ]
+    best = found[1].score
+    assert found[0].score != best
+    assert {row.score for row in found[1:]} == {best}
+    newest = read.scored(database, contract, rows=2)
+    assert {row.request_id for row in newest} == {"bare", "late"}
+    assert [row.at for row in read.scored(database, contract, variants=["shadow"])] == [11.0]
+    assert [row.at for row in read.scored(database, contract, since=25)] == [30.0, 30.0]
+
+
+def test_traffic_is_summed_up_by_variant(database: Database) -> None:
+    rows = [
+        plain(number, test="t", milliseconds=float(number), unit=f"{number % 7}", items=2)
+        for number in range(1, 101)
+    ]
+    alone = plain(200, test="t", variant="challenger", milliseconds=5.0)
+    write(database, [*rows, alone, plain(300), plain(400, test="u")])
+    assert read.summary(database, "t") == [
+        ("challenger", 1, 1, 1, 5.0, 5.0, 5.0),
+        ("champion", 100, 200, 7, 50.5, 51.0, 99.0),
+    ]
+    assert read.summary(database, "v") == []

@@ -1,0 +1,254 @@
+"""Real processes: several workers are one server, and it ends and starts as it should."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from {{ cookiecutter.package_name }}.bundle import deployment as folder
+
+from .quick import truths
+from .servers import (
+    Answer,
+    Load,
+    Server,
+    another,
+    challenge,
+    log_rows,
+    processes,
+    refused,
+    running,
+    total,
+    until,
+)
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc").exists(), reason="processes are looked at in /proc"
+)
+
+
+def workers(server: Server, count: int = 2) -> set[int]:
+    """The processes that answer, once there are so many."""
+    found: set[int] = set()
+
+    def all_() -> bool:
+        with contextlib.suppress(OSError):
+            found.add(server.ask("/healthz").json["worker"])
+        return len(found) >= count
+
+    until(all_)
+    return found
+
+
+def ended(server: Server) -> int:
+    """The exit code; no process may be left."""
+    code = server.process.wait(30)
+    until(lambda: not processes(server), 5)
+    return code
+
+
+def test_two_workers_are_one_server(deployment: Path, example: dict[str, Any]) -> None:
+    """Metrics, log, feedback, deployments and the end, with APP_WORKERS=2."""
+    items = len(example["items"])
+    with running(deployment, workers=2) as server:
+        both = workers(server)
+        assert server.process.pid not in both
+        with ThreadPoolExecutor(4) as callers:
+            ask = [callers.submit(server.ask, "/v1/predict", example) for _ in range(60)]
+        answers = [one.result() for one in ask]
+        assert {answer.status for answer in answers} == {200}
+        server.ask("/v1/predict", {})
+
+        def sample(name: str, **labels: str) -> float:
+            return total(server.ask("/metrics").text, name, **labels)
+
+        route = {"route": "/v1/predict"}
+        until(lambda: sample("http_requests_total", status="200", **route) == 60)
+        until(lambda: sample("prediction_log_rows_total") == 60)
+        assert sample("http_requests_total", status="422", **route) == 1
+        assert sample("http_request_seconds_count", **route) == 61
+        assert sample("predictions_total") == 60 * items
+        assert sample("batch_items_sum") == 60 * items
+        assert sample("prediction_log_lost_total") == 0
+        assert sample("model_loaded") == 1
+        assert sample("model_info") == 1
+        assert sample("process_resident_memory_bytes") > 40e6
+        assert {row["request_id"] for row in log_rows()} == {
+            answer.json["request_id"] for answer in answers
+        }
+
+        # what one has answered a moment ago is known to the other
+        for _ in range(4):
+            told = server.ask("/v1/predict", example).json
+            truth, _ = truths(told["predictions"][0])
+            given = {"feedback": [{"request_id": told["request_id"], "truth": truth}]}
+            assert server.ask("/v1/feedback", given).json["new"] == 1
+        until(lambda: sample("feedback_total") == 4)
+
+        # both take up a new deployment
+        second = another(deployment, "second")
+        challenge(deployment, second, 1.0)
+        informed: set[int] = set()
+
+        def all_told() -> bool:
+            models = server.ask("/v1/models").json
+            if len(models["models"]) == 2:
+                informed.add(models["worker"])
+            return informed >= both
+
+        until(all_told)
+        answers = [server.ask("/v1/predict", example) for _ in range(10)]
+        assert {answer.headers["x-model-version"] for answer in answers} == {"second"}
+        assert sample("model_info", version="second") == 1
+
+        # one that is killed comes back, and what it had counted stays
+        until(lambda: sample("http_requests_total", status="200", **route) == 74)
+        os.kill(min(both), signal.SIGKILL)
+        until(lambda: min(both) not in processes(server))
+        again = workers(server)
+        assert min(both) not in again
+        until(server.ready)
+        assert server.ask("/v1/predict", example).status == 200
+        until(lambda: sample("http_requests_total", status="200", **route) == 75)
+        assert sample("model_loaded") == 1
+
+        server.process.send_signal(signal.SIGTERM)
+        assert ended(server) == 0
+    assert len(log_rows()) == 75
+
+
+@pytest.mark.parametrize("workers_", [1, 2])
+def test_sigterm_under_load_loses_no_row_and_ends_with_0(
+    deployment: Path, example: dict[str, Any], workers_: int
+) -> None:
+    """The log would wait for a minute; what was answered is written all the same."""
+    with running(deployment, workers=workers_, log_seconds=60) as server:
+
+        def ask() -> Answer | None:
+            try:
+                return server.ask("/v1/predict", example)
+            except OSError:  # it listens no more
+                time.sleep(0.01)
+                return None
+
+        with Load(ask, 3) as load:
+            until(lambda: len(load.answers) > 60)
+            server.process.send_signal(signal.SIGTERM)
+            assert ended(server) == 0
+    answers = [answer for answer in load.answers if answer is not None]
+    assert {answer.status for answer in answers} == {200}
+    told = {answer.json["request_id"] for answer in answers}
+    assert told <= {row["request_id"] for row in log_rows()}
+
+
+def request(url: str, body: bytes) -> tuple[socket.socket, bytes]:
+    """A connection, and a whole request to send over it."""
+    host, port = url.removeprefix("http://").split(":")
+    head = (
+        "POST /v1/predict HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
+    return socket.create_connection((host, int(port)), timeout=20), head.encode() + body
+
+
+def test_a_request_under_way_is_answered_before_the_end(
+    deployment: Path, example: dict[str, Any]
+) -> None:
+    with running(deployment, access_log=True) as server:
+        connection, content = request(server.url, json.dumps(example).encode())
+        with connection:
+            connection.sendall(content[:-10])
+            time.sleep(0.2)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            connection.sendall(content[-10:])
+            answer = b""
+            while chunk := connection.recv(65536):
+                answer += chunk
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+        assert ended(server) == 0
+        line = next(line for line in server.lines() if line["message"] == "request")
+    assert (line["path"], line["status"]) == ("/v1/predict", 200)
+    assert line["request_id"]
+    assert line["model_version"]
+    assert len(log_rows()) == 1
+
+
+@pytest.mark.parametrize("workers_", [1, 2])
+def test_two_sigterms_end_it_within_the_deadline_though_a_caller_is_silent(
+    deployment: Path, workers_: int
+) -> None:
+    with running(deployment, workers=workers_, drain_seconds=1) as server:
+        if workers_ > 1:
+            workers(server)
+        connection, content = request(server.url, b"{}")
+        with connection:
+            connection.sendall(content[:-1])
+            time.sleep(0.2)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            assert server.process.poll() is None, "the request is waited for"
+            started = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            assert ended(server) == 0
+            assert time.monotonic() - started < 5
+
+
+def test_without_access_log_a_request_leaves_no_line(
+    server: Server, example: dict[str, Any]
+) -> None:
+    assert server.ask("/v1/predict", example).status == 200
+    assert server.ask("/nowhere").status == 404
+    assert "request" not in [line["message"] for line in server.lines()]
+    assert "model loaded" in [line["message"] for line in server.lines()]
+
+
+def test_a_start_that_cannot_be_says_why_in_one_line(deployment: Path, server: Server) -> None:
+    port = server.url.rpartition(":")[2]
+    for settings, told in (
+        ({"port": port}, f"127.0.0.1:{port}: cannot listen there"),
+        ({"port": 99999}, "$APP_PORT: port=99999"),
+        ({"engine": "fast"}, "$APP_ENGINE: engine=fast"),
+        ({"deployment_dir": damaged(deployment)}, "model.onnx"),
+        ({"database_url": "mysql://me:secret@host/log"}, "$APP_DATABASE_URL: database_url"),
+        ({"environment": "production", "api_keys": "secret"}, "$APP_API_KEYS: api_keys"),
+    ):
+        code, lines = refused(deployment, **settings)
+        assert code == 2, settings
+        (line,) = lines
+        assert told in line
+        assert "secret@" not in line
+
+
+def damaged(deployment: Path) -> Path:
+    """A deployment whose model has changed by one bit."""
+    place = deployment.with_name("damaged")
+    shutil.copytree(deployment, place)
+    model = folder.deployed(place)[0] / "model.onnx"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    return place
+
+
+def test_silent_callers_hold_nobody_up(server: Server, example: dict[str, Any]) -> None:
+    """A hundred callers who send half a request and no more."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            connection, content = request(server.url, json.dumps(example).encode())
+            stack.enter_context(connection)
+            connection.sendall(content[:-5])
+        times = []
+        for _ in range(10):
+            started = time.perf_counter()
+            assert server.ask("/v1/predict", example).status == 200
+            times.append(time.perf_counter() - started)
+        assert sorted(times)[5] < 0.5
