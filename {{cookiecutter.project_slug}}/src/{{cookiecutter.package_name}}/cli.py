@@ -42,8 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
         command,
         description="Train a model, compare it with baselines, serve, watch and replace it.",
         epilog=f"In this order: {command} train, evaluate, report, deploy, serve, predict; with "
-        f"the server at work: feedback, drift, retrain, ab, promote, rollback. {command} VERB --help "
-        "tells more. Exit code: 0 done, 1 the work failed, 2 wrong input, 3 drift was found.",
+        "the server at work feedback, drift, retrain, ab, promote, rollback. "
+        f"{command} VERB --help tells more. "
+        "Exit code: 0 done, 1 the work failed, 2 wrong input, 3 drift was found.",
     )
     parser.set_defaults(command=command)
     commands = parser.add_subparsers(title="verbs", required=True, metavar="VERB")

@@ -117,8 +117,10 @@ class Lanes:
         done: asyncio.Future[list[Answer | Exception]],
     ) -> None:
         self.free += 1
-        queue.took(sum(len(job.items) for job in jobs), time.perf_counter() - started)
-        deliver(jobs, done.result())
+        answers = done.result()
+        if not any(isinstance(answer, Exception) for answer in answers):  # those are too quick
+            queue.took(sum(len(job.items) for job in jobs), time.perf_counter() - started)
+        deliver(jobs, answers)
         self.start()
 
 
