@@ -186,7 +186,7 @@ def test_several_processes_may_start_on_a_fresh_database(url: str, tmp_path: Pat
 
 def test_a_database_in_order_needs_no_alembic(database: Database, url: str) -> None:
     script = (
-        "import sys; from {{ cookiecutter.package_name }}.store.database import Database; "
+        f"import sys; from {databases.__name__} import Database; "
         "Database(sys.argv[1]).migrate(); print('alembic' in sys.modules)"
     )
     command = [sys.executable, "-c", script, url]
@@ -292,7 +292,7 @@ def test_a_file_that_others_hold_is_waited_for(
 def test_pruning_forgets_the_old_and_keeps_what_is_learned_from(
     database: Database, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("{{ cookiecutter.package_name }}.store.write.BATCH", 3)
+    monkeypatch.setattr(sys.modules[write.__module__], "BATCH", 3)
     rows = [answers.row(f"r{number}", at=float(number)) for number in range(20)]
     write(database, [*rows, answers.row("r0", variant="shadow", at=15.0)])
     record(database, feedbacks(answers, ("r0", 0), ("r1", 0), ("r12", 0)), score(answers))

@@ -6,6 +6,7 @@ Imported by the server, so nothing here needs torch to run.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -68,7 +69,7 @@ class BaseContract(BaseModel):
 
 
 @dataclass(frozen=True)
-class Splits:
+class Splits(ABC):
     """Three parts of the data, each with the same arrays; `about` is a sentence for the report."""
 
     train: Arrays
@@ -81,9 +82,9 @@ class Splits:
         """What rows of the inputs are filled up with where they are shorter than others."""
         return 0
 
+    @abstractmethod
     def labelled(self, pairs: Sequence[Labelled]) -> Arrays:
         """Examples from outside with a split's arrays. Raises ValueError for unusable ones."""
-        raise NotImplementedError
 
     def set_aside(self, share: float) -> tuple[Self, Arrays]:
         """The splits without the last `share` of the test rows, and these rows."""
