@@ -9,6 +9,10 @@ from typing import Any, NamedTuple
 import pytest
 from fastapi.testclient import TestClient
 
+from {{ cookiecutter.package_name }}.config import load
+from {{ cookiecutter.package_name }}.task import data, simulate
+from {{ cookiecutter.package_name }}.task.settings import Settings
+from {{ cookiecutter.package_name }}.bundle.deployment import deployed
 from {{ cookiecutter.package_name }} import cli
 
 from . import servers
@@ -56,9 +60,6 @@ class Traffic(NamedTuple):
 @pytest.fixture(scope="session")
 def traffic(trained: Path) -> Traffic:
     """Items of the test split, as `make loop` sends them."""
-    from {{ cookiecutter.package_name }}.config import load
-    from {{ cookiecutter.package_name }}.task import data, simulate
-    from {{ cookiecutter.package_name }}.task.settings import Settings
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(trained)
@@ -74,7 +75,6 @@ def traffic(trained: Path) -> Traffic:
 @pytest.fixture
 def example(deployment: Path) -> dict[str, Any]:
     """The body of a request that the deployed model can answer."""
-    from {{ cookiecutter.package_name }}.bundle.deployment import deployed
 
     folder, _ = deployed(deployment)
     return json.loads((folder / "example.json").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from {{ cookiecutter.package_name }} import cli
+from {{ cookiecutter.package_name }} import cli, verbs_live
 from {{ cookiecutter.package_name }}.bundle import deployment as deployment_folder
 from {{ cookiecutter.package_name }}.bundle.deployment import Challenger, Deployment
 from {{ cookiecutter.package_name }}.config import AB, WorkError
@@ -21,7 +21,7 @@ from {{ cookiecutter.package_name }}.store.database import Database
 from {{ cookiecutter.package_name }}.store.feedback import record
 from {{ cookiecutter.package_name }}.store.labels import Feedback
 from {{ cookiecutter.package_name }}.store.write import Row, write
-from {{ cookiecutter.package_name }}.task.contract import QUALITY
+from {{ cookiecutter.package_name }}.task.contract import QUALITY, Prediction
 
 from .conftest import CONFIG
 from .quick import BAD_TRUTHS, truths
@@ -152,7 +152,7 @@ def test_long_files_are_recorded_in_parts_and_say_how_far(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("{{ cookiecutter.package_name }}.verbs_live.BATCH", 2)
+    monkeypatch.setattr(verbs_live, "BATCH", 2)
     write(log, [answers.row(name) for name in "abc"])
     right = truths(answers.good)[0]
     rows = [[name, *cells(right)] for name in ("a", "b", "c", "nobody")]
@@ -436,7 +436,6 @@ def test_a_shadow_is_compared_on_the_requests_that_both_answered(
 
 
 def prediction(answers: Answers, good: bool) -> Any:
-    from {{ cookiecutter.package_name }}.task.contract import Prediction
 
     return Prediction.model_validate(answers.good if good else answers.bad)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from {{ cookiecutter.package_name }}.monitoring.picture import draw
 from {{ cookiecutter.package_name }}.bundle.reference import distribution
 from {{ cookiecutter.package_name }}.monitoring import ab, statistics
 from {{ cookiecutter.package_name }}.monitoring.drift import Drift, compare, table
@@ -224,7 +225,6 @@ def test_the_p_values_agree_with_scipy() -> None:
 
 def test_the_picture_shows_twelve_features_at_most(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from {{ cookiecutter.package_name }}.monitoring.picture import draw
 
     features = window(random(), 200) | {f"more {n}": np.full(200, 2.0) for n in range(9)}
     reference = kept(features)
