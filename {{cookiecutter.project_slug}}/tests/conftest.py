@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import pytest
 from fastapi.testclient import TestClient
 
+from {{ cookiecutter.package_name }} import cli
+from {{ cookiecutter.package_name }}.bundle.deployment import deployed
 from {{ cookiecutter.package_name }}.config import load
 from {{ cookiecutter.package_name }}.task import data, simulate
 from {{ cookiecutter.package_name }}.task.settings import Settings
-from {{ cookiecutter.package_name }}.bundle.deployment import deployed
-from {{ cookiecutter.package_name }} import cli
 
 from . import servers
 from .quick import QUICK

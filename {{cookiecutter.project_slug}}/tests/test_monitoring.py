@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from {{ cookiecutter.package_name }}.monitoring.picture import draw
 from {{ cookiecutter.package_name }}.bundle.reference import distribution
 from {{ cookiecutter.package_name }}.monitoring import ab, statistics
 from {{ cookiecutter.package_name }}.monitoring.drift import Drift, compare, table
+from {{ cookiecutter.package_name }}.monitoring.picture import draw
 
 Random = np.random.Generator
 
