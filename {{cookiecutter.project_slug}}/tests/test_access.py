@@ -60,6 +60,8 @@ def test_without_a_key_only_health_metrics_and_documentation_are_open(
             assert answer.status_code == 401
             assert answer.json()["detail"][0]["loc"] == ["header", "x-api-key"]
             assert answer.json()["request_id"] == answer.headers["x-request-id"]
+            version = client.get("/readyz").json()["model_version"]
+            assert answer.headers["x-model-version"] == version
             assert answer.headers["www-authenticate"] == "Bearer"
         for path in ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"):
             assert client.get(path, headers=headers).status_code == 200, path

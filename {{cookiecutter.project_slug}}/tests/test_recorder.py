@@ -188,6 +188,22 @@ def test_a_row_that_the_database_refuses_is_counted_and_the_others_are_written(
         assert sample(client, "prediction_log_rows_total") == 5
 
 
+def test_answers_that_cannot_be_counted_are_lost_aloud_and_the_next_ones_are_not(
+    deployment: Path, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("broken on purpose")
+
+    with started(deployment, log_seconds=60) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(recorder.Recorder, "_enqueue", fail)
+            assert client.post("/v1/predict", json=example).status_code == 200
+            assert sample(client, "prediction_log_lost_total", reason="broken") == 1
+        assert client.post("/v1/predict", json=example).status_code == 200
+        assert len(written(client)) == 1
+        assert sample(client, "prediction_log_lost_total") == 1
+
+
 def test_a_request_id_that_comes_again_is_answered_and_logged_once(
     client: TestClient, example: dict[str, Any]
 ) -> None:

@@ -53,8 +53,13 @@ class Look(NamedTuple):
     """What one part of the traffic showed."""
 
     requests: int  # until then
-    quality: dict[str, float]  # mean score by the version that answered
+    scores: dict[str, list[float]]  # by the version that answered
     drift: dict[str, float]  # stability index by feature
+
+    @property
+    def quality(self) -> dict[str, float]:
+        """The mean score of each version."""
+        return {version: float(np.mean(some)) for version, some in self.scores.items()}
 
 
 @dataclass
@@ -72,16 +77,10 @@ class Story:
         if event:
             self.events.append((self.requests, event))
 
-    def quality(self, since: int, version: str | None = None) -> float:
-        """Mean of the looks since so many requests, of one version."""
-        found = [
-            value
-            for look in self.looks
-            if look.requests > since
-            for name, value in look.quality.items()
-            if version in (None, name)
-        ]
-        return float(np.mean(found))
+    def quality(self, since: int) -> float:
+        """The mean score of all answers in the looks after so many requests."""
+        looks = [look for look in self.looks if look.requests > since]
+        return float(np.mean([x for look in looks for some in look.scores.values() for x in some]))
 
 
 def main() -> int:
@@ -162,7 +161,7 @@ def tell(settings: Settings) -> Story:
         version = found.challenger.version
         until(lambda: traffic.ready() == version)
         promoted = story.requests
-        story.tell("promote", f"{version} answers all, no request was lost", "promoted")
+        story.tell("promote", f"{version} answers all, the server ran on", "promoted")
         traffic.send(after, size)
         good = story.quality(promoted)
         story.tell("afterwards", f"{len(after)} requests, {QUALITY.name} {good:.3f}")
@@ -203,7 +202,7 @@ class Traffic:
                 known = truth.model_dump(mode="json")
                 truths.append({"request_id": answer["request_id"], "truth": known})
             self._post("/v1/feedback", {"feedback": truths})
-            self._look({version: float(np.mean(some)) for version, some in scores.items()})
+            self._look(scores)
         self._connection.close()  # what comes next may last longer than the server keeps it open
 
     def test(
@@ -227,13 +226,14 @@ class Traffic:
         """The version that answers."""
         return self._get("/readyz").get("model_version")
 
-    def _look(self, quality: dict[str, float]) -> None:
+    def _look(self, scores: dict[str, list[float]]) -> None:
         place, _ = deployment.deployed(self.settings.paths.deployment)  # another one in the end
         found = live.drift(self.database, read_json(place / "reference.json"), rows=WINDOW)
         drift = {row.feature: row.psi for row in found if row.statistic}
         self.drifted |= {row.feature for row in found if row.drifted}
-        self.story.looks.append(Look(self.story.requests, quality, drift))
-        shown = ", ".join(f"{value:.3f}" for value in quality.values())
+        look = Look(self.story.requests, scores, drift)
+        self.story.looks.append(look)
+        shown = ", ".join(f"{value:.3f}" for value in look.quality.values())
         worst = max(drift.values(), default=0.0)
         print(f"{self.story.requests:>6} requests  {QUALITY.name} {shown}  drift {worst:.2f}")
 

@@ -165,9 +165,10 @@ class Application:
         request_id = own_id(scope) or new_id()
         message = "send a key as x-api-key, or as authorization: Bearer KEY"
         content = problem(["header", "x-api-key"], message, "api_key", request_id)
-        headers = {"www-authenticate": "Bearer", "x-request-id": request_id}
-        await JSONResponse(content, 401, headers)(scope, receive, send)
         route, version = PATH if scope["path"] == PATH else "unknown", self.predict.engine.version
+        own = {"x-request-id": request_id, "x-model-version": version}
+        headers = {"www-authenticate": "Bearer", **own}
+        await JSONResponse(content, 401, headers)(scope, receive, send)
         self.predict.metrics.request(route, 401, version, CHAMPION, 0.0)
         line(self.predict.settings, scope, route, 401, 0.0, request_id, version)
 
@@ -270,8 +271,8 @@ def create_app(settings: Serving) -> ASGIApp:
                 "variant": model.variant,
                 "loaded_at": model.loaded_at,
                 "share": share,
-                "engine": "inline" if model.queue.inline > 0 else "lanes",
-                "microseconds_per_item": round(model.queue.pace.alone * 1e6),
+                "engine": model.engine,
+                "microseconds_per_item": model.microseconds,
             }
             found.append(ModelInfo.model_validate({**manifest, **own}))
         return Models(models=found, problem=engine.problem, worker=os.getpid())

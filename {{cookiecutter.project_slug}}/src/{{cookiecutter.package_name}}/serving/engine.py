@@ -50,6 +50,16 @@ class Model:
     def version(self) -> str:
         return self.bundle.version
 
+    @property
+    def engine(self) -> str:
+        """Where it runs: inline, in the event loop, or in lanes."""
+        return "inline" if self.queue.inline > 0 else "lanes"
+
+    @property
+    def microseconds(self) -> int:
+        """What an item alone costs."""
+        return round(self.queue.pace.alone * 1e6)
+
     @cached_property
     def created(self) -> float:
         """When it was made, in seconds since the epoch."""
@@ -171,8 +181,8 @@ class Engine:
         fields = {
             "variant": variant,
             "model_version": bundle.version,
-            "engine": "inline" if model.queue.inline > 0 else "lanes",
-            "microseconds_per_item": round(model.queue.pace.alone * 1e6),
+            "engine": model.engine,
+            "microseconds_per_item": model.microseconds,
         }
         logger.info("model loaded", extra={"fields": fields})
         return model

@@ -128,7 +128,7 @@ class Metrics:
             "quality_labels", "Labels that the quality rests on", by_model, newest
         )
         # So that a rate begins with the first loss and not with the second.
-        for reason in ("full", "refused", "stopped"):
+        for reason in ("full", "refused", "stopped", "broken"):
             self.log_lost(reason)
         self.loaded.set(0)
         self.in_progress.set(0)

@@ -4,11 +4,15 @@ Every worker looks by itself; they read the same log and so say the same.
 """
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from .engine import CHAMPION, Engine, Model
 from .logs import logger
 from .metrics import Metrics, forget
 from .recorder import Recorder
+
+if TYPE_CHECKING:
+    from ..monitoring.drift import Drift
 
 
 async def watch(engine: Engine, recorder: Recorder, metrics: Metrics, seconds: float) -> None:
@@ -34,7 +38,8 @@ def measure(engine: Engine, recorder: Recorder, metrics: Metrics) -> None:
     """Set the gauges of drift and quality, for the models in use. DatabaseError without the log."""
     from ..monitoring import live  # with the database's library, which starting does without
 
-    recorder.database.migrate()
+    database = recorder.database
+    database.migrate()
     models = engine.models()
     for gauge in (
         metrics.drift_psi,
@@ -48,10 +53,10 @@ def measure(engine: Engine, recorder: Recorder, metrics: Metrics) -> None:
     ):
         forget(gauge)
     for model in models:
-        _drift(model, recorder, metrics)
+        _drift(model, live.drift(database, model.reference, version=model.version), metrics)
     contract = next(m.bundle.contract for m in models if m.variant == CHAMPION)
     manifests = {model.version: model.bundle.manifest for model in models}
-    for row in live.quality(recorder.database, contract, manifests):
+    for row in live.quality(database, contract, manifests):
         if row.version not in manifests:
             continue
         metrics.quality_mean.labels(row.metric, row.version, row.variant).set(row.mean)
@@ -61,10 +66,7 @@ def measure(engine: Engine, recorder: Recorder, metrics: Metrics) -> None:
             metrics.quality_drop.labels(row.metric, row.version, row.variant).set(row.drop)
 
 
-def _drift(model: Model, recorder: Recorder, metrics: Metrics) -> None:
-    from ..monitoring import live
-
-    found = live.drift(recorder.database, model.reference, version=model.version)
+def _drift(model: Model, found: "list[Drift]", metrics: Metrics) -> None:
     metrics.drift_rows.labels(model.version).set(max((row.rows for row in found), default=0))
     for row in found:
         if row.statistic:

@@ -130,7 +130,11 @@ class Recorder:
             for event in events:
                 by_model.setdefault(id(event.model), []).append(event)
             for some in by_model.values():
-                self._digest(some[0].model, some)
+                try:
+                    self._digest(some[0].model, some)
+                except Exception:  # of these answers; the others and the next ones go on
+                    self.metrics.log_lost("broken").inc(len(some))
+                    logger.exception("answers were not counted")
             waiting = len(self._rows) + self._in_flight
             self.metrics.log_waiting.set(waiting)
             oldest = self._rows[0].at if self._rows else 0
@@ -208,10 +212,7 @@ class Recorder:
             self._wake.wait(self.settings.log_seconds)
             self._wake.clear()
             ends = self._stopping
-            try:
-                self.digest()
-            except Exception:  # of one batch; the next ones go on
-                logger.exception("answers were not counted")
+            self.digest()
             if ends:
                 return
 
