@@ -412,7 +412,9 @@ def scratch() -> Iterator[Path]:
 
 def example(folder: Path) -> bytes:
     """A request's body that the champion can take."""
-    (path,) = folder.glob("deployment/bundles/*/example.json")
+    deployment = folder / "deployment"
+    champion = json.loads((deployment / "deployment.json").read_text())["champion"]
+    path = deployment / champion["bundle"] / "example.json"
     return json.dumps(json.loads(path.read_text())).encode()
 
 
