@@ -71,7 +71,7 @@ def switched(app: Any, off: str) -> ExitStack:
         stack.enter_context(patch.object(app.predict.recorder, "add", lambda _event: None))
     if "routing" in off:
         stack.enter_context(
-            patch.object(engine.Live, "choose", lambda live, _: (live.champion, ""))
+            patch.object(engine.Live, "choose", lambda live, *_: (live.champion, ""))
         )
     if "id" in off.split(", "):
         stack.enter_context(patch.object(predict, "own_id", lambda _scope: "0"))
