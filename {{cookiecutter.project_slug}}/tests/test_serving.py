@@ -1,6 +1,7 @@
 """Predictions over HTTP: right answers, clear refusals, a documentation that is true."""
 
 import asyncio
+import gc
 import gzip
 import json
 import re
@@ -315,6 +316,15 @@ def test_metrics_count_requests_errors_latency_and_items_by_model_version(
     assert sample(client, "predictions_total", version=version) == 3 * len(example["items"])
     assert sample(client, "batch_items_sum", version=version) == 3 * len(example["items"])
     assert sample(client, "http_requests_total", route="unknown", status="404") == 2
+
+
+def test_garbage_is_collected_again_once_the_server_is_ready(deployment: Path) -> None:
+    gc.disable()  # as `serve` does while modules are loaded
+    try:
+        with started(deployment):
+            assert gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_predict_asks_the_server_or_the_bundle_and_both_agree(

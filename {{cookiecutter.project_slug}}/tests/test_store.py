@@ -32,7 +32,7 @@ from {{ cookiecutter.package_name }}.store.feedback import (
 )
 from {{ cookiecutter.package_name }}.store.labels import Feedback
 from {{ cookiecutter.package_name }}.store.migrations import FOLDER, HEAD
-from {{ cookiecutter.package_name }}.store.write import Pruned, Row, prune, write
+from {{ cookiecutter.package_name }}.store.write import AT_ONCE, Pruned, Row, prune, write
 from {{ cookiecutter.package_name }}.task.contract import Item, Truth
 
 from .quick import BAD_TRUTHS, truths
@@ -243,6 +243,13 @@ def test_the_same_rows_are_written_once(database: Database) -> None:
         ).first()
     assert found is not None
     assert found[1:] == rows[0]
+
+
+def test_more_rows_than_a_statement_takes_are_written_and_counted(database: Database) -> None:
+    rows = [plain(number) for number in range(2 * AT_ONCE + 1)]
+    assert write(database, [*rows[:AT_ONCE], rows[0]]) == AT_ONCE
+    assert write(database, [*rows, *rows]) == AT_ONCE + 1
+    assert count(database, tables.predictions) == len(rows)
 
 
 def test_rows_are_written_together_or_not_at_all(database: Database) -> None:

@@ -1,6 +1,7 @@
 """What each verb of the command line does. Heavy libraries are imported by the verb that needs
 them, so that `--help` and wrong input are answered at once."""
 
+import gc
 import json
 import os
 from argparse import Namespace
@@ -83,6 +84,7 @@ def deploy(options: Namespace) -> None:
 
 
 def serve(options: Namespace) -> None:
+    gc.disable()  # no module that is loaded is garbage; the application enables it when it is ready
     from .serving.server import serve as run
     from .serving.settings import load as load_serving
 

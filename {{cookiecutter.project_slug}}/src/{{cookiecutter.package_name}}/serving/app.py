@@ -192,8 +192,8 @@ def create_app(settings: Serving) -> ASGIApp:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(engine.refresh)
         recorder.start()
-        gc.collect()
         gc.freeze()  # what is there stays there: later collections need not look at it
+        gc.enable()
         tasks = [
             asyncio.create_task(engine.watch()),
             asyncio.create_task(monitor.watch(engine, recorder, metrics, settings.monitor_seconds)),

@@ -1,5 +1,6 @@
 """Run the server: listen, answer, drain on SIGTERM."""
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -53,6 +54,7 @@ def serve(settings: Serving) -> None:
     if settings.workers == 1:
         uvicorn.Server(config).run([listening])
         return
+    gc.enable()  # the workers load the application, not this process
     os.environ[SHARED] = tempfile.mkdtemp(prefix="metrics-")
     try:
         Multiprocess(config, [listening]).run()

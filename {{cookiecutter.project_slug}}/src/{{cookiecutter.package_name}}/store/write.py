@@ -1,6 +1,7 @@
 """Writing the prediction log: many rows at once, and forgetting old ones."""
 
 from functools import cache
+from itertools import chain
 from typing import NamedTuple
 
 from sqlalchemy import delete, exists, select, update
@@ -10,6 +11,7 @@ from .database import Database
 from .row import Row
 from .tables import feedback, predictions
 
+AT_ONCE = 512  # rows of a statement; SQLite takes 32,766 values, PostgreSQL 65,535
 BATCH = 1000  # rows of one transaction that forgets, so that others need not wait long
 
 
@@ -23,18 +25,26 @@ class Pruned(NamedTuple):
 def write(database: Database, rows: list[Row]) -> int:
     """Write all rows in one transaction and return how many are new; those that are there already
     stay as they are."""
-    if not rows:
-        return 0
+    new = start = 0
     with database.writing() as connection:
-        return connection.exec_driver_sql(_insert(database.dialect), rows).rowcount
+        while left := len(rows) - start:
+            # Powers of two: databases keep what they prepared, and shall keep few of these.
+            count = min(AT_ONCE, 1 << left.bit_length() - 1)
+            values = tuple(chain.from_iterable(rows[start : start + count]))
+            new += connection.exec_driver_sql(_insert(database.dialect, count), values).rowcount
+            start += count
+    return new
 
 
 @cache
-def _insert(dialect: str) -> str:
-    """The statement, made once: SQLAlchemy's way there costs more than the writing itself."""
+def _insert(dialect: str, count: int) -> str:
+    """One statement for so many rows. A statement for each would hand Python's lock to and fro for
+    each, which slows the event loop down; and SQLAlchemy's own way costs more than the writing."""
     made, style = {"sqlite": (sqlite, "qmark"), "postgresql": (postgresql, "format")}[dialect]
-    statement = made.insert(predictions).inline().on_conflict_do_nothing()
-    return str(statement.compile(dialect=made.dialect(paramstyle=style), column_keys=Row._fields))
+    one = made.insert(predictions).inline().on_conflict_do_nothing()
+    text = str(one.compile(dialect=made.dialect(paramstyle=style), column_keys=Row._fields))
+    values = text[text.index("VALUES (") + len("VALUES ") : text.index(" ON CONFLICT")]
+    return text.replace(values, ", ".join([values] * count))
 
 
 def prune(database: Database, before: float, inputs_before: float) -> Pruned:
