@@ -54,7 +54,8 @@ def main() -> int:
     models = prepare(servers)
     section = "overload" if options.overload else "overhead" if options.overhead else "serving"
     if options.overload:
-        raw = {"rounds": overload(models[-1], plan.rounds, 2 * plan.seconds)}
+        cores = len(os.sched_getaffinity(0))
+        raw = {"cores": cores, "rounds": overload(models[-1], plan.rounds, 2 * plan.seconds)}
         lines = report.overload(raw)
     elif options.overhead:
         raw = overhead(models[0], plan)

@@ -68,12 +68,12 @@ def point(target: Target, connections: int, plan: Plan) -> list[Point]:
 def once(target: Target, connections: int, seconds: float) -> Point:
     """Warm up, then measure between two looks at everybody's CPU time."""
     wrk(target, connections, max(1.0, seconds / 4))
-    started, machine, server, load = time.perf_counter(), busy(), cpu(target.pid), _children()
+    started, machine, server, load = time.perf_counter(), busy(), cpu(target.pid), children()
     own, rows = time.process_time(), logged(target.log)
     found = wrk(target, connections, seconds)
     elapsed, load, server = (
         time.perf_counter() - started,
-        _children() - load,
+        children() - load,
         cpu(target.pid) - server,
     )
     other = busy() - machine - server - load - (time.process_time() - own)
@@ -181,6 +181,7 @@ def _read(path: Path) -> str:
         return ""  # it has ended
 
 
-def _children() -> float:
+def children() -> float:
+    """Seconds that ended children of this process have used, wrk among them."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

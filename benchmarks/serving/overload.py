@@ -102,10 +102,15 @@ def overload(model: Model, rounds: int, seconds: float) -> list[dict[str, Any]]:
     bodies = model.bodies.read_bytes().splitlines()
     with running(SERVERS[0], model) as started:
         for _ in range(rounds):
+            used = measure.children()
             load = measure.wrk(started.target(), 64, seconds)
             peak = load["requests"] / load["seconds"]
+            used = (measure.children() - used) / load["seconds"]
             pool = Pool(started.port, started.server.path)
+            begun, own = time.perf_counter(), time.process_time()
             outcomes = asyncio.run(flood(pool, bodies, FACTOR * peak, seconds))
-            found.append(measured(outcomes, peak, seconds))
+            own = (time.process_time() - own) / (time.perf_counter() - begun)
+            cores = {"peak_load_cores": used, "flood_load_cores": own}
+            found.append(measured(outcomes, peak, seconds) | cores)
             started.check()  # it answers rightly again
     return found

@@ -17,6 +17,8 @@ CONNECTIONS = (1, 16, 64)
 MODELS = {"tiny": "tiny", "heavy": "heavier"}
 TIMES = {
     "peak": "peak, requests/s",
+    "peak_load_cores": "cores that wrk uses at the peak",
+    "flood_load_cores": "cores that the flood's script uses",
     "accepted_p50": "accepted, p50 ms",
     "accepted_p99": "accepted, p99 ms",
     "refused_p50": "503, p50 ms",
@@ -229,10 +231,18 @@ def overload(raw: dict[str, Any]) -> list[str]:
     """What is left at three times the load that saturates the server."""
     rounds = raw["rounds"]
     share = [one["goodput"] / one["peak"] for one in rounds]
+    all_cores = raw["cores"]
+    left = [
+        part * (all_cores - one["peak_load_cores"]) / (all_cores - one["flood_load_cores"])
+        for part, one in zip(share, rounds, strict=True)
+    ]
     statuses: Counter[str] = Counter()
     for one in rounds:
         statuses.update(one["statuses"])
-    rows = [["goodput ÷ peak", number(middle(share)), number(min(share)), number(max(share))]]
+    rows = [
+        [name, number(middle(values)), number(min(values)), number(max(values))]
+        for name, values in (("goodput ÷ peak", share), ("the same of the cores left", left))
+    ]
     for key, name in TIMES.items():
         values = [one[key] for one in rounds if one[key] is not None]
         rows.append(
