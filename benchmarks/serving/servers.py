@@ -88,6 +88,8 @@ def prepared(name: str, model: Model) -> tuple[Path, dict[str, str]]:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("APP_")}
+    # Installed packages have their byte code; so shall what is run from a folder.
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
     return scratch, {
         **kept,
         "MODEL": str(model.folder),

@@ -150,13 +150,21 @@ def test_a_database_that_is_away_fails_no_prediction_and_gets_all_rows_later(
     assert len(log_rows(path)) == 11
 
 
+@pytest.mark.parametrize("limit", ["log_rows", "log_megabytes"])
 def test_rows_beyond_the_limit_are_counted_as_lost(
-    deployment: Path, example: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    deployment: Path,
+    example: dict[str, Any],
+    tmp_path: Path,
+    limit: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(recorder, "PAUSES", (0.02,))
     path = tmp_path / "predictions.db"
     in_the_way(path)
-    with started(deployment, database_url=f"sqlite:///{path}", log_rows=5) as client:
+    settings = {"database_url": f"sqlite:///{path}", limit: 5}
+    if limit == "log_megabytes":
+        monkeypatch.setattr(recorder, "_size", lambda row: 2**20)
+    with started(deployment, **settings) as client:
         for _ in range(30):
             assert client.post("/v1/predict", json=example).status_code == 200
             assert sample(client, "http_requests_total", status="200", route="/v1/predict")
@@ -266,3 +274,49 @@ def test_labels_of_metrics_are_few(client: TestClient, traffic: Traffic) -> None
     buckets = set(re.findall(r"predicted_total\{[^}]*\}", text))
     outcomes = set(re.findall(r'predicted_total\{.*?outcome="([^"]+)"', text))
     assert len(buckets) <= (recorder.BUCKETS + 2) * len(outcomes)
+
+
+def travel(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the clock, that of the calendar, ahead by so many seconds."""
+    real, ahead = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: real() + ahead[0])
+
+    def jump(seconds: float) -> None:
+        ahead[0] = seconds
+
+    return jump
+
+
+@pytest.mark.parametrize(("days", "log_days"), [(-400, 500), (400, 365)])
+def test_a_clock_that_jumps_costs_no_answer_and_no_row(
+    deployment: Path,
+    example: dict[str, Any],
+    days: int,
+    log_days: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jump = travel(monkeypatch)
+    with started(deployment, log_days=log_days) as client:
+        for number, seconds in enumerate((0, days * 86400, 0)):
+            jump(seconds)
+            for _ in range(3):
+                assert client.post("/v1/predict", json=example).status_code == 200
+            assert written(client)
+            inside(client).predict.recorder._prune()
+            assert len(written(client)) == 3 * (number + 1)
+            assert 0 <= sample(client, "prediction_log_lag_seconds") < 60
+        assert sample(client, "prediction_log_errors_total") == 0
+
+
+def test_the_server_forgets_what_is_old(
+    deployment: Path, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jump = travel(monkeypatch)
+    jump(-40 * 86400)
+    with started(deployment, log_days=30) as client:
+        client.post("/v1/predict", json=example, headers={"x-request-id": "old"})
+    jump(0)
+    monkeypatch.setattr(recorder, "FIRST_PRUNE_SECONDS", 0)
+    with started(deployment, log_days=30) as client:
+        client.post("/v1/predict", json=example, headers={"x-request-id": "new"})
+        until(lambda: [row["request_id"] for row in written(client)] == ["new"])

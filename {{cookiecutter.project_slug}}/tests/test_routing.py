@@ -1,5 +1,6 @@
 """Who is answered by which model: always the same one, as many as set, changed while running."""
 
+import asyncio
 import json
 import math
 import threading
@@ -14,9 +15,12 @@ from fastapi.testclient import TestClient
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
 from {{ cookiecutter.package_name }}.bundle.deployment import Installed
 from {{ cookiecutter.package_name }}.bundle.load import Bundle
+from {{ cookiecutter.package_name }}.serving import predict
+from {{ cookiecutter.package_name }}.serving.batches import Answer, Queue, TooLate
 from {{ cookiecutter.package_name }}.serving.engine import Engine, Live
 from {{ cookiecutter.package_name }}.serving.metrics import Metrics
 from {{ cookiecutter.package_name }}.serving.settings import Serving
+from {{ cookiecutter.package_name }}.task.contract import Item
 
 from .servers import Load, another, challenge, inside, log_rows, sample, started, until
 
@@ -244,6 +248,34 @@ def test_a_shadow_that_fails_harms_nobody(
         assert client.post("/v1/predict", json=example).status_code == 200
         until(lambda: sample(client, "predictions_total", variant="shadow") > 0)
         assert sample(client, "http_requests_total", status="500") == 0
+
+
+def test_a_shadow_that_is_behind_leaves_requests_out(
+    deployment: Path,
+    challenger: Installed,
+    example: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    challenge(deployment, challenger, 1.0, "shadow")
+    monkeypatch.setattr(predict, "SHADOWS", 3)
+    held: list[asyncio.Future[Answer]] = []
+    submit = Queue.submit
+
+    def slow(self: Queue, items: list[Item], deadline: float) -> asyncio.Future[Answer]:
+        if not self.patient:
+            return submit(self, items, deadline)
+        held.append(asyncio.get_running_loop().create_future())
+        return held[-1]
+
+    monkeypatch.setattr(Queue, "submit", slow)
+    with started(deployment) as client:
+        for _ in range(8):
+            assert client.post("/v1/predict", json=example).status_code == 200
+        assert len(held) == 3
+        assert sample(client, "shadow_dropped_total") == 5
+        for future in held:
+            client.portal.call(future.set_exception, TooLate())
+        until(lambda: sample(client, "shadow_dropped_total") == 8)
 
 
 def test_a_bad_challenger_refuses_the_whole_deployment_and_the_old_one_serves_on(

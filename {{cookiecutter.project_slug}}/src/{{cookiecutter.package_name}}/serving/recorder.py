@@ -39,6 +39,8 @@ MANY = 500  # answers that are dealt with before the time is up
 CHUNK = 1000  # rows of a transaction
 PAUSES = (0.25, 0.5, 1, 2, 5)  # seconds before a failed write is tried again
 PRUNE_SECONDS = 3600.0
+FIRST_PRUNE_SECONDS = 60.0  # after the start, which has other things to do
+JUMP_SECONDS = 300.0  # more than a clock is set right by from time to time
 BUCKETS = 20  # values of an outcome that metrics tell apart
 
 
@@ -67,6 +69,7 @@ class Recorder:
         self._wake, self._work = threading.Event(), threading.Condition()
         self._stopping = False
         self._in_flight = 0  # rows that are being written
+        self._ahead = time.time() - time.monotonic()  # of the clock; grows when it jumps
         self._buckets: dict[tuple[str, str], Buckets] = {}
         self._digester = threading.Thread(target=self._digest_often, name="digest", daemon=True)
         self._writer = threading.Thread(target=self._write_often, name="log", daemon=True)
@@ -218,8 +221,7 @@ class Recorder:
                 return
 
     def _write_often(self) -> None:
-        failures, pruned = 0, time.monotonic() - PRUNE_SECONDS + 60
-        ready = False
+        failures, due, ready = 0, time.monotonic() + FIRST_PRUNE_SECONDS, False
         while True:
             with self._work:
                 self._work.wait_for(lambda: self._rows or self._ends(), PRUNE_SECONDS)
@@ -235,9 +237,9 @@ class Recorder:
                     ready = True
                 self._write(rows)
                 failures = 0
-                if time.monotonic() - pruned > PRUNE_SECONDS:
+                if time.monotonic() > due:
+                    due = time.monotonic() + PRUNE_SECONDS
                     self._prune()
-                    pruned = time.monotonic()
             except Exception as error:  # the rows go back and wait; nobody else notices
                 self._failed(rows, error, failures)
                 time.sleep(PAUSES[min(failures, len(PAUSES) - 1)] if not self._stopping else 0.2)
@@ -270,6 +272,12 @@ class Recorder:
         from ..store.write import prune
 
         now, day = time.time(), 86400
+        jump = now - time.monotonic() - self._ahead
+        self._ahead += jump
+        if abs(jump) > JUMP_SECONDS:  # a clock that went wrong must not make rows look old
+            fields = {"seconds": round(jump)}
+            logger.warning("the clock jumped, nothing is forgotten now", extra={"fields": fields})
+            return
         before = now - self.settings.log_days * day
         prune(self.database, before, now - self.settings.input_days * day)
 
