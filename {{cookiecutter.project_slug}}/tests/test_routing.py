@@ -273,6 +273,7 @@ def test_a_shadow_that_is_behind_leaves_requests_out(
             assert client.post("/v1/predict", json=example).status_code == 200
         assert len(held) == 3
         assert sample(client, "shadow_dropped_total") == 5
+        assert client.portal is not None
         for future in held:
             client.portal.call(future.set_exception, TooLate())
         until(lambda: sample(client, "shadow_dropped_total") == 8)
