@@ -19,7 +19,7 @@ TEMPLATE = Path(__file__).parents[1]
 PACKAGE = "{{cookiecutter.package_name}}"
 sys.path.insert(0, str(TEMPLATE / "{{cookiecutter.project_slug}}" / "src"))
 
-ab = import_module(f"{PACKAGE}.monitoring.ab")
+ab = import_module(f"{PACKAGE}.monitoring.ab_test")
 drift = import_module(f"{PACKAGE}.monitoring.drift")
 reference = import_module(f"{PACKAGE}.bundle.reference")
 
@@ -129,10 +129,10 @@ def drift_shares(generator: Random, known: Source, live: Source, rows: int) -> l
     found = np.zeros(5)
     for _ in range(WINDOWS):
         kept = {"x": reference.distribution(known(generator, KNOWN, 0.0))}
-        still = drift.compare(kept, {"x": live(generator, rows, 0.0)})[0]
+        still = drift.compare_distributions(kept, {"x": live(generator, rows, 0.0)})[0]
         found[:2] += still.drifted, still.p_value < 0.05
         for place, shift in enumerate((0.25, 0.5, 1.0)):
-            row = drift.compare(kept, {"x": live(generator, rows, shift)})[0]
+            row = drift.compare_distributions(kept, {"x": live(generator, rows, shift)})[0]
             found[2 + place] += row.drifted
     return (found / WINDOWS).tolist()
 
@@ -222,26 +222,26 @@ class Tests:
         )
         self.groups = [self.group(~self.challenger), self.group(self.challenger)]
         counts = [group.count for group in self.groups]
-        self.enough = np.minimum(*counts) >= ab.Rules().least_units
+        self.enough = np.minimum(*counts) >= ab.TestRules().least_units
 
-    def group(self, chosen: np.ndarray) -> ab.Group:
+    def group(self, chosen: np.ndarray) -> ab.UnitStats:
         """Count, mean and variance of a variant after each unit."""
         count = chosen.cumsum(axis=1)
         some = np.maximum(count, 1)
         mean = (self.scores * chosen).cumsum(axis=1) / some
         squares = (self.scores**2 * chosen).cumsum(axis=1) - some * mean**2
-        return ab.Group(count, mean, np.maximum(squares, 0) / np.maximum(count - 1, 1))
+        return ab.UnitStats(count, mean, np.maximum(squares, 0) / np.maximum(count - 1, 1))
 
     def verdicts(self) -> tuple[float, float, np.ndarray]:
         """Shares ever promoted and ever found worse, and units until promotion (inf: never)."""
-        _, low, high = ab.interval(*self.groups, ab.Rules())
+        _, low, high = ab.confidence_interval(*self.groups, ab.TestRules())
         up, down = (low > 0) & self.enough, (high < 0) & self.enough
         units = np.where(up.any(axis=1), up.argmax(axis=1) + 1, np.inf)
         return up.any(axis=1).mean(), down.any(axis=1).mean(), units
 
     def others(self) -> list[float]:
         """Shares promoted with the same boundary about other estimates, and with 1.96 errors."""
-        rules, units = ab.Rules(), np.arange(1, UNITS + 1)
+        rules, units = ab.TestRules(), np.arange(1, UNITS + 1)
         champion, challenger = self.groups
         difference = challenger.mean - champion.mean
         error = np.sqrt(
@@ -256,7 +256,7 @@ class Tests:
         )
         mean = pseudo.cumsum(axis=1) / units
         spread = np.maximum((pseudo**2).cumsum(axis=1) / units - mean**2, 0)
-        wide = ab.width(units, rules)
+        wide = ab.interval_width(units, rules)
         lows = (difference - wide * error, mean - wide * np.sqrt(spread / units))
         return [
             ((low > 0) & self.enough).any(axis=1).mean()
@@ -277,10 +277,10 @@ def clustered_figures() -> list[str]:
         looks = range(200, 4001, 200)
         every = np.arange(4000)
         tests = [
-            [ab.split(callers[:n], challenger[:n], scores[:n], 0.5) for n in looks],
-            [ab.split(every[:n], challenger[:n], scores[:n], 0.5) for n in looks],
-            [ab.paired(callers[:n], differences[:n]) for n in looks],
-            [ab.paired(callers[:n], differences[:n] + 0.1) for n in looks],
+            [ab.compare_split(callers[:n], challenger[:n], scores[:n], 0.5) for n in looks],
+            [ab.compare_split(every[:n], challenger[:n], scores[:n], 0.5) for n in looks],
+            [ab.compare_paired(callers[:n], differences[:n]) for n in looks],
+            [ab.compare_paired(callers[:n], differences[:n] + 0.1) for n in looks],
         ]
         found += [any(verdict.decision == "promote" for verdict in test) for test in tests]
     shares = [percent(share) for share in found / CLUSTERED]

@@ -21,7 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 import uvloop
-from bench.serving import engine, predict, settings
+from bench.serving import models, predict, settings
 from bench.serving.app import create_app
 
 FLIGHTS = (1, 16)
@@ -54,7 +54,11 @@ async def main(bodies: list[bytes], rounds: int, count: int) -> dict[str, Any]:
 @asynccontextmanager
 async def running(*given: str) -> AsyncIterator[Any]:
     """The application, started and stopped as uvicorn does it."""
-    app, inbox, outbox = create_app(settings.load(given)), asyncio.Queue(), asyncio.Queue()
+    app, inbox, outbox = (
+        create_app(settings.load_server_settings(given)),
+        asyncio.Queue(),
+        asyncio.Queue(),
+    )
     task = asyncio.create_task(app({"type": "lifespan"}, inbox.get, outbox.put))
     inbox.put_nowait({"type": "lifespan.startup"})
     assert (await outbox.get())["type"] == "lifespan.startup.complete"
@@ -71,10 +75,10 @@ def switched(app: Any, off: str) -> ExitStack:
         stack.enter_context(patch.object(app.predict.recorder, "add", lambda _event: None))
     if "routing" in off:
         stack.enter_context(
-            patch.object(engine.Live, "choose", lambda live, *_: (live.champion, ""))
+            patch.object(models.ActiveModels, "choose", lambda live, *_: (live.champion, ""))
         )
     if "id" in off.split(", "):
-        stack.enter_context(patch.object(predict, "own_id", lambda _scope: "0"))
+        stack.enter_context(patch.object(predict, "client_request_id", lambda _scope: "0"))
     return stack
 
 

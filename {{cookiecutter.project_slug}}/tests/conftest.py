@@ -10,8 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }} import cli
-from {{ cookiecutter.package_name }}.bundle.deployment import deployed
-from {{ cookiecutter.package_name }}.config import load
+from {{ cookiecutter.package_name }}.bundle.deployment import champion_path
+from {{ cookiecutter.package_name }}.config import load_settings
 from {{ cookiecutter.package_name }}.task import data, simulate
 from {{ cookiecutter.package_name }}.task.settings import Settings
 
@@ -63,8 +63,8 @@ def traffic(trained: Path) -> Traffic:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(trained)
-        settings = load(Settings, CONFIG, QUICK)
-        dataset, rest = data.load(settings.data).set_aside(0.9)
+        settings = load_settings(Settings, CONFIG, QUICK)
+        dataset, rest = data.load(settings.data).holdout(0.9)
         found = [
             [item.model_dump(exclude_unset=True) for item, _ in some(dataset, rest, settings)]
             for some in (simulate.usual, simulate.shifted)
@@ -76,7 +76,7 @@ def traffic(trained: Path) -> Traffic:
 def example(deployment: Path) -> dict[str, Any]:
     """The body of a request that the deployed model can answer."""
 
-    folder, _ = deployed(deployment)
+    folder, _ = champion_path(deployment)
     return json.loads((folder / "example.json").read_text(encoding="utf-8"))
 
 

@@ -21,9 +21,9 @@ from fastapi.testclient import TestClient
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
 from {{ cookiecutter.package_name }}.bundle import load
-from {{ cookiecutter.package_name }}.bundle.deployment import Challenger, Installed
+from {{ cookiecutter.package_name }}.bundle.deployment import BundleRef, Challenger
 from {{ cookiecutter.package_name }}.serving import app
-from {{ cookiecutter.package_name }}.serving.settings import Serving
+from {{ cookiecutter.package_name }}.serving.settings import ServerSettings
 
 T = TypeVar("T")
 MARK = "TEST_SERVER"  # in the environment of a server's processes, to find those that are left
@@ -42,7 +42,7 @@ def until(found: Callable[[], T], seconds: float = 30) -> T:
 def started(deployment: Path, **settings: Any) -> Iterator[TestClient]:
     """The application in this process."""
     given = {"reload_seconds": 0.02, "log_seconds": 0.02, **settings}
-    application = app.create_app(Serving(deployment_dir=deployment, **given))
+    application = app.create_app(ServerSettings(deployment_dir=deployment, **given))
     with TestClient(application, raise_server_exceptions=False) as client:
         seen: set[tuple[str, str, int]] = set()
 
@@ -91,9 +91,9 @@ def log_rows(path: Path | str = "predictions.db") -> list[dict[str, Any]]:
         return [dict(row) for row in rows]
 
 
-def another(deployment: Path, version: str) -> Installed:
+def another(deployment: Path, version: str) -> BundleRef:
     """A copy of the champion's bundle under another version, installed beside it."""
-    source, _ = folder.deployed(deployment)
+    source, _ = folder.champion_path(deployment)
     place = source.with_name(version)
     place.mkdir()
     for path in source.iterdir():
@@ -101,31 +101,33 @@ def another(deployment: Path, version: str) -> Installed:
     manifest = json.loads((place / load.MANIFEST).read_bytes())
     (place / load.MANIFEST).write_text(json.dumps({**manifest, "version": version}))
     digest = load.sha256(place / load.MANIFEST)
-    return Installed(version=version, bundle=f"bundles/{version}", manifest_sha256=digest)
+    return BundleRef(version=version, bundle=f"bundles/{version}", manifest_sha256=digest)
 
 
-def remade(deployment: Path, installed: Installed) -> Installed:
+def remade(deployment: Path, installed: BundleRef) -> BundleRef:
     """The same after its manifest has been told of its files' new content."""
-    path = folder.place_of(deployment, installed) / load.MANIFEST
+    path = folder.bundle_path(deployment, installed) / load.MANIFEST
     manifest = json.loads(path.read_bytes())
     manifest["files"] = {name: load.sha256(path.with_name(name)) for name in manifest["files"]}
     path.write_text(json.dumps(manifest))
     return installed.model_copy(update={"manifest_sha256": load.sha256(path)})
 
 
-def crown(deployment: Path, champion: Installed) -> None:
+def crown(deployment: Path, champion: BundleRef) -> None:
     """Deploy it, as `deploy` and `promote` do."""
-    folder.change(deployment, folder.crowned(deployment, champion), "test", "a test")
+    folder.replace_deployment(
+        deployment, folder.with_champion(deployment, champion), "test", "a test"
+    )
 
 
 def challenge(
-    deployment: Path, challenger: Installed, share: float, mode: str = "split", since: str = "now"
+    deployment: Path, challenger: BundleRef, share: float, mode: str = "split", since: str = "now"
 ) -> None:
     """Let the champion be challenged from now on."""
     test = {**challenger.model_dump(), "share": share, "mode": mode, "since": since}
-    found = folder.read(deployment)
+    found = folder.read_deployment(deployment)
     changed = {"challenger": Challenger.model_validate(test)}
-    folder.write(deployment, found.model_copy(update=changed))
+    folder.write_deployment(deployment, found.model_copy(update=changed))
 
 
 class Answer(NamedTuple):

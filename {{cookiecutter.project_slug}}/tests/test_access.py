@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }}.config import UserError
 from {{ cookiecutter.package_name }}.serving import app
-from {{ cookiecutter.package_name }}.serving.settings import load
+from {{ cookiecutter.package_name }}.serving.settings import load_server_settings
 
 from .quick import BAD_ITEMS
 from .servers import sample, started
@@ -79,9 +79,9 @@ def test_without_a_key_only_health_metrics_and_documentation_are_open(
     ],
 )
 def test_production_refuses_secrets_that_everybody_knows(setting: str, secret: str) -> None:
-    load([setting])
+    load_server_settings([setting])
     with pytest.raises(UserError) as wrong:
-        load(["environment=production", setting])
+        load_server_settings(["environment=production", setting])
     (line,) = str(wrong.value).splitlines()
     assert f"command line: {setting.partition('=')[0]}: " in line
     assert secret not in line
@@ -89,7 +89,7 @@ def test_production_refuses_secrets_that_everybody_knows(setting: str, secret: s
 
 def test_production_takes_good_secrets() -> None:
     given = ["api_keys=long-and-random", "database_url=postgresql://me:as-random@host/log"]
-    assert load(["environment=production", *given]).api_keys == ["long-and-random"]
+    assert load_server_settings(["environment=production", *given]).api_keys == ["long-and-random"]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_production_takes_good_secrets() -> None:
 )
 def test_a_wrong_setting_shows_no_password(setting: str) -> None:
     with pytest.raises(UserError) as wrong:
-        load(setting.split())
+        load_server_settings(setting.split())
     assert "hunter2" not in str(wrong.value)
 
 
@@ -152,7 +152,7 @@ def test_the_documentation_brings_an_example_that_works_and_names_every_status(
     assert "$ref" not in json.dumps(operation["requestBody"])
     for status, answer in operation["responses"].items():
         name = answer["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-        assert name == ("PredictResponse" if status == "200" else "Problem")
+        assert name == ("PredictResponse" if status == "200" else "ErrorResponse")
 
 
 def fields(schema: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +185,9 @@ def test_answers_are_what_the_schema_says(client: TestClient, example: dict[str,
     """The short way writes its answer by hand."""
     answer = client.post("/v1/predict", json=example)
     app.PredictResponse.model_validate_json(answer.content, strict=True, extra="forbid")
-    app.Problem.model_validate_json(client.post("/v1/predict", json={}).content, extra="forbid")
+    app.ErrorResponse.model_validate_json(
+        client.post("/v1/predict", json={}).content, extra="forbid"
+    )
 
 
 def test_models_tells_the_measured_quality(client: TestClient) -> None:

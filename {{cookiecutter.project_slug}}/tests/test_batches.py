@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
-from {{ cookiecutter.package_name }}.bundle.load import Bundle, load
-from {{ cookiecutter.package_name }}.seam import Arrays, InvalidItem
-from {{ cookiecutter.package_name }}.serving import engine
-from {{ cookiecutter.package_name }}.serving.batches import (
-    Answer,
-    Job,
-    Lanes,
+from {{ cookiecutter.package_name }}.bundle.load import Bundle, load_bundle
+from {{ cookiecutter.package_name }}.interfaces import Arrays, InvalidItem
+from {{ cookiecutter.package_name }}.serving import models
+from {{ cookiecutter.package_name }}.serving.scheduler import (
+    DeadlineExceeded,
+    LatencyProfile,
+    ModelQueue,
     Overloaded,
-    Pace,
-    Queue,
-    TooLate,
+    PendingRequest,
+    RequestResult,
+    WorkerPool,
 )
 from {{ cookiecutter.package_name }}.task.contract import Contract, Item, Prediction
 
@@ -59,7 +59,7 @@ class Session:
 
 @pytest.fixture
 def bundle(deployment: Path) -> Bundle:
-    return load(*folder.deployed(deployment))
+    return load_bundle(*folder.champion_path(deployment))
 
 
 @pytest.fixture
@@ -68,21 +68,21 @@ def session(bundle: Bundle) -> Session:
 
 
 @pytest.fixture
-def lanes(session: Session) -> Iterator[Lanes]:
-    lanes = Lanes(1)
+def lanes(session: Session) -> Iterator[WorkerPool]:
+    lanes = WorkerPool(1)
     yield lanes
     session.gate.set()
     lanes.close()
 
 
 @pytest.fixture
-def make(bundle: Bundle, session: Session, lanes: Lanes) -> Callable[..., Queue]:
+def make(bundle: Bundle, session: Session, lanes: WorkerPool) -> Callable[..., ModelQueue]:
     """A queue in front of the session, of items that cost 1 ms alone and half of that together."""
     watched = dataclasses.replace(bundle, session=session)  # pyright: ignore[reportArgumentType]
 
-    def make(inline: float = LANES, limit: float = 1.0, patient: bool = False) -> Queue:
-        pace = Pace(0.001, 0.0005)
-        return Queue(watched, pace, lanes, inline, limit, patient, on_batch=lambda items: None)
+    def make(inline: float = LANES, limit: float = 1.0, patient: bool = False) -> ModelQueue:
+        pace = LatencyProfile(0.001, 0.0005)
+        return ModelQueue(watched, pace, lanes, inline, limit, patient, on_batch=lambda items: None)
 
     return make
 
@@ -92,23 +92,23 @@ def items(traffic: Traffic) -> list[Item]:
     return [Item.model_validate(item) for item in traffic.usual[:40]]
 
 
-def good(answer: Answer | Exception) -> Answer:
-    assert isinstance(answer, Answer), answer
+def good(answer: RequestResult | Exception) -> RequestResult:
+    assert isinstance(answer, RequestResult), answer
     return answer
 
 
-def outputs(answer: Answer) -> Arrays:
+def outputs(answer: RequestResult) -> Arrays:
     return {name: a[answer.start : answer.stop] for name, a in answer.ran.outputs.items()}
 
 
 def test_results_do_not_depend_on_who_shares_the_batch(
-    make: Callable[..., Queue], items: list[Item]
+    make: Callable[..., ModelQueue], items: list[Item]
 ) -> None:
     queue, draw = make(), random.Random(0)
-    alone = [good(queue.run([Job([item])])[0]) for item in items]
+    alone = [good(queue.run([PendingRequest([item])])[0]) for item in items]
     for size in (2, 3, 8, 17, 40) * 3:
         chosen = draw.sample(range(len(items)), min(size, len(items)))
-        together = queue.run([Job([items[place]]) for place in chosen])
+        together = queue.run([PendingRequest([items[place]]) for place in chosen])
         for place, answer in zip(chosen, together, strict=True):
             for name, values in outputs(good(answer)).items():
                 own = outputs(alone[place])[name]
@@ -116,16 +116,16 @@ def test_results_do_not_depend_on_who_shares_the_batch(
 
 
 def test_answers_are_in_the_order_of_items_and_requests(
-    make: Callable[..., Queue], items: list[Item]
+    make: Callable[..., ModelQueue], items: list[Item]
 ) -> None:
     queue = make()
     sizes = [1, 5, 2, 9]
     jobs, start = [], 0
     for size in sizes:
-        jobs.append(Job(items[start : start + size]))
+        jobs.append(PendingRequest(items[start : start + size]))
         start += size
     found = [good(answer) for answer in queue.run(jobs)]
-    (whole,) = queue.run([Job(items[:start])])
+    (whole,) = queue.run([PendingRequest(items[:start])])
     assert b"[" + b",".join(a.body[1:-1] for a in found) + b"]" == good(whole).body
     assert [answer.stop - answer.start for answer in found] == sizes
 
@@ -146,35 +146,37 @@ class Picky:
 
 
 def test_an_invalid_item_fails_its_own_request_only(
-    make: Callable[..., Queue], bundle: Bundle, items: list[Item]
+    make: Callable[..., ModelQueue], bundle: Bundle, items: list[Item]
 ) -> None:
     queue, (*good_ones, bad) = make(), items[:4]
     contract: Any = Picky(bundle.contract, bad)
     queue.bundle = dataclasses.replace(bundle, contract=contract)
-    first, wrong, last = queue.run([Job(good_ones[:2]), Job([bad]), Job(good_ones)])
+    first, wrong, last = queue.run(
+        [PendingRequest(good_ones[:2]), PendingRequest([bad]), PendingRequest(good_ones)]
+    )
     assert isinstance(wrong, InvalidItem)
     assert (wrong.index, wrong.field, str(wrong)) == (0, "field", "is not to be had")
     assert good(first).stop - good(first).start == 2
     assert good(last).stop - good(last).start == 3
-    (second,) = queue.run([Job([good_ones[0], bad])])
+    (second,) = queue.run([PendingRequest([good_ones[0], bad])])
     assert isinstance(second, InvalidItem)
     assert second.index == 1
 
 
 def test_a_model_that_raises_fails_its_batch_and_not_the_next(
-    make: Callable[..., Queue], session: Session, items: list[Item]
+    make: Callable[..., ModelQueue], session: Session, items: list[Item]
 ) -> None:
     queue = make()
     session.broken = True
-    broken = queue.run([Job(items[:1]), Job(items[1:2])])
+    broken = queue.run([PendingRequest(items[:1]), PendingRequest(items[1:2])])
     assert [str(error) for error in broken] == ["broken on purpose"] * 2
     session.broken = False
-    good(queue.run([Job(items[:1])])[0])
+    good(queue.run([PendingRequest(items[:1])])[0])
 
 
 @pytest.mark.parametrize("inline", [INLINE, LANES])
 def test_work_whose_deadline_passed_is_not_done(
-    make: Callable[..., Queue], session: Session, items: list[Item], inline: float
+    make: Callable[..., ModelQueue], session: Session, items: list[Item], inline: float
 ) -> None:
     async def late() -> None:
         queue = make(inline)
@@ -183,8 +185,8 @@ def test_work_whose_deadline_passed_is_not_done(
             queue.submit(items[1:2], time.perf_counter() + 60),
         ]
         passed, in_time = await asyncio.gather(*futures, return_exceptions=True)
-        assert isinstance(passed, TooLate)
-        assert isinstance(in_time, Answer)
+        assert isinstance(passed, DeadlineExceeded)
+        assert isinstance(in_time, RequestResult)
 
     asyncio.run(late())
     assert session.sizes == [1]
@@ -192,7 +194,7 @@ def test_work_whose_deadline_passed_is_not_done(
 
 @pytest.mark.parametrize("inline", [INLINE, LANES])
 def test_a_lone_request_is_answered_without_any_timer(
-    make: Callable[..., Queue],
+    make: Callable[..., ModelQueue],
     items: list[Item],
     inline: float,
     monkeypatch: pytest.MonkeyPatch,
@@ -211,7 +213,7 @@ def test_a_lone_request_is_answered_without_any_timer(
 
 
 def test_what_arrives_in_one_turn_of_the_event_loop_is_one_batch(
-    make: Callable[..., Queue], session: Session, items: list[Item]
+    make: Callable[..., ModelQueue], session: Session, items: list[Item]
 ) -> None:
     async def together() -> None:
         queue = make(INLINE)
@@ -223,7 +225,7 @@ def test_what_arrives_in_one_turn_of_the_event_loop_is_one_batch(
 
 
 def test_a_turn_of_the_event_loop_is_bounded(
-    make: Callable[..., Queue], session: Session, items: list[Item]
+    make: Callable[..., ModelQueue], session: Session, items: list[Item]
 ) -> None:
     async def many() -> None:
         queue = make(INLINE)
@@ -237,7 +239,7 @@ def test_a_turn_of_the_event_loop_is_bounded(
 
 
 def test_lanes_take_what_queued_meanwhile(
-    make: Callable[..., Queue], session: Session, items: list[Item]
+    make: Callable[..., ModelQueue], session: Session, items: list[Item]
 ) -> None:
     async def meanwhile() -> None:
         queue = make()
@@ -253,7 +255,7 @@ def test_lanes_take_what_queued_meanwhile(
 
 
 def test_big_requests_of_small_models_leave_the_event_loop(
-    make: Callable[..., Queue], session: Session, items: list[Item]
+    make: Callable[..., ModelQueue], session: Session, items: list[Item]
 ) -> None:
     async def both() -> None:
         queue = make(inline=0.0015)
@@ -267,7 +269,7 @@ def test_big_requests_of_small_models_leave_the_event_loop(
 
 
 def test_too_much_work_is_refused_at_once_and_it_recovers(
-    make: Callable[..., Queue], session: Session, items: list[Item]
+    make: Callable[..., ModelQueue], session: Session, items: list[Item]
 ) -> None:
     async def overload() -> None:
         queue = make(limit=0.0102)  # 20 items of half a millisecond, and one that goes beyond
@@ -289,7 +291,7 @@ def test_too_much_work_is_refused_at_once_and_it_recovers(
 
 
 def test_the_shadow_waits_behind_all_others(
-    make: Callable[..., Queue], session: Session, items: list[Item]
+    make: Callable[..., ModelQueue], session: Session, items: list[Item]
 ) -> None:
     async def race() -> list[str]:
         champion, shadow = make(), make(patient=True)
@@ -327,7 +329,7 @@ def test_the_engine_is_chosen_by_timing_and_can_be_set(
 ) -> None:
     run, threads = Bundle.run, []
     if not slow:  # whatever the model of this task needs
-        monkeypatch.setattr(engine, "INLINE_SECONDS", 10.0)
+        monkeypatch.setattr(models, "INLINE_SECONDS", 10.0)
 
     def watched(self: Bundle, inputs: Arrays) -> Arrays:
         threads.append(threading.current_thread().name)

@@ -11,19 +11,19 @@ from torch import nn
 
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.bundle import deployment as deployment_folder
-from {{ cookiecutter.package_name }}.bundle import export, load
-from {{ cookiecutter.package_name }}.config import WorkError
-from {{ cookiecutter.package_name }}.config import load as load_settings
+from {{ cookiecutter.package_name }}.bundle import load
+from {{ cookiecutter.package_name }}.config import WorkError, load_settings
+from {{ cookiecutter.package_name }}.release import export
 from {{ cookiecutter.package_name }}.task.contract import Item
 from {{ cookiecutter.package_name }}.task.settings import Settings
-from {{ cookiecutter.package_name }}.training import evaluate, loop, runs
+from {{ cookiecutter.package_name }}.training import evaluate, fit, runs
 
 from .conftest import CONFIG
 
 
 @pytest.fixture
 def bundle(deployment: Path) -> Path:
-    folder, _ = deployment_folder.deployed(deployment)
+    folder, _ = deployment_folder.champion_path(deployment)
     return folder
 
 
@@ -54,26 +54,26 @@ def test_the_reference_counts_every_validation_row(bundle: Path) -> None:
 
 
 def test_one_flipped_byte_in_any_file_is_refused_and_the_file_is_named(deployment: Path) -> None:
-    folder, digest = deployment_folder.deployed(deployment)
-    load.load(folder, digest)
+    folder, digest = deployment_folder.champion_path(deployment)
+    load.load_bundle(folder, digest)
     for path in folder.iterdir():
         whole = path.read_bytes()
         flip(path)
         with pytest.raises(load.BadBundle, match=path.name):
-            load.load(folder, digest)
+            load.load_bundle(folder, digest)
         path.write_bytes(whole)
 
 
 def test_a_missing_file_is_refused_and_named(deployment: Path) -> None:
-    folder, digest = deployment_folder.deployed(deployment)
+    folder, digest = deployment_folder.champion_path(deployment)
     (folder / "contract.json").unlink()
     with pytest.raises(load.BadBundle, match=r"contract\.json: cannot be read"):
-        load.load(folder, digest)
+        load.load_bundle(folder, digest)
 
 
 def naming(bundle: str) -> str:
     """The text of a deployment whose champion lies there."""
-    champion = deployment_folder.Installed(version="1", bundle=bundle, manifest_sha256="x")
+    champion = deployment_folder.BundleRef(version="1", bundle=bundle, manifest_sha256="x")
     found = deployment_folder.Deployment(champion=champion, deployed_at="now")
     return found.model_dump_json()
 
@@ -94,7 +94,7 @@ def test_a_deployment_that_makes_no_sense_is_refused(
 ) -> None:
     (deployment / "deployment.json").write_text(content)
     with pytest.raises(load.BadBundle, match=reason):
-        load.load(*deployment_folder.deployed(deployment))
+        load.load_bundle(*deployment_folder.champion_path(deployment))
 
 
 def test_a_manifest_cannot_name_files_elsewhere(bundle: Path) -> None:
@@ -103,13 +103,13 @@ def test_a_manifest_cannot_name_files_elsewhere(bundle: Path) -> None:
     manifest["files"]["../../deployment.json"] = "0" * 64
     path.write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(load.BadBundle, match="is not a plain file name"):
-        load.verify(bundle)
+        load.verify_bundle(bundle)
 
 
 def test_a_damaged_bundle_is_replaced_by_deploying_again(deployment: Path, bundle: Path) -> None:
     flip(bundle / "model.onnx")
     assert cli.main(["deploy", "--config", str(CONFIG)]) == 0
-    load.load(*deployment_folder.deployed(deployment))
+    load.load_bundle(*deployment_folder.champion_path(deployment))
     names = sorted(path.name for path in (deployment / "bundles").iterdir())
     assert len(names) == 2
     assert ".damaged-" in names[1]
@@ -118,10 +118,10 @@ def test_a_damaged_bundle_is_replaced_by_deploying_again(deployment: Path, bundl
 def test_the_bundle_answers_like_the_trained_network(work: Path, bundle: Path) -> None:
     run = runs.open_run(load_settings(Settings, CONFIG, [], {}))
     dataset = run.dataset()
-    loaded = load.load(bundle)
+    loaded = load.load_bundle(bundle)
     seed = loaded.manifest["seed"]
     network = evaluate.load_network(run, dataset, seed)
-    expected = loop.predict(network, dataset.test, 64)
+    expected = fit.predict(network, dataset.test, 64)
     found = loaded.run({name: dataset.test[name] for name in loaded_inputs(loaded)})
     for name, array in expected.items():
         np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=1e-4)
@@ -137,7 +137,7 @@ def test_an_export_that_differs_from_the_network_is_refused(work: Path, bundle: 
     network = evaluate.load_network(run, dataset, 0)
     for parameter in network.parameters():
         nn.init.normal_(parameter)
-    session = load.load(bundle).session
+    session = load.load_bundle(bundle).session
     with pytest.raises(WorkError, match="ONNX and torch differ by"):
         export.check_parity(network, dataset.validation, session)
 
@@ -147,7 +147,9 @@ def test_training_and_serving_encode_alike(bundle: Path) -> None:
     run = runs.open_run(load_settings(Settings, CONFIG, [], {}))
     dataset = run.dataset()
     items = json.loads((bundle / "example.json").read_text(encoding="utf-8"))["items"]
-    encoded = load.load(bundle).contract.encode([Item.model_validate(item) for item in items])
+    encoded = load.load_bundle(bundle).contract.encode(
+        [Item.model_validate(item) for item in items]
+    )
     for name, array in encoded.items():
         row = dataset.test[name][:1][tuple(map(slice, array.shape))]  # it may be filled up
         np.testing.assert_allclose(array, row, atol=0.01)

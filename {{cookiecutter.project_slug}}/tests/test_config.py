@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from {{ cookiecutter.package_name }} import cli
-from {{ cookiecutter.package_name }}.config import UserError, load
+from {{ cookiecutter.package_name }}.config import UserError, load_settings
 from {{ cookiecutter.package_name }}.serving import settings as serving
 from {{ cookiecutter.package_name }}.task.settings import Settings
 
@@ -21,7 +21,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_the_command_line_wins_over_the_environment_over_the_file(file: Path) -> None:
     env = {"APP_TRAIN__LR": "0.2", "APP_TRAIN__EPOCHS": "8"}
-    settings = load(Settings, file, ["train.lr=0.3"], env)
+    settings = load_settings(Settings, file, ["train.lr=0.3"], env)
     assert settings.train.lr == 0.3
     assert settings.train.epochs == 8
     assert settings.train.batch_size == 3
@@ -52,7 +52,7 @@ def test_a_wrong_setting_is_one_line_with_source_key_value_and_what_is_allowed(
     path = tmp_path / "some.yaml"
     path.write_text(text if text.startswith("- ") else f"name: test\n{text}\n")
     with pytest.raises(UserError) as caught:
-        load(Settings, path, [override] if override else [], env)
+        load_settings(Settings, path, [override] if override else [], env)
     line = str(caught.value)
     assert expected in line
     assert "\n" not in line
@@ -60,21 +60,21 @@ def test_a_wrong_setting_is_one_line_with_source_key_value_and_what_is_allowed(
 
 def test_a_missing_name_says_how_to_give_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="name: is required"):
-        load(Settings, None, [], {})
+        load_settings(Settings, None, [], {})
 
 
 def test_both_names_of_the_deployment_folder_mean_the_same(file: Path) -> None:
     env = {"APP_DEPLOYMENT_DIR": "elsewhere"}
-    assert load(Settings, file, [], env).paths.deployment == Path("elsewhere")
-    assert serving.load([], env).deployment_dir == Path("elsewhere")
+    assert load_settings(Settings, file, [], env).paths.deployment == Path("elsewhere")
+    assert serving.load_server_settings([], env).deployment_dir == Path("elsewhere")
 
 
 def test_the_server_names_the_source_of_a_wrong_setting_too() -> None:
     with pytest.raises(UserError, match=r"\$APP_PORT: port=http: input should be a valid integer"):
-        serving.load([], {"APP_PORT": "http"})
+        serving.load_server_settings([], {"APP_PORT": "http"})
     with pytest.raises(UserError, match=r"command line: prt=1: no such setting, did you mean port"):
-        serving.load(["prt=1"], {})
-    assert serving.misspelt({"APP_PROT": "1", "APP_ENV": "x"}) == [
+        serving.load_server_settings(["prt=1"], {})
+    assert serving.misspelt_variables({"APP_PROT": "1", "APP_ENV": "x"}) == [
         "$APP_PROT is not a setting, did you mean $APP_PORT?"
     ]
 

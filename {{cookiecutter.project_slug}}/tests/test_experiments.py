@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.experiments import report
-from {{ cookiecutter.package_name }}.task.objective import DECIDES
+from {{ cookiecutter.package_name }}.task.objective import PRIMARY_METRIC
 
 from .conftest import CONFIG
 from .quick import QUICK
@@ -24,10 +24,10 @@ def rewrite(*arguments: str) -> int:
 def test_every_number_in_the_readme_is_in_the_evaluation(trained: Path) -> None:
     text = (trained / "README.md").read_text(encoding="utf-8")
     evaluation = json.loads(next(trained.glob("runs/*/evaluation.json")).read_text())
-    assert report.summary(evaluation) in text
+    assert report.results_summary(evaluation) in text
     for name, row in evaluation["baselines"].items():
         line = next(line for line in text.splitlines() if line.startswith(f"| {name}"))
-        assert report._number(DECIDES, row["metrics"][DECIDES]) in line
+        assert report._number(PRIMARY_METRIC, row["metrics"][PRIMARY_METRIC]) in line
         assert report.verdict(row) in line
 
 
@@ -97,7 +97,7 @@ def test_mlflow_holds_a_parent_run_and_one_child_per_seed(
     assert {"seed-0", "seed-1"} <= {run.data.tags["part"] for run in children}
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert len(parent.data.tags["data_fingerprint"]) == 64
-    assert f"test_{DECIDES}" in parent.data.metrics
+    assert f"test_{PRIMARY_METRIC}" in parent.data.metrics
     assert any(name.startswith("baseline_") for name in parent.data.metrics)
     for child in children:
         history = client.get_metric_history(child.info.run_id, "loss")

@@ -9,10 +9,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
-from {{ cookiecutter.package_name }}.bundle.load import load
-from {{ cookiecutter.package_name }}.monitoring import live
+from {{ cookiecutter.package_name }}.bundle.load import load_bundle
+from {{ cookiecutter.package_name }}.monitoring import online
 from {{ cookiecutter.package_name }}.serving import feedback, monitor
-from {{ cookiecutter.package_name }}.task.contract import QUALITY, Prediction, Truth
+from {{ cookiecutter.package_name }}.task.contract import SCORE, GroundTruth, Prediction
 
 from .conftest import Traffic
 from .quick import BAD_TRUTHS, truths
@@ -116,8 +116,8 @@ def test_what_is_no_feedback_is_422(client: TestClient, content: Any) -> None:
 def test_too_much_feedback_is_refused(client: TestClient, traffic: Traffic) -> None:
     (prediction,) = predicted(client, traffic.usual[:1], "one")
     one = {"request_id": "one", "truth": truths(prediction)[0]}
-    assert send(client, *[one] * (feedback.MOST + 1)).status_code == 422
-    assert counts(send(client, *[one] * feedback.MOST)) == (1, 0, feedback.MOST - 1)
+    assert send(client, *[one] * (feedback.MAX_FEEDBACK + 1)).status_code == 422
+    assert counts(send(client, *[one] * feedback.MAX_FEEDBACK)) == (1, 0, feedback.MAX_FEEDBACK - 1)
 
 
 def test_without_a_log_there_is_no_feedback(deployment: Path, traffic: Traffic) -> None:
@@ -150,13 +150,13 @@ def measure(client: TestClient) -> None:
     """Look at the log now, as the server does every minute."""
     predict = inside(client).predict
     assert predict.recorder.flush(10)
-    monitor.measure(predict.engine, predict.recorder, predict.metrics)
+    monitor.update_gauges(predict.engine, predict.recorder, predict.metrics)
 
 
 def of_another_world(deployment: Path) -> str:
     """Deploy the model with the claim that all numbers were larger when it was trained."""
     new = another(deployment, "of-another-world")
-    path = folder.place_of(deployment, new) / "reference.json"
+    path = folder.bundle_path(deployment, new) / "reference.json"
     reference = json.loads(path.read_bytes())
     for found in (*reference["features"].values(), *reference["predictions"].values()):
         if "edges" in found:
@@ -182,14 +182,18 @@ def test_drift_shows_in_the_metrics(client: TestClient, traffic: Traffic, deploy
     assert sample(client, "drift_window_rows", version=version) == 200
     predict = inside(client).predict
     reference = predict.engine.models()[0].reference
-    numbers = [name for name, found in live.expected(reference).items() if "edges" in found]
+    numbers = [
+        name
+        for name, found in online.reference_distributions(reference).items()
+        if "edges" in found
+    ]
     assert numbers
     for name in numbers:
         own = {"version": version, "feature": name}
         assert sample(client, "drift_detected", **own) == 1, name
         assert sample(client, "drift_psi", **own) > 0.25
         assert sample(client, "drift_p_value", **own) < 0.01
-    for row in live.drift(predict.recorder.database, reference, version=version):
+    for row in online.measure_drift(predict.recorder.database, reference, version=version):
         own = {"version": version, "feature": row.feature}
         assert sample(client, "drift_psi", **own) == pytest.approx(row.psi)
         assert sample(client, "drift_detected", **own) == row.drifted
@@ -198,7 +202,7 @@ def test_drift_shows_in_the_metrics(client: TestClient, traffic: Traffic, deploy
 def test_quality_shows_in_the_metrics(
     client: TestClient, traffic: Traffic, deployment: Path
 ) -> None:
-    bundle = load(*folder.deployed(deployment))
+    bundle = load_bundle(*folder.champion_path(deployment))
     measure(client)
     assert sample(client, "quality_labels") == 0
     predictions = predicted(client, traffic.usual[:10], "ten")
@@ -207,18 +211,18 @@ def test_quality_shows_in_the_metrics(
         truth = truths(prediction)[place % 3 == 0]
         given.append({"request_id": "ten", "item": place, "truth": truth})
         score = bundle.contract.score(
-            Prediction.model_validate(prediction), Truth.model_validate(truth)
+            Prediction.model_validate(prediction), GroundTruth.model_validate(truth)
         )
         scores.append(score)
     assert counts(send(client, *given)) == (10, 0, 0)
     measure(client)
-    own = {"version": bundle.version, "metric": QUALITY.name}
-    mean, expected = float(np.mean(scores)), bundle.manifest["metrics"][QUALITY.name]
+    own = {"version": bundle.version, "metric": SCORE.name}
+    mean, expected = float(np.mean(scores)), bundle.manifest["metrics"][SCORE.name]
     assert len(set(scores)) > 1
     assert sample(client, "quality_labels", version=bundle.version) == 10
     assert sample(client, "quality_mean", variant="champion", **own) == pytest.approx(mean)
     assert sample(client, "quality_expected", **own) == pytest.approx(expected)
-    lost = expected - mean if QUALITY.higher_is_better else mean - expected
+    lost = expected - mean if SCORE.higher_is_better else mean - expected
     drop = sample(client, "quality_drop_ratio", variant="champion", **own)
     assert drop == pytest.approx(lost / abs(expected))
 

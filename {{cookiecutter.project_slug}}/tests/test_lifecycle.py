@@ -22,20 +22,21 @@ from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.bundle import deployment as deployment_folder
 from {{ cookiecutter.package_name }}.bundle import load as bundles
 from {{ cookiecutter.package_name }}.bundle.deployment import Challenger, Deployment
-from {{ cookiecutter.package_name }}.config import Retrain, UserError, load
-from {{ cookiecutter.package_name }}.experiments import tracked
-from {{ cookiecutter.package_name }}.lifecycle import data, gate, plan, promote, release, retrain
-from {{ cookiecutter.package_name }}.lifecycle.decide import Facts, decide
-from {{ cookiecutter.package_name }}.seam import Arrays, Labelled
+from {{ cookiecutter.package_name }}.config import RetrainSettings, UserError, load_settings
+from {{ cookiecutter.package_name }}.experiments import tracked_runs
+from {{ cookiecutter.package_name }}.interfaces import Arrays, LabelledItem
+from {{ cookiecutter.package_name }}.lifecycle import gate, labels, plan, promote, release, retrain
+from {{ cookiecutter.package_name }}.lifecycle.triggers import RetrainSignals, decide
 from {{ cookiecutter.package_name }}.store.database import Database
-from {{ cookiecutter.package_name }}.store.feedback import record
-from {{ cookiecutter.package_name }}.store.labels import Feedback
-from {{ cookiecutter.package_name }}.store.read import Known
-from {{ cookiecutter.package_name }}.store.write import Row, write
+from {{ cookiecutter.package_name }}.store.feedback import record_feedback
+from {{ cookiecutter.package_name }}.store.feedback_schema import Feedback
+from {{ cookiecutter.package_name }}.store.queries import LabelledExample
+from {{ cookiecutter.package_name }}.store.row import PredictionRow
+from {{ cookiecutter.package_name }}.store.write import insert_predictions
 from {{ cookiecutter.package_name }}.task import objective, simulate
 from {{ cookiecutter.package_name }}.task.data import Dataset
 from {{ cookiecutter.package_name }}.task.settings import Settings
-from {{ cookiecutter.package_name }}.training import labelled, runs
+from {{ cookiecutter.package_name }}.training import feedback_data, runs
 
 from .conftest import CONFIG
 from .quick import QUICK
@@ -43,7 +44,7 @@ from .quick import QUICK
 LOG = "sqlite:///predictions.db"  # the default, in the folder of the test
 ASIDE = "live.set_aside=0.5"  # what plays the callers
 OWN = [*QUICK, ASIDE, "retrain.least_labels=5"]
-RULES = Retrain(least_labels=5)
+RULES = RetrainSettings(least_labels=5)
 
 
 def run(verb: str, *arguments: str) -> int:
@@ -51,11 +52,11 @@ def run(verb: str, *arguments: str) -> int:
 
 
 def settings(*overrides: str) -> Settings:
-    return load(Settings, CONFIG, [*OWN, *overrides], {})
+    return load_settings(Settings, CONFIG, [*OWN, *overrides], {})
 
 
 def history(folder: Path, action: str) -> list[dict[str, Any]]:
-    lines = deployment_folder.history(folder / "deployment")
+    lines = deployment_folder.read_history(folder / "deployment")
     return [line for line in lines if line["action"] == action]
 
 
@@ -63,7 +64,7 @@ def history(folder: Path, action: str) -> list[dict[str, Any]]:
 def few_neighbours() -> Iterator[None]:
     """The tests have few examples: their blocks of neighbours must be small."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(objective, "BLOCK", min(objective.BLOCK, 4))
+        patch.setattr(objective, "BLOCK_LENGTH", min(objective.BLOCK_LENGTH, 4))
         yield
 
 
@@ -74,27 +75,27 @@ def original() -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def pairs() -> list[Labelled]:
+def pairs() -> list[LabelledItem]:
     """What callers ask after the world has changed, and what turned out to be right."""
     wanted = settings()
-    dataset, rest = runs.data.load(wanted.data).set_aside(wanted.live.set_aside)
+    dataset, rest = runs.data.load(wanted.data).holdout(wanted.live.set_aside)
     return simulate.shifted(dataset, rest, wanted)
 
 
-def answer(folder: Path, pairs: list[Labelled], name: str, start: float | None = None) -> None:
+def answer(folder: Path, pairs: list[LabelledItem], name: str, start: float | None = None) -> None:
     """Log what the champion answers, a request a second, and the truths."""
-    deployed = deployment_folder.read(folder / "deployment")
-    bundle = bundles.load(*deployment_folder.deployed(folder / "deployment"))
+    deployed = deployment_folder.read_deployment(folder / "deployment")
+    bundle = bundles.load_bundle(*deployment_folder.champion_path(folder / "deployment"))
     contract, items = bundle.contract, [item for item, _ in pairs]
     inputs = contract.encode(items)
     outputs = bundle.run(inputs)
-    features, outcomes = contract.features(inputs), contract.outcomes(outputs)
+    features, outcomes = contract.features(inputs), contract.prediction_stats(outputs)
     predictions = contract.decode(outputs, items)
     start = time.time() - len(pairs) if start is None else start
     with closing(Database(f"sqlite:///{folder / 'predictions.db'}")) as database:
         database.migrate()
         rows = [
-            Row(
+            PredictionRow(
                 request_id=f"{name}-{place}",
                 at=start + place,
                 model_version=bundle.version,
@@ -110,22 +111,22 @@ def answer(folder: Path, pairs: list[Labelled], name: str, start: float | None =
             )
             for place, item in enumerate(items)
         ]
-        assert write(database, rows) == len(rows)
+        assert insert_predictions(database, rows) == len(rows)
         truths = [
             Feedback(request_id=f"{name}-{place}", truth=truth)
             for place, (_, truth) in enumerate(pairs)
         ]
-        assert record(database, truths, contract.score).new == len(rows)
+        assert record_feedback(database, truths, contract.score).new == len(rows)
 
 
 def one(arrays: Arrays, place: int) -> str:
     return json.dumps({name: [array[place].item()] for name, array in arrays.items()})
 
 
-def lines(pairs: list[Labelled], name: str = "r") -> list[Known]:
+def lines(pairs: list[LabelledItem], name: str = "r") -> list[LabelledExample]:
     """The same as the log returns it."""
     return [
-        Known(
+        LabelledExample(
             f"{name}-{place}", 0, float(place), "u", item.model_dump_json(), truth.model_dump_json()
         )
         for place, (item, truth) in enumerate(pairs)
@@ -133,13 +134,13 @@ def lines(pairs: list[Labelled], name: str = "r") -> list[Known]:
 
 
 def content(arrays: Arrays, count: int | None = None) -> set[bytes]:
-    return set(list(data._marks(arrays))[:count])
+    return set(list(labels._marks(arrays))[:count])
 
 
 # Deciding
 
-QUIET = Facts([], 5, "accuracy", 0.0, 500, 50, 3, 1.0, None)
-ASKED = Retrain(new_labels=1000, least_labels=100, quality_drop=0.1, max_days=90)
+QUIET = RetrainSignals([], 5, "accuracy", 0.0, 500, 50, 3, 1.0, None)
+ASKED = RetrainSettings(new_labels=1000, least_labels=100, quality_drop=0.1, max_days=90)
 
 
 def test_nothing_new_is_no_reason() -> None:
@@ -202,50 +203,54 @@ def test_a_wish_is_a_reason() -> None:
 
 
 def test_new_labels_are_divided_by_time_with_gaps_between_neighbours(
-    pairs: list[Labelled],
+    pairs: list[LabelledItem],
 ) -> None:
-    rows = data.divide([data._row(one) for one in lines(pairs)[::-1]], RULES, continued=False)
+    rows = labels.assign_splits(
+        [labels._row(one) for one in lines(pairs)[::-1]], RULES, continued=False
+    )
     assert [row.at for row in rows] == sorted(row.at for row in rows)
     used = [row.split for row in rows if row.split != "unused"]
-    parts = {name: used.count(name) for name in labelled.SPLITS}
-    assert used == [name for name in labelled.SPLITS for _ in range(parts[name])]
+    parts = {name: used.count(name) for name in feedback_data.SPLITS}
+    assert used == [name for name in feedback_data.SPLITS for _ in range(parts[name])]
     assert parts["train"] > parts["test"] > parts["validation"] > 0
     splits = [row.split for row in rows]
     for name in ("validation", "test"):
         start = splits.index(name)
-        assert splits[start - objective.BLOCK + 1 : start] == ["unused"] * (objective.BLOCK - 1)
+        assert splits[start - objective.BLOCK_LENGTH + 1 : start] == ["unused"] * (
+            objective.BLOCK_LENGTH - 1
+        )
 
 
 def test_a_label_keeps_its_split_for_ever_and_the_next_ones_follow(
-    original: Dataset, pairs: list[Labelled]
+    original: Dataset, pairs: list[LabelledItem]
 ) -> None:
     half = len(pairs) // 2
     log = lines(pairs)
-    first = data.gather(original, [], log[:half], RULES)
-    second = data.gather(original, first, log, RULES)
+    first = labels.collect_rows(original, [], log[:half], RULES)
+    second = labels.collect_rows(original, first, log, RULES)
     assert second[: len(first)] == first
     assert {row.request_id for row in second} == {one.request_id for one in log}
-    assert data.gather(original, second, log, RULES) == second
-    assert data.fresh(log, second) == []
+    assert labels.collect_rows(original, second, log, RULES) == second
+    assert labels.uncollected(log, second) == []
 
 
 def test_too_few_new_labels_to_divide_wait_for_more(
-    original: Dataset, pairs: list[Labelled]
+    original: Dataset, pairs: list[LabelledItem]
 ) -> None:
     few = lines(pairs)[:2]
-    assert data.gather(original, [], few, RULES) == []
-    assert len(data.fresh(few, [])) == 2
+    assert labels.collect_rows(original, [], few, RULES) == []
+    assert len(labels.uncollected(few, [])) == 2
 
 
 def test_a_corrected_truth_is_taken_over_without_changing_its_split(
-    original: Dataset, pairs: list[Labelled]
+    original: Dataset, pairs: list[LabelledItem]
 ) -> None:
     log = lines(pairs)
-    rows = data.gather(original, [], log, RULES)
+    rows = labels.collect_rows(original, [], log, RULES)
     place = next(n for n, row in enumerate(rows) if row.split == "train")
     other = next(one.truth for one in log if json.loads(one.truth) != rows[place].truth)
     log[place] = log[place]._replace(truth=other)
-    again = data.gather(original, rows, log, RULES)
+    again = labels.collect_rows(original, rows, log, RULES)
     assert again[place].truth == json.loads(other)
     if again[place].split != "unused":  # recommendation: the other's items may be this user's own
         assert again[place].split == "train"
@@ -253,41 +258,41 @@ def test_a_corrected_truth_is_taken_over_without_changing_its_split(
 
 
 def test_what_the_contract_cannot_use_is_left_out_for_good(
-    original: Dataset, pairs: list[Labelled]
+    original: Dataset, pairs: list[LabelledItem]
 ) -> None:
     log = lines(pairs)
     log[0] = log[0]._replace(truth="{}")
     log[1] = log[1]._replace(input="{}")
-    rows = data.gather(original, [], log, RULES)
+    rows = labels.collect_rows(original, [], log, RULES)
     useless = [row for row in rows if row.request_id in ("r-0", "r-1")]
     assert [row.split for row in useless] == ["unused", "unused"]
-    assert data.fresh(log, rows) == []
+    assert labels.uncollected(log, rows) == []
 
 
 def test_no_copy_of_a_held_out_example_is_trained_on(
-    original: Dataset, pairs: list[Labelled]
+    original: Dataset, pairs: list[LabelledItem]
 ) -> None:
     """A request may be a copy of another one, or of what tested the champion."""
     again = lines(pairs, "again")
     copies = [one._replace(at=one.at - len(pairs)) for one in again[-10:]]  # the last ones, early
-    rows = data.gather(original, [], [*lines(pairs), *copies], RULES)
+    rows = labels.collect_rows(original, [], [*lines(pairs), *copies], RULES)
     by_id = {row.request_id: row.split for row in rows}
     for one in copies:
         twin = by_id[one.request_id.replace("again", "r")]
         assert twin == by_id[one.request_id] or "unused" in (twin, by_id[one.request_id])
-    tested = original.extended({"test": pairs})
-    assert {row.split for row in data.gather(tested, [], lines(pairs), RULES)} == {"unused"}
+    tested = original.with_examples({"test": pairs})
+    assert {row.split for row in labels.collect_rows(tested, [], lines(pairs), RULES)} == {"unused"}
 
 
 def test_labelled_requests_join_the_ends_of_their_splits(
-    original: Dataset, pairs: list[Labelled], tmp_path: Path
+    original: Dataset, pairs: list[LabelledItem], tmp_path: Path
 ) -> None:
-    rows = data.gather(original, [], lines(pairs), RULES)
+    rows = labels.collect_rows(original, [], lines(pairs), RULES)
     path = tmp_path / "labels.jsonl"
-    labelled.write(path, rows)
-    assert labelled.read(path) == rows
+    feedback_data.write_feedback_rows(path, rows)
+    assert feedback_data.read_feedback_rows(path) == rows
     joined = runs.load_data(settings(f"live.feedback={path}"))
-    for name in labelled.SPLITS:
+    for name in feedback_data.SPLITS:
         before, after = getattr(original, name), getattr(joined, name)
         count = len(next(iter(before.values())))
         added = sum(row.split == name for row in rows)
@@ -320,11 +325,11 @@ def _as_wide(first: Arrays, second: Arrays) -> Arrays:
     ],
 )
 def test_a_line_that_cannot_be_used_is_named(
-    pairs: list[Labelled], tmp_path: Path, change: Callable[[str], str], reason: str
+    pairs: list[LabelledItem], tmp_path: Path, change: Callable[[str], str], reason: str
 ) -> None:
     path = tmp_path / "labels.jsonl"
-    rows = [data._into(data._row(one), "train") for one in lines(pairs[:3])]
-    texts = labelled.text(rows).splitlines()
+    rows = [labels._into(labels._row(one), "train") for one in lines(pairs[:3])]
+    texts = feedback_data.feedback_text(rows).splitlines()
     texts[2] = change(texts[2])
     path.write_text("\n".join(texts) + "\n", encoding="utf-8")
     with pytest.raises(UserError) as caught:
@@ -351,7 +356,9 @@ def compared(**parts: float) -> gate.Gate:
     champion = scores(0.5)
     pairs = {name: (champion, champion + sign * scores(ahead)) for name, ahead in parts.items()}
     everything = pairs.pop("everything")
-    return gate.Gate("a", "b", "metric", gate.measure({gate.EVERYTHING: everything, **pairs}))
+    return gate.Gate(
+        "a", "b", "metric", gate.compare_slices({gate.EVERYTHING: everything, **pairs})
+    )
 
 
 def test_a_better_challenger_passes() -> None:
@@ -383,19 +390,19 @@ def test_looking_at_many_parts_does_not_refuse_by_chance() -> None:
     whole = {gate.EVERYTHING: (np.zeros(40), np.ones(40))}
     others = {str(part): (np.zeros(40), np.zeros(40)) for part in range(11)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(objective, "BLOCK", 1)
-        assert gate.measure({**whole, "one": unlucky})[1].finding == "worse"
-        assert gate.measure({**whole, "one": unlucky, **others})[1].finding != "worse"
+        patch.setattr(objective, "BLOCK_LENGTH", 1)
+        assert gate.compare_slices({**whole, "one": unlucky})[1].finding == "worse"
+        assert gate.compare_slices({**whole, "one": unlucky, **others})[1].finding != "worse"
 
 
 def test_parts_that_are_too_small_are_not_looked_at(trained: Path) -> None:
     dataset = runs.data.load(settings().data)
-    outputs = gate.outputs_of(next(trained.glob("runs/*")))
+    outputs = gate.read_outputs(next(trained.glob("runs/*")))
     count = len(next(iter(dataset.test.values())))
-    pairs = gate.compared(outputs, outputs, dataset, count - gate.FEWEST + 1)
+    pairs = gate.scores_by_slice(outputs, outputs, dataset, count - gate.MIN_EXAMPLES + 1)
     assert gate.PRODUCTION not in pairs
     assert gate.ORIGINAL in pairs
-    assert all(part.ahead == 0 for part in gate.measure(pairs))
+    assert all(part.ahead == 0 for part in gate.compare_slices(pairs))
 
 
 # The whole way
@@ -431,7 +438,7 @@ def address(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def challenged(
-    trained: Path, pairs: list[Labelled], tmp_path_factory: pytest.TempPathFactory
+    trained: Path, pairs: list[LabelledItem], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A folder in which a retraining was killed at every step, and was always asked for again.
 
@@ -442,28 +449,28 @@ def challenged(
     shutil.copytree(trained, folder)
     answer(folder, pairs, "r")
     steps = [
-        (tracked, "evaluate"),
-        (retrain, "judge"),
-        (release, "fetch"),
-        (deployment_folder, "write"),
-        (plan, "finish"),
+        (tracked_runs, "evaluate"),
+        (retrain, "run_gate"),
+        (release, "stage_bundle"),
+        (deployment_folder, "write_deployment"),
+        (plan, "clear_pending"),
     ]
     with pytest.MonkeyPatch.context() as patch:
         own_registry(patch, folder)
         with pytest.MonkeyPatch.context() as deadly:
-            deadly.setattr(runs, "create", die)
+            deadly.setattr(runs, "create_run", die)
             with pytest.raises(Killed):
                 asked("--if-needed")
         killed_in_training(folder)
-        real = gate.measure
-        patch.setattr(gate, "measure", lambda pairs: favoured(real(pairs), 0.01))
+        real = gate.compare_slices
+        patch.setattr(gate, "compare_slices", lambda pairs: favoured(real(pairs), 0.01))
         for module, name in steps:
             with pytest.MonkeyPatch.context() as deadly:
                 deadly.setattr(module, name, die)
                 with pytest.raises(Killed):
                     asked("--if-needed")
             assert (folder / "runs" / plan.MARKER).exists()
-            found = deployment_folder.read(folder / "deployment")
+            found = deployment_folder.read_deployment(folder / "deployment")
             assert (found.challenger is not None) == (module is plan)
         assert asked("--if-needed") == 0
     return folder
@@ -492,7 +499,7 @@ def killed_in_training(folder: Path) -> None:
     assert json.loads(new[0].read_text())["epoch"] < 20, "killed too late"
 
 
-def favoured(parts: list[gate.Part], low: float) -> list[gate.Part]:
+def favoured(parts: list[gate.SliceComparison], low: float) -> list[gate.SliceComparison]:
     """The parts as they would be if nothing was worse and everything had this lower end."""
     whole, *others = (replace(part, high=max(part.high, 0.0)) for part in parts)
     return [replace(whole, low=low, high=max(whole.high, low)), *others]
@@ -508,7 +515,7 @@ def tested(challenged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def idle(work: Path, pairs: list[Labelled], monkeypatch: pytest.MonkeyPatch) -> Path:
+def idle(work: Path, pairs: list[LabelledItem], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with labels in which nothing was retrained yet."""
     own_registry(monkeypatch, work)
     answer(work, pairs, "r")
@@ -516,7 +523,7 @@ def idle(work: Path, pairs: list[Labelled], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def deployed(folder: Path) -> Deployment:
-    return deployment_folder.read(folder / "deployment")
+    return deployment_folder.read_deployment(folder / "deployment")
 
 
 def challenger_of(folder: Path) -> Challenger:
@@ -551,8 +558,8 @@ def test_a_retraining_killed_anywhere_is_finished_by_asking_again(
     assert (challenger_of(tested).mode, challenger_of(tested).share) == ("split", 0.1)
     assert aliases(tested) == {"champion": found.champion.version, "challenger": new}
     assert not (tested / "runs" / plan.MARKER).exists()
-    bundle = deployment_folder.place_of(tested / "deployment", challenger_of(tested))
-    bundles.load(bundle, challenger_of(tested).manifest_sha256)
+    bundle = deployment_folder.bundle_path(tested / "deployment", challenger_of(tested))
+    bundles.load_bundle(bundle, challenger_of(tested).manifest_sha256)
     about = json.loads((tested / "runs" / new / "run.json").read_text())
     assert not Path(about["settings"]["live"]["feedback"]).is_absolute()
 
@@ -586,7 +593,7 @@ def test_both_models_are_measured_on_the_same_data_that_neither_was_trained_on(
     assert len(learned & held_out) <= len(doubled)
     path = challenger.settings.live.feedback
     assert path is not None
-    splits = [row.split for row in labelled.read(path)]
+    splits = [row.split for row in feedback_data.read_feedback_rows(path)]
     judged = json.loads((challenger.folder / "gate.json").read_text())
     assert {part["name"] for part in judged["parts"]} > {gate.EVERYTHING}
     assert len(next(iter(new.test.values()))) == count + splits.count("test")
@@ -603,7 +610,7 @@ def test_while_a_challenger_is_tested_nothing_is_retrained(
 
 def test_of_two_at_once_the_second_leaves(idle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = made(idle)
-    with FileLock(idle / "runs" / retrain.LOCK):
+    with FileLock(idle / "runs" / retrain.LOCK_FILE):
         assert asked() == 0
     assert "another retrain is at work" in capsys.readouterr().out
     assert made(idle) == before
@@ -631,8 +638,8 @@ def test_a_refused_challenger_changes_nothing_and_its_labels_are_no_reason_again
     idle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (idle / "deployment/deployment.json").read_bytes()
-    real = gate.measure
-    monkeypatch.setattr(gate, "measure", lambda pairs: favoured(real(pairs), -0.01))
+    real = gate.compare_slices
+    monkeypatch.setattr(gate, "compare_slices", lambda pairs: favoured(real(pairs), -0.01))
     assert asked("--if-needed", "train.seeds=[0]", "train.epochs=1") == 0
     assert "refused, the champion stays: not better by more than noise" in capsys.readouterr().out
     assert (idle / "deployment/deployment.json").read_bytes() == before
@@ -646,12 +653,14 @@ def test_a_refused_challenger_changes_nothing_and_its_labels_are_no_reason_again
 
 def test_a_plan_whose_data_was_never_written_is_forgotten(work: Path) -> None:
     wanted = settings()
-    plan.write(wanted, plan.Plan(run="r", feedback=work / "none.jsonl", reason="drift"))
-    assert plan.under_way(wanted) is None
+    plan.write_pending(
+        wanted, plan.PendingRetrain(run="r", feedback=work / "none.jsonl", reason="drift")
+    )
+    assert plan.read_pending(wanted) is None
     path = work / "runs" / plan.MARKER
     path.write_text("{}")
     with pytest.raises(UserError, match="is no plan of a retraining, remove it"):
-        plan.under_way(wanted)
+        plan.read_pending(wanted)
 
 
 def test_a_run_that_cannot_go_on_since_its_data_changed_is_started_anew(work: Path) -> None:
@@ -659,12 +668,12 @@ def test_a_run_that_cannot_go_on_since_its_data_changed_is_started_anew(work: Pa
     about = json.loads((work / "runs" / old / "run.json").read_text())
     about["data"]["fingerprint"] = "of other data"
     (work / "runs" / old / "run.json").write_text(json.dumps(about))
-    unfinished = plan.Plan(run=old, feedback=None, reason="drift")
+    unfinished = plan.PendingRetrain(run=old, feedback=None, reason="drift")
     told: list[str] = []
     new, _ = retrain._open(wanted, unfinished, told.append)
     assert made(work) == {old, new.name}
     assert "the data has changed" in told[0]
-    found = plan.under_way(wanted)
+    found = plan.read_pending(wanted)
     assert found is not None
     assert (found.run, found.reason) == (new.name, "drift")
 
@@ -674,11 +683,11 @@ def test_a_model_of_another_name_or_contract_is_not_compared(
 ) -> None:
     assert asked("name=another") == 2
     assert "give its --config" in capsys.readouterr().err
-    bundle = bundles.load(*deployment_folder.deployed(idle / "deployment"))
+    bundle = bundles.load_bundle(*deployment_folder.champion_path(idle / "deployment"))
     name = next(iter(type(bundle.contract).model_fields))
     changed = bundle.contract.model_copy(update={name: None})
     with pytest.raises(Exception, match=f"{name}: today's data and settings differ in this"):
-        gate.comparable(replace(bundle, contract=changed), bundle.contract)
+        gate.check_comparable(replace(bundle, contract=changed), bundle.contract)
 
 
 # Ends of a test
@@ -717,13 +726,13 @@ def test_a_promotion_moves_aliases_and_deployment_and_rollback_returns(tested: P
 def test_a_verdict_that_says_promote_is_enough(
     tested: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = promote.ab_verdict
+    real = promote.measure_ab_test
 
     def agreed(*arguments: Any) -> Any:
         arms, verdict = real(*arguments)
         return arms, replace(verdict, decision="promote", reason="the challenger is better")
 
-    monkeypatch.setattr(promote, "ab_verdict", agreed)
+    monkeypatch.setattr(promote, "measure_ab_test", agreed)
     new = challenger_of(tested).version
     assert run("promote") == 0
     assert deployed(tested).champion.version == new
@@ -735,7 +744,7 @@ def test_a_promotion_that_was_interrupted_is_finished_by_asking_again(
 ) -> None:
     new = challenger_of(tested).version
     with monkeypatch.context() as deadly:
-        deadly.setattr(deployment_folder, "write", die)
+        deadly.setattr(deployment_folder, "write_deployment", die)
         with pytest.raises(Killed):
             run("promote", "--force")
     assert deployed(tested).champion.version != new
@@ -753,7 +762,7 @@ def test_a_damaged_bundle_is_never_put_in_force(
         target = deployed(tested).previous[0]
     else:
         target = challenger_of(tested)
-    model = deployment_folder.place_of(tested / "deployment", target) / "model.onnx"
+    model = deployment_folder.bundle_path(tested / "deployment", target) / "model.onnx"
     model.write_bytes(b"damaged")
     before = (tested / "deployment/deployment.json").read_bytes()
     assert run(verb, *(["--force"] if verb == "promote" else [])) == 1
@@ -799,7 +808,7 @@ def test_traffic_is_set_at_run_time_and_begins_a_new_test(tested: Path) -> None:
     before = deployed(tested)
     earlier = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
     past = challenger_of(tested).model_copy(update={"since": earlier})
-    deployment_folder.write(folder, before.model_copy(update={"challenger": past}))
+    deployment_folder.write_deployment(folder, before.model_copy(update={"challenger": past}))
     changed = promote.set_traffic(folder, "more of it", share=0.5, mode="shadow")
     assert challenger_of(tested) == changed
     assert (changed.share, changed.mode, changed.version) == (0.5, "shadow", past.version)

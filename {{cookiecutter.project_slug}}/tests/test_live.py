@@ -15,13 +15,14 @@ import pytest
 from {{ cookiecutter.package_name }} import cli, verbs_live
 from {{ cookiecutter.package_name }}.bundle import deployment as deployment_folder
 from {{ cookiecutter.package_name }}.bundle.deployment import Challenger, Deployment
-from {{ cookiecutter.package_name }}.config import AB, WorkError
-from {{ cookiecutter.package_name }}.monitoring import live
+from {{ cookiecutter.package_name }}.config import ABTestSettings, WorkError
+from {{ cookiecutter.package_name }}.monitoring import online
 from {{ cookiecutter.package_name }}.store.database import Database
-from {{ cookiecutter.package_name }}.store.feedback import record
-from {{ cookiecutter.package_name }}.store.labels import Feedback
-from {{ cookiecutter.package_name }}.store.write import Row, write
-from {{ cookiecutter.package_name }}.task.contract import QUALITY, Prediction
+from {{ cookiecutter.package_name }}.store.feedback import record_feedback
+from {{ cookiecutter.package_name }}.store.feedback_schema import Feedback
+from {{ cookiecutter.package_name }}.store.row import PredictionRow
+from {{ cookiecutter.package_name }}.store.write import insert_predictions
+from {{ cookiecutter.package_name }}.task.contract import SCORE, Prediction
 
 from .conftest import CONFIG
 from .quick import BAD_TRUTHS, truths
@@ -58,7 +59,7 @@ def cells(truth: dict[str, Any]) -> list[str]:
 def test_truths_come_from_tables_and_lines(
     log: Database, answers: Answers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(log, [answers.row("a"), answers.row("b", items=2)])
+    insert_predictions(log, [answers.row("a"), answers.row("b", items=2)])
     right, wrong = truths(answers.good)
     header = ["request_id", "item", *right]
     rows = [["a", "", *cells(right)], ["b", "1", *cells(right)]]
@@ -108,7 +109,7 @@ def test_a_bad_truth_is_told_by_its_row_in_both_kinds_of_files(
     truth: dict[str, Any],
     word: str,
 ) -> None:
-    write(log, [answers.row("a"), answers.row("b")])
+    insert_predictions(log, [answers.row("a"), answers.row("b")])
     good = truths(answers.good)[0]
     names = list(dict.fromkeys([*good, *truth]))
 
@@ -136,13 +137,13 @@ def test_a_bad_truth_is_told_by_its_row_in_both_kinds_of_files(
 def test_feedback_about_unknown_requests_is_refused_as_a_whole(
     log: Database, answers: Answers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(log, [answers.row("a")])
+    insert_predictions(log, [answers.row("a")])
     right = truths(answers.good)[0]
     rows = [["a", *cells(right)], ["nobody", *cells(right)]]
     file = table(tmp_path / "truths.csv", ["request_id", *right], *rows)
     assert run("feedback", file) == 2
     assert f"{file}: row 3: 'nobody' is no request of the log" in capsys.readouterr().err
-    assert live.read.scored(log, answers.bundle.contract) == []
+    assert online.queries.read_scored(log, answers.bundle.contract) == []
 
 
 def test_long_files_are_recorded_in_parts_and_say_how_far(
@@ -153,13 +154,13 @@ def test_long_files_are_recorded_in_parts_and_say_how_far(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(verbs_live, "BATCH", 2)
-    write(log, [answers.row(name) for name in "abc"])
+    insert_predictions(log, [answers.row(name) for name in "abc"])
     right = truths(answers.good)[0]
     rows = [[name, *cells(right)] for name in ("a", "b", "c", "nobody")]
     file = table(tmp_path / "truths.csv", ["request_id", *right], *rows)
     assert run("feedback", file) == 2
     assert f"what stands before row 4 of {file} is recorded" in capsys.readouterr().err
-    assert len(live.read.labelled(log)) == 2
+    assert len(online.queries.read_labelled(log)) == 2
     file = table(tmp_path / "truths.csv", ["request_id", *right], *rows[:3])
     assert run("feedback", file) == 0
     assert capsys.readouterr().out == "3 truths: 1 new, 0 changed, 2 same\n"
@@ -227,9 +228,9 @@ def test_feedback_is_sent_to_a_server_where_one_is_named(
     assert told.count("\n") == 1
 
 
-def drawn(answers: Answers, count: int, shift: bool = False, **changes: Any) -> list[Row]:
+def drawn(answers: Answers, count: int, shift: bool = False, **changes: Any) -> list[PredictionRow]:
     """Rows whose values come from the bundle's reference, or from elsewhere."""
-    folder, _ = deployment_folder.deployed(Path("deployment"))
+    folder, _ = deployment_folder.champion_path(Path("deployment"))
     reference = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
     draw = np.random.default_rng(0)
 
@@ -260,7 +261,7 @@ def drawn(answers: Answers, count: int, shift: bool = False, **changes: Any) -> 
 def test_drift_tells_a_scheduler_by_its_exit_code(
     log: Database, answers: Answers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(log, drawn(answers, 400))
+    insert_predictions(log, drawn(answers, 400))
     assert run("drift") == 0
     told = capsys.readouterr().out
     assert "400 items" in told
@@ -268,7 +269,7 @@ def test_drift_tells_a_scheduler_by_its_exit_code(
     assert Path("docs/experiments/drift.png").read_bytes().startswith(b"\x89PNG")
 
     moved = [row._replace(at=5000.0) for row in drawn(answers, 400, shift=True)]
-    write(log, moved)
+    insert_predictions(log, moved)
     assert run("drift", "--rows", "400", "--picture", "other/moved.png") == 3
     told = capsys.readouterr().out
     for name in [*answers.features, *(f"answer: {name}" for name in answers.outcomes)]:
@@ -282,7 +283,7 @@ def test_drift_tells_a_scheduler_by_its_exit_code(
 def test_drift_of_few_rows_is_not_judged(
     log: Database, answers: Answers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(log, drawn(answers, 99, shift=True))
+    insert_predictions(log, drawn(answers, 99, shift=True))
     assert run("drift") == 0
     assert "too few to judge: at least 100 are needed" in capsys.readouterr().out
     assert not Path("docs/experiments/drift.png").exists()
@@ -293,7 +294,7 @@ def test_drift_of_few_rows_is_not_judged(
 def test_drift_looks_at_one_version(
     log: Database, answers: Answers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(log, drawn(answers, 150, shift=True, model_version="other"))
+    insert_predictions(log, drawn(answers, 150, shift=True, model_version="other"))
     assert run("drift") == 0
     assert "too few" in capsys.readouterr().out
     assert run("drift", "--version", "other") == 2
@@ -327,12 +328,12 @@ def challenge(
 ) -> Deployment:
     """Deploy the champion's bundle a second time, as challenger."""
     folder = Path("deployment")
-    before = deployment_folder.read(folder)
+    before = deployment_folder.read_deployment(folder)
     challenger = Challenger(
         **{**before.champion.model_dump(), "version": version}, mode=mode, share=share, since=SINCE
     )
     after = before.model_copy(update={"challenger": challenger})
-    deployment_folder.write(folder, after)
+    deployment_folder.write_deployment(folder, after)
     return after
 
 
@@ -351,8 +352,8 @@ def played(log: Database, answers: Answers, test: str | None, good: Callable[[st
         for variant in ("champion", "challenger")
         for number in range(100)
     ]
-    write(log, rows)
-    record(log, feedbacks(answers, *((row.request_id, 0) for row in rows)), score(answers))
+    insert_predictions(log, rows)
+    record_feedback(log, feedbacks(answers, *((row.request_id, 0) for row in rows)), score(answers))
 
 
 def test_without_a_challenger_there_is_nothing_to_compare(
@@ -393,7 +394,7 @@ def test_the_better_side_of_a_split_wins(
     rows = {line.split()[0]: line.split() for line in told.splitlines() if line}
     for side in ("champion", "challenger"):
         assert rows[side][1:7] == ["100", "100", "100", "100", "5.00", "9.80"]
-    assert rows["variant"][-1] == QUALITY.name
+    assert rows["variant"][-1] == SCORE.name
     assert rows["champion"][-1] != rows["challenger"][-1]
     assert f"\n{decision}: " in told
     assert following in told.splitlines()[-1]
@@ -406,7 +407,7 @@ def test_a_challenger_with_all_the_callers_is_compared_with_nobody(
 ) -> None:
     found = challenge(answers, "split", 1.0)
     with pytest.raises(WorkError, match="nothing to compare"):
-        live.ab_verdict(AB(), log, found, answers.bundle.contract)
+        online.measure_ab_test(ABTestSettings(), log, found, answers.bundle.contract)
 
 
 def test_a_shadow_is_compared_on_the_requests_that_both_answered(
@@ -419,11 +420,11 @@ def test_a_shadow_is_compared_on_the_requests_that_both_answered(
     ]
     # Answered by the champion alone, and well: these must not count.
     alone = [answers.row(f"s{n}", test=found.test, unit=f"v{n}") for n in range(80)]
-    write(log, [*own, *shadows, *alone])
+    insert_predictions(log, [*own, *shadows, *alone])
     keys = [(f"{kind}{n}", 0) for kind in "rs" for n in range(80)]
-    record(log, feedbacks(answers, *keys), score(answers))
+    record_feedback(log, feedbacks(answers, *keys), score(answers))
 
-    arms, verdict = live.ab_verdict(AB(), log, found, answers.bundle.contract)
+    arms, verdict = online.measure_ab_test(ABTestSettings(), log, found, answers.bundle.contract)
 
     assert [(arm.traffic.variant, arm.labels) for arm in arms] == [
         ("champion", 160),
@@ -444,15 +445,15 @@ def test_live_quality_is_held_against_what_was_measured(log: Database, answers: 
     played(log, answers, None, lambda variant: variant == "champion")
     contract, version = answers.bundle.contract, answers.bundle.version
     good, bad = (score(answers)(prediction(answers, side), answers.truth) for side in (True, False))
-    manifest = {"metrics": {QUALITY.name: 0.5}}
-    sign = 1 if QUALITY.higher_is_better else -1
+    manifest = {"metrics": {SCORE.name: 0.5}}
+    sign = 1 if SCORE.higher_is_better else -1
 
-    rows = {row.variant: row for row in live.quality(log, contract, {version: manifest})}
+    rows = {row.variant: row for row in online.measure_quality(log, contract, {version: manifest})}
 
     assert rows.keys() == {"champion", "challenger"}
     for variant, mean in (("champion", good), ("challenger", bad)):
         row = rows[variant]
-        assert row[:3] == (version, variant, QUALITY.name)
+        assert row[:3] == (version, variant, SCORE.name)
         assert row.mean == pytest.approx(mean)
         assert (row.labels, row.expected) == (100, 0.5)
         assert row.drop == pytest.approx(sign * (0.5 - mean) / 0.5)
@@ -460,8 +461,8 @@ def test_live_quality_is_held_against_what_was_measured(log: Database, answers: 
     assert worse is not None
     assert better is not None
     assert worse > better
-    (unknown, _) = live.quality(log, contract, {})
+    (unknown, _) = online.measure_quality(log, contract, {})
     assert (unknown.expected, unknown.drop) == (None, None)
-    assert sum(row.labels for row in live.quality(log, contract, {}, rows=30)) == 30
-    own = live.quality(log, contract, {version: answers.bundle.manifest})
-    assert own[0].expected == answers.bundle.manifest["metrics"][QUALITY.name]
+    assert sum(row.labels for row in online.measure_quality(log, contract, {}, rows=30)) == 30
+    own = online.measure_quality(log, contract, {version: answers.bundle.manifest})
+    assert own[0].expected == answers.bundle.manifest["metrics"][SCORE.name]

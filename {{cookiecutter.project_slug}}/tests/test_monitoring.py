@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from {{ cookiecutter.package_name }}.bundle.reference import distribution
-from {{ cookiecutter.package_name }}.monitoring import ab, statistics
-from {{ cookiecutter.package_name }}.monitoring.drift import Drift, compare, table
-from {{ cookiecutter.package_name }}.monitoring.picture import draw
+from {{ cookiecutter.package_name }}.experiments.drift_plot import draw_drift
+from {{ cookiecutter.package_name }}.monitoring import ab_test, stats
+from {{ cookiecutter.package_name }}.monitoring.drift import (
+    FeatureDrift,
+    compare_distributions,
+    drift_table,
+)
 
 Random = np.random.Generator
 
@@ -47,8 +51,8 @@ def kept(features: dict[str, np.ndarray]) -> dict[str, dict]:
     return json.loads(json.dumps({name: distribution(x) for name, x in features.items()}))
 
 
-def only(known: np.ndarray, live: np.ndarray) -> Drift:
-    return compare(kept({"x": known}), {"x": live})[0]
+def only(known: np.ndarray, live: np.ndarray) -> FeatureDrift:
+    return compare_distributions(kept({"x": known}), {"x": live})[0]
 
 
 def test_independent_rows_are_worth_their_number() -> None:
@@ -70,7 +74,9 @@ def test_alarms_are_false_in_at_most_one_window_in_a_hundred() -> None:
     false = 0
     for _ in range(100):
         known = window(generator, 600)
-        false += any(row.drifted for row in compare(kept(known), window(generator, 150)))
+        false += any(
+            row.drifted for row in compare_distributions(kept(known), window(generator, 150))
+        )
     assert false <= 2
 
 
@@ -87,7 +93,7 @@ def test_p_values_are_below_5_percent_in_about_5_percent_of_windows_or_less() ->
     generator = random()
     small = dict.fromkeys(window(generator, 10), 0)
     for _ in range(150):
-        for row in compare(kept(window(generator, 500)), window(generator, 200)):
+        for row in compare_distributions(kept(window(generator, 500)), window(generator, 200)):
             small[row.feature] += row.p_value < 0.05
     assert max(small.values()) <= 14, small  # 7.5 are expected, 2.7 their standard deviation
     assert min(small["normal"], small["word"]) >= 2, small
@@ -96,7 +102,10 @@ def test_p_values_are_below_5_percent_in_about_5_percent_of_windows_or_less() ->
 def test_a_shift_of_half_a_standard_deviation_is_found_in_300_rows() -> None:
     generator = random()
     known = kept({"x": generator.normal(size=2000)})
-    found = [compare(known, {"x": generator.normal(0.5, 1, 300)})[0].drifted for _ in range(60)]
+    found = [
+        compare_distributions(known, {"x": generator.normal(0.5, 1, 300)})[0].drifted
+        for _ in range(60)
+    ]
     assert np.mean(found) >= 0.9
 
 
@@ -116,7 +125,9 @@ def test_a_difference_that_is_only_significant_is_no_drift() -> None:
 
 def test_a_difference_that_is_only_large_is_no_drift() -> None:
     words = np.array(["a"] * 160 + ["b"] * 40)
-    row = compare({"x": {**distribution(words), "effective": 20}}, {"x": words[40:]})[0]
+    row = compare_distributions({"x": {**distribution(words), "effective": 20}}, {"x": words[40:]})[
+        0
+    ]
     assert row.effective < 20
     assert not row.drifted
 
@@ -163,14 +174,14 @@ def test_what_cannot_be_compared_is_said_and_never_a_crash() -> None:
     reference["void"] = distribution(np.array([], str))
     live = {"text": words, "few": numbers[:99], "one": words[:1], "nan": np.full(9, np.nan)}
     live |= {"new": numbers, "empty": numbers, "void": words}
-    found = {row.feature: row for row in compare(reference, live)}
+    found = {row.feature: row for row in compare_distributions(reference, live)}
     assert not any(row.drifted for row in found.values())
     for name in ("gone", "text", "nan", "new", "empty", "void"):
         assert found[name].why.startswith("skipped: "), name
     for name in ("few", "one"):
         assert "at least 100 are needed" in found[name].why
-    assert compare({}, {}) == []
-    assert len(table(list(found.values()))) == len(found) + 2
+    assert compare_distributions({}, {}) == []
+    assert len(drift_table(list(found.values()))) == len(found) + 2
 
 
 def test_values_that_are_not_finite_are_left_out_and_mentioned() -> None:
@@ -189,37 +200,37 @@ def test_the_sample_of_the_reference_is_bounded_and_sorted() -> None:
 
 
 def test_holm_multiplies_the_smallest_by_all_and_never_decreases() -> None:
-    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert statistics.holm([0.9, 0.8]) == [1.0, 1.0]
-    assert statistics.holm([]) == []
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert stats.holm([]) == []
 
 
 def test_known_values_of_the_distributions() -> None:
     for x in (1e-8, 0.3, 1.0, 2.5, 40.0, 700.0):
-        assert statistics.upper_gamma(1, x) == pytest.approx(math.exp(-x), rel=1e-10)
-        assert statistics.upper_gamma(0.5, x) == pytest.approx(math.erfc(math.sqrt(x)), rel=1e-9)
-    assert statistics.upper_gamma(3, 0) == 1
+        assert stats.upper_gamma(1, x) == pytest.approx(math.exp(-x), rel=1e-10)
+        assert stats.upper_gamma(0.5, x) == pytest.approx(math.erfc(math.sqrt(x)), rel=1e-9)
+    assert stats.upper_gamma(3, 0) == 1
     rows = 1e9  # where the correction for few rows is nothing
     for critical, p_value in ((1.3581, 0.05), (1.6276, 0.01)):
         distance = critical / math.sqrt(rows / 2)
-        assert statistics.kolmogorov_p(distance, rows, rows) == pytest.approx(p_value, rel=1e-2)
+        assert stats.kolmogorov_p(distance, rows, rows) == pytest.approx(p_value, rel=1e-2)
 
 
 def test_the_p_values_agree_with_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats")
+    scipy_stats = pytest.importorskip("scipy.stats")
     for freedom in (1, 2, 9, 150):
         for x in (0.01, 1.0, 12.0, 150.0, 400.0):
-            expected = stats.chi2.sf(x, freedom)
-            assert statistics.upper_gamma(freedom / 2, x / 2) == pytest.approx(expected, rel=1e-9)
+            expected = scipy_stats.chi2.sf(x, freedom)
+            assert stats.upper_gamma(freedom / 2, x / 2) == pytest.approx(expected, rel=1e-9)
     counts = random().integers(10, 60, (2, 6)).astype(float)
-    expected = stats.chi2_contingency(counts, correction=False)
-    assert statistics.chi_squared_p(counts) == pytest.approx(expected[:2])
+    expected = scipy_stats.chi2_contingency(counts, correction=False)
+    assert stats.chi_squared_p(counts) == pytest.approx(expected[:2])
     for shift in (0.0, 0.1, 0.3):
         first, second = random(1).normal(size=200), random(2).normal(shift, 1, 150)
-        expected = stats.ks_2samp(first, second, method="exact")
-        distance = statistics.kolmogorov_distance(first, second)
+        expected = scipy_stats.ks_2samp(first, second, method="exact")
+        distance = stats.kolmogorov_distance(first, second)
         assert distance == pytest.approx(expected.statistic)
-        p_value = statistics.kolmogorov_p(distance, 200, 150)
+        p_value = stats.kolmogorov_p(distance, 200, 150)
         assert p_value == pytest.approx(expected.pvalue, rel=0.15, abs=1e-4)
 
 
@@ -229,21 +240,21 @@ def test_the_picture_shows_twelve_features_at_most(tmp_path: Path) -> None:
     features = window(random(), 200) | {f"more {n}": np.full(200, 2.0) for n in range(9)}
     reference = kept(features)
     for some in (features, {"word": features["word"]}, {}):
-        draw(reference, some, compare(reference, some), tmp_path / "drift.png")
+        draw_drift(reference, some, compare_distributions(reference, some), tmp_path / "drift.png")
         assert (tmp_path / "drift.png").read_bytes().startswith(b"\x89PNG")
 
 
 def looks(scores: np.ndarray, challenger: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of many tests (tests, units): was the challenger ever promoted, ever found worse?"""
-    rules = ab.Rules()
+    rules = ab_test.TestRules()
     groups = []
     for chosen in (~challenger, challenger):
         count = chosen.cumsum(axis=1)
         total, squares = (scores * chosen).cumsum(axis=1), (scores**2 * chosen).cumsum(axis=1)
         some = np.maximum(count, 1)
         variance = np.maximum(squares - total**2 / some, 0) / np.maximum(count - 1, 1)
-        groups.append(ab.Group(count, total / some, variance))
-    _, low, high = ab.interval(groups[0], groups[1], rules)
+        groups.append(ab_test.UnitStats(count, total / some, variance))
+    _, low, high = ab_test.confidence_interval(groups[0], groups[1], rules)
     enough = np.minimum(groups[0].count, groups[1].count) >= rules.least_units
     return ((low > 0) & enough).any(axis=1), ((high < 0) & enough).any(axis=1)
 
@@ -287,7 +298,7 @@ def test_many_requests_of_few_callers_promote_no_more() -> None:
         challenger = (generator.random(401) < 0.4)[callers]
         scores = skill[callers] + 0.3 * generator.normal(size=3000)
         for rows in range(200, 3001, 200):
-            verdict = ab.split(callers[:rows], challenger[:rows], scores[:rows], 0.4)
+            verdict = ab_test.compare_split(callers[:rows], challenger[:rows], scores[:rows], 0.4)
             if verdict.decision == "promote":
                 promoted += 1
                 break
@@ -300,9 +311,9 @@ def test_a_shadow_run_needs_fewer_units_and_is_as_careful() -> None:
     for _ in range(60):
         units, noise = np.arange(300), generator.standard_t(4, 300)
         every = range(50, 301, 10)
-        verdicts = [ab.paired(units[:n], noise[:n]).decision for n in every]
+        verdicts = [ab_test.compare_paired(units[:n], noise[:n]).decision for n in every]
         useless += "promote" in verdicts
-        better += ab.paired(units, noise + 0.5).decision == "promote"
+        better += ab_test.compare_paired(units, noise + 0.5).decision == "promote"
     assert useless <= 3
     assert better >= 57
 
@@ -310,7 +321,7 @@ def test_a_shadow_run_needs_fewer_units_and_is_as_careful() -> None:
 def test_a_caller_counts_once_and_only_with_the_variant_it_met_first() -> None:
     units = np.array(["a", "a", "a", "b", "b", "c"])
     challenger = np.array([True, True, False, False, False, False])
-    verdict = ab.split(units, challenger, np.array([1, 3, 99, 5, np.nan, 7]), 0.5)
+    verdict = ab_test.compare_split(units, challenger, np.array([1, 3, 99, 5, np.nan, 7]), 0.5)
     assert (verdict.champion_units, verdict.challenger_units) == (2, 1)
     assert verdict.difference == pytest.approx(2 - 6)
     assert verdict.decision == "keep going"
@@ -320,11 +331,11 @@ def test_lower_may_be_better() -> None:
     generator = random()
     challenger = np.arange(600) % 2 == 0
     loss = generator.normal(size=600) - challenger
-    rules = ab.Rules(higher_is_better=False)
-    verdict = ab.split(np.arange(600), challenger, loss, 0.5, rules)
+    rules = ab_test.TestRules(higher_is_better=False)
+    verdict = ab_test.compare_split(np.arange(600), challenger, loss, 0.5, rules)
     assert verdict.decision == "promote"
     assert 0 < verdict.low < verdict.difference < verdict.high
-    worse = ab.split(np.arange(600), challenger, loss, 0.5)
+    worse = ab_test.compare_split(np.arange(600), challenger, loss, 0.5)
     assert worse.decision == "stop"
     assert "worse" in worse.reason
 
@@ -333,29 +344,32 @@ def test_a_test_ends_when_nothing_useful_can_come_of_it() -> None:
     challenger = np.arange(400) % 2 == 0
     scores = random().normal(size=400)
     test = np.arange(400), challenger, scores, 0.5
-    assert ab.split(*test).decision == "keep going"
-    assert ab.split(*test, ab.Rules(least_effect=2)).decision == "stop"
-    assert ab.split(*test, ab.Rules(most_units=400)).decision == "stop"
-    assert ab.split(*test, ab.Rules(most_units=401)).decision == "keep going"
+    assert ab_test.compare_split(*test).decision == "keep going"
+    assert ab_test.compare_split(*test, ab_test.TestRules(least_effect=2)).decision == "stop"
+    assert ab_test.compare_split(*test, ab_test.TestRules(most_units=400)).decision == "stop"
+    assert ab_test.compare_split(*test, ab_test.TestRules(most_units=401)).decision == "keep going"
 
 
 def test_without_enough_units_nothing_is_decided() -> None:
     for units in (0, 1, 2, 3, 98):
         challenger = np.arange(units) % 2 == 0
-        verdict = ab.split(np.arange(units), challenger, 100.0 * challenger, 0.5)
+        verdict = ab_test.compare_split(np.arange(units), challenger, 100.0 * challenger, 0.5)
         assert verdict.decision == "keep going"
         assert "at least 50" in verdict.reason
-        assert ab.paired(np.arange(units)[:49], np.ones(min(units, 49))).decision == "keep going"
-    constant = ab.split(np.arange(200), np.arange(200) % 2 == 0, np.ones(200), 0.5)
+        assert (
+            ab_test.compare_paired(np.arange(units)[:49], np.ones(min(units, 49))).decision
+            == "keep going"
+        )
+    constant = ab_test.compare_split(np.arange(200), np.arange(200) % 2 == 0, np.ones(200), 0.5)
     assert constant.decision == "keep going"
 
 
 def test_callers_that_are_not_divided_as_set_give_no_verdict() -> None:
     challenger = random().random(600) < 0.2
     scores = random(1).normal(size=600) + 3 * challenger
-    assert ab.split(np.arange(600), challenger, scores, 0.2).decision == "promote"
-    uneven = ab.split(np.arange(600), challenger, scores, 0.5)
+    assert ab_test.compare_split(np.arange(600), challenger, scores, 0.2).decision == "promote"
+    uneven = ab_test.compare_split(np.arange(600), challenger, scores, 0.5)
     assert uneven.decision == "keep going"
     assert "divided" in uneven.reason
     with pytest.raises(ValueError, match="share"):
-        ab.split(np.arange(600), challenger, scores, 1.0)
+        ab_test.compare_split(np.arange(600), challenger, scores, 1.0)

@@ -13,9 +13,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
-from {{ cookiecutter.package_name }}.bundle.load import load
-from {{ cookiecutter.package_name }}.serving import recorder
-from {{ cookiecutter.package_name }}.store.write import Row
+from {{ cookiecutter.package_name }}.bundle.load import load_bundle
+from {{ cookiecutter.package_name }}.serving import prediction_events
+from {{ cookiecutter.package_name }}.store.row import PredictionRow
 from {{ cookiecutter.package_name }}.task.contract import Item
 
 from .conftest import Traffic
@@ -31,7 +31,7 @@ def written(client: TestClient) -> list[dict[str, Any]]:
 def test_every_answer_has_a_row_that_tells_all_of_it(
     client: TestClient, traffic: Traffic, deployment: Path
 ) -> None:
-    bundle = load(*folder.deployed(deployment))
+    bundle = load_bundle(*folder.champion_path(deployment))
     groups = [traffic.usual[:1], traffic.usual[1:4], traffic.usual[4:9]]
     before, answers = time.time(), []
     for number, items in enumerate(groups):
@@ -46,7 +46,7 @@ def test_every_answer_has_a_row_that_tells_all_of_it(
         assert found.keys() == watched.keys()
         for name, values in watched.items():
             agree(found[name], values)
-        outcomes = bundle.contract.outcomes(bundle.run(inputs))
+        outcomes = bundle.contract.prediction_stats(bundle.run(inputs))
         assert json.loads(row["outcomes"]).keys() == outcomes.keys()
         for name, values in outcomes.items():
             agree(json.loads(row["outcomes"])[name], values, 1e-4)
@@ -128,7 +128,7 @@ def test_a_database_that_is_away_fails_no_prediction_and_gets_all_rows_later(
     hinder: Callable[[Path], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(recorder, "PAUSES", (0.02,))
+    monkeypatch.setattr(prediction_events, "RETRY_SECONDS", (0.02,))
     path = tmp_path / "log" / "predictions.db"
     hinder(path)
     with started(deployment, database_url=f"sqlite:///{path}") as client:
@@ -158,12 +158,12 @@ def test_rows_beyond_the_limit_are_counted_as_lost(
     limit: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(recorder, "PAUSES", (0.02,))
+    monkeypatch.setattr(prediction_events, "RETRY_SECONDS", (0.02,))
     path = tmp_path / "predictions.db"
     in_the_way(path)
     settings = {"database_url": f"sqlite:///{path}", limit: 5}
     if limit == "log_megabytes":
-        monkeypatch.setattr(recorder, "_size", lambda row: 2**20)
+        monkeypatch.setattr(prediction_events, "_size", lambda row: 2**20)
     with started(deployment, **settings) as client:
         for _ in range(30):
             assert client.post("/v1/predict", json=example).status_code == 200
@@ -181,11 +181,11 @@ def test_rows_beyond_the_limit_are_counted_as_lost(
 def test_a_row_that_the_database_refuses_is_counted_and_the_others_are_written(
     deployment: Path, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def without_unit(*columns: Any) -> Row:
-        row = Row(*columns)
+    def without_unit(*columns: Any) -> PredictionRow:
+        row = PredictionRow(*columns)
         return row._replace(**{"unit": None}) if row.request_id == "r3" else row
 
-    monkeypatch.setattr(recorder, "Row", without_unit)
+    monkeypatch.setattr(prediction_events, "PredictionRow", without_unit)
     with started(deployment, log_seconds=60) as client:
         for number in range(6):
             client.post("/v1/predict", json=example, headers={"x-request-id": f"r{number}"})
@@ -204,7 +204,7 @@ def test_answers_that_cannot_be_counted_are_lost_aloud_and_the_next_ones_are_not
 
     with started(deployment, log_seconds=60) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(recorder.Recorder, "_enqueue", fail)
+            patch.setattr(prediction_events.PredictionEvents, "_enqueue", fail)
             assert client.post("/v1/predict", json=example).status_code == 200
             assert sample(client, "prediction_log_lost_total", reason="broken") == 1
         assert client.post("/v1/predict", json=example).status_code == 200
@@ -273,7 +273,7 @@ def test_labels_of_metrics_are_few(client: TestClient, traffic: Traffic) -> None
     text = client.get("/metrics").text
     buckets = set(re.findall(r"predicted_total\{[^}]*\}", text))
     outcomes = set(re.findall(r'predicted_total\{.*?outcome="([^"]+)"', text))
-    assert len(buckets) <= (recorder.BUCKETS + 2) * len(outcomes)
+    assert len(buckets) <= (prediction_events.MAX_BUCKETS + 2) * len(outcomes)
 
 
 def travel(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
@@ -316,7 +316,7 @@ def test_the_server_forgets_what_is_old(
     with started(deployment, log_days=30) as client:
         client.post("/v1/predict", json=example, headers={"x-request-id": "old"})
     jump(0)
-    monkeypatch.setattr(recorder, "FIRST_PRUNE_SECONDS", 0)
+    monkeypatch.setattr(prediction_events, "FIRST_PRUNE_SECONDS", 0)
     with started(deployment, log_days=30) as client:
         client.post("/v1/predict", json=example, headers={"x-request-id": "new"})
         until(lambda: [row["request_id"] for row in written(client)] == ["new"])

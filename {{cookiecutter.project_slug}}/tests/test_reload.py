@@ -8,8 +8,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
-from {{ cookiecutter.package_name }}.bundle.deployment import Installed
-from {{ cookiecutter.package_name }}.serving import engine
+from {{ cookiecutter.package_name }}.bundle.deployment import BundleRef
+from {{ cookiecutter.package_name }}.serving import models
 
 from .servers import (
     Load,
@@ -67,7 +67,7 @@ def test_a_bundle_with_one_flipped_bit_is_refused_and_the_old_model_serves_on(
 ) -> None:
     old = client.get("/readyz").json()["model_version"]
     new = another(deployment, "bad")
-    damage(folder.place_of(deployment, new) / name)
+    damage(folder.bundle_path(deployment, new) / name)
     crown(deployment, new)
     problem = until(lambda: client.get("/v1/models").json()["problem"])
     assert f"bad/{name}: " in problem
@@ -97,9 +97,9 @@ def test_a_deployment_file_that_is_half_written_is_refused(
 def test_files_that_arrive_late_are_waited_for(
     deployment: Path, monkeypatch: pytest.MonkeyPatch, client: TestClient
 ) -> None:
-    monkeypatch.setattr(engine, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(models, "RETRY_SECONDS", 0.1)
     new = another(deployment, "late")
-    place = folder.place_of(deployment, new)
+    place = folder.bundle_path(deployment, new)
     place.rename(place.with_name("elsewhere"))
     crown(deployment, new)
     until(lambda: client.get("/v1/models").json()["problem"])
@@ -112,7 +112,7 @@ def test_a_model_that_does_not_answer_its_own_example_is_refused(
     client: TestClient, deployment: Path
 ) -> None:
     new = another(deployment, "mute")
-    place = folder.place_of(deployment, new)
+    place = folder.bundle_path(deployment, new)
     (place / "example.json").write_text(json.dumps({"items": [{"no": "item"}]}))
     crown(deployment, remade(deployment, new))
     problem = until(lambda: client.get("/v1/models").json()["problem"])
@@ -140,21 +140,21 @@ def test_a_new_champion_replaces_the_old_one_in_answers_and_metrics(
     assert set(versions) == {old, "9-new"}
     assert sample(client, "model_info", version=old) == 0
     assert sample(client, "model_info", version="9-new") == 1
-    assert folder.read(deployment).previous[0].version == old
+    assert folder.read_deployment(deployment).previous[0].version == old
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="memory is read from /proc")
 def test_swaps_under_load_fail_and_mix_no_request_and_leave_no_memory_behind(
     server: Server, deployment: Path, example: dict[str, Any]
 ) -> None:
-    first = folder.read(deployment).champion
+    first = folder.read_deployment(deployment).champion
     second = another(deployment, "second")
 
     def ask() -> tuple[int, str, str]:
         answer = server.ask("/v1/predict", example)
         return answer.status, answer.headers["x-model-version"], answer.json["model_version"]
 
-    def swap(champion: Installed) -> None:
+    def swap(champion: BundleRef) -> None:
         crown(deployment, champion)
         until(lambda: server.ask("/readyz").json["model_version"] == champion.version)
 
@@ -169,6 +169,6 @@ def test_swaps_under_load_fail_and_mix_no_request_and_leave_no_memory_behind(
     assert {status for status, _, _ in load.answers} == {200}
     assert all(header == body for _, header, body in load.answers)
     assert {version for _, version, _ in load.answers} == {first.version, "second"}
-    model = (folder.deployed(deployment)[0] / "model.onnx").stat().st_size / 2**20
+    model = (folder.champion_path(deployment)[0] / "model.onnx").stat().st_size / 2**20
     print(f"{before:.1f} MB before, {after:.1f} MB after {SWAPS} swaps; a model: {model:.1f} MB")
     assert after - before < model + NOISE

@@ -13,13 +13,17 @@ import pytest
 from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
-from {{ cookiecutter.package_name }}.bundle.deployment import Installed
+from {{ cookiecutter.package_name }}.bundle.deployment import BundleRef
 from {{ cookiecutter.package_name }}.bundle.load import Bundle
 from {{ cookiecutter.package_name }}.serving import predict
-from {{ cookiecutter.package_name }}.serving.batches import Answer, Queue, TooLate
-from {{ cookiecutter.package_name }}.serving.engine import Engine, Live
-from {{ cookiecutter.package_name }}.serving.metrics import Metrics
-from {{ cookiecutter.package_name }}.serving.settings import Serving
+from {{ cookiecutter.package_name }}.serving.metrics import ServerMetrics
+from {{ cookiecutter.package_name }}.serving.models import ActiveModels, ModelManager
+from {{ cookiecutter.package_name }}.serving.scheduler import (
+    DeadlineExceeded,
+    ModelQueue,
+    RequestResult,
+)
+from {{ cookiecutter.package_name }}.serving.settings import ServerSettings
 from {{ cookiecutter.package_name }}.task.contract import Item
 
 from .servers import Load, another, challenge, inside, log_rows, sample, started, until
@@ -28,19 +32,19 @@ CALLERS = 4000
 
 
 @pytest.fixture
-def challenger(deployment: Path) -> Installed:
+def challenger(deployment: Path) -> BundleRef:
     return another(deployment, "challenger-1")
 
 
 @pytest.fixture
-def live(deployment: Path) -> Callable[..., Live]:
+def live(deployment: Path) -> Callable[..., ActiveModels]:
     """What answers once a challenger has been set."""
-    engines: list[Engine] = []
+    engines: list[ModelManager] = []
 
-    def load(challenger: Installed, share: float, mode: str = "split") -> Live:
+    def load(challenger: BundleRef, share: float, mode: str = "split") -> ActiveModels:
         challenge(deployment, challenger, share, mode)
         if not engines:
-            engines.append(Engine(Serving(deployment_dir=deployment), Metrics()))
+            engines.append(ModelManager(ServerSettings(deployment_dir=deployment), ServerMetrics()))
         engines[0].refresh()
         assert engines[0].live is not None
         return engines[0].live
@@ -48,7 +52,7 @@ def live(deployment: Path) -> Callable[..., Live]:
     return load
 
 
-def chosen(live: Live, keys: list[str]) -> set[str]:
+def chosen(live: ActiveModels, keys: list[str]) -> set[str]:
     """The callers whom the challenger answers."""
     return {key for key in keys if live.choose(key, "request")[0].variant == "challenger"}
 
@@ -58,7 +62,7 @@ KEYS = [f"caller-{number}" for number in range(CALLERS)]
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
 def test_the_challenger_gets_its_share_of_the_callers(
-    live: Callable[..., Live], challenger: Installed, share: float
+    live: Callable[..., ActiveModels], challenger: BundleRef, share: float
 ) -> None:
     found = chosen(live(challenger, share), KEYS)
     # The keys are fixed, so this passes always or never; 4 standard deviations of a fair division.
@@ -66,12 +70,12 @@ def test_the_challenger_gets_its_share_of_the_callers(
     assert abs(len(found) / CALLERS - share) < tolerance
 
 
-def test_a_share_of_one_is_all(live: Callable[..., Live], challenger: Installed) -> None:
+def test_a_share_of_one_is_all(live: Callable[..., ActiveModels], challenger: BundleRef) -> None:
     assert len(chosen(live(challenger, 1.0), KEYS)) == CALLERS
 
 
 def test_a_larger_share_keeps_those_who_are_in(
-    live: Callable[..., Live], challenger: Installed
+    live: Callable[..., ActiveModels], challenger: BundleRef
 ) -> None:
     before: set[str] = set()
     for share in (0.05, 0.2, 0.5, 1.0):
@@ -81,7 +85,7 @@ def test_a_larger_share_keeps_those_who_are_in(
 
 
 def test_another_test_divides_the_callers_anew(
-    live: Callable[..., Live], challenger: Installed, deployment: Path
+    live: Callable[..., ActiveModels], challenger: BundleRef, deployment: Path
 ) -> None:
     first = chosen(live(challenger, 0.5), KEYS)
     second = chosen(live(another(deployment, "challenger-2"), 0.5), KEYS)
@@ -90,7 +94,7 @@ def test_another_test_divides_the_callers_anew(
 
 
 def test_a_caller_stays_with_one_variant_and_without_a_key_the_request_id_decides(
-    deployment: Path, challenger: Installed, example: dict[str, Any]
+    deployment: Path, challenger: BundleRef, example: dict[str, Any]
 ) -> None:
     challenge(deployment, challenger, 0.5)
     versions: dict[str, str] = {}
@@ -114,7 +118,7 @@ def test_a_caller_stays_with_one_variant_and_without_a_key_the_request_id_decide
 
 
 def test_another_header_may_name_the_caller(
-    deployment: Path, challenger: Installed, example: dict[str, Any]
+    deployment: Path, challenger: BundleRef, example: dict[str, Any]
 ) -> None:
     challenge(deployment, challenger, 0.5)
     with started(deployment, caller_header="x-user") as client:
@@ -130,7 +134,7 @@ def test_another_header_may_name_the_caller(
     assert units["u0"] != units["u1"]
 
 
-def test_models_tells_both_and_their_shares(deployment: Path, challenger: Installed) -> None:
+def test_models_tells_both_and_their_shares(deployment: Path, challenger: BundleRef) -> None:
     challenge(deployment, challenger, 0.25)
     with started(deployment) as client:
         models = {one["variant"]: one for one in client.get("/v1/models").json()["models"]}
@@ -144,9 +148,9 @@ def test_models_tells_both_and_their_shares(deployment: Path, challenger: Instal
 
 
 def test_the_share_changes_while_requests_go_on(
-    deployment: Path, challenger: Installed, example: dict[str, Any]
+    deployment: Path, challenger: BundleRef, example: dict[str, Any]
 ) -> None:
-    champion = folder.read(deployment).champion.version
+    champion = folder.read_deployment(deployment).champion.version
 
     with started(deployment) as client:
 
@@ -165,8 +169,8 @@ def test_the_share_changes_while_requests_go_on(
                 until(lambda share=share: shares() == [1 - share, share])
                 seen = len(load.answers)
                 until(lambda seen=seen: len(load.answers) > seen + 40)
-            after = folder.read(deployment).model_copy(update={"challenger": None})
-            folder.write(deployment, after)
+            after = folder.read_deployment(deployment).model_copy(update={"challenger": None})
+            folder.write_deployment(deployment, after)
             until(lambda: shares() == [None])
             seen = len(load.answers)
             until(lambda: len(load.answers) > seen + 10)
@@ -183,9 +187,9 @@ def test_the_share_changes_while_requests_go_on(
 
 
 def test_the_shadow_answers_nobody_and_is_logged_with_the_same_request_id(
-    deployment: Path, challenger: Installed, example: dict[str, Any]
+    deployment: Path, challenger: BundleRef, example: dict[str, Any]
 ) -> None:
-    champion = folder.read(deployment).champion.version
+    champion = folder.read_deployment(deployment).champion.version
     challenge(deployment, challenger, 1.0, "shadow")
     with started(deployment) as client:
         for number in range(20):
@@ -214,7 +218,7 @@ def test_the_shadow_answers_nobody_and_is_logged_with_the_same_request_id(
 
 
 def test_a_shadow_of_a_share_sees_that_share(
-    deployment: Path, challenger: Installed, live: Callable[..., Live]
+    deployment: Path, challenger: BundleRef, live: Callable[..., ActiveModels]
 ) -> None:
     found = live(challenger, 0.3, "shadow")
     units = [found.choose(key, "request") for key in KEYS]
@@ -225,7 +229,7 @@ def test_a_shadow_of_a_share_sees_that_share(
 
 def test_a_shadow_that_fails_harms_nobody(
     deployment: Path,
-    challenger: Installed,
+    challenger: BundleRef,
     example: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -252,22 +256,22 @@ def test_a_shadow_that_fails_harms_nobody(
 
 def test_a_shadow_that_is_behind_leaves_requests_out(
     deployment: Path,
-    challenger: Installed,
+    challenger: BundleRef,
     example: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     challenge(deployment, challenger, 1.0, "shadow")
-    monkeypatch.setattr(predict, "SHADOWS", 3)
-    held: list[asyncio.Future[Answer]] = []
-    submit = Queue.submit
+    monkeypatch.setattr(predict, "MAX_SHADOW_REQUESTS", 3)
+    held: list[asyncio.Future[RequestResult]] = []
+    submit = ModelQueue.submit
 
-    def slow(self: Queue, items: list[Item], deadline: float) -> asyncio.Future[Answer]:
+    def slow(self: ModelQueue, items: list[Item], deadline: float) -> asyncio.Future[RequestResult]:
         if not self.patient:
             return submit(self, items, deadline)
         held.append(asyncio.get_running_loop().create_future())
         return held[-1]
 
-    monkeypatch.setattr(Queue, "submit", slow)
+    monkeypatch.setattr(ModelQueue, "submit", slow)
     with started(deployment) as client:
         for _ in range(8):
             assert client.post("/v1/predict", json=example).status_code == 200
@@ -275,15 +279,15 @@ def test_a_shadow_that_is_behind_leaves_requests_out(
         assert sample(client, "shadow_dropped_total") == 5
         assert client.portal is not None
         for future in held:
-            client.portal.call(future.set_exception, TooLate())
+            client.portal.call(future.set_exception, DeadlineExceeded())
         until(lambda: sample(client, "shadow_dropped_total") == 8)
 
 
 def test_a_bad_challenger_refuses_the_whole_deployment_and_the_old_one_serves_on(
-    deployment: Path, challenger: Installed, example: dict[str, Any], client: TestClient
+    deployment: Path, challenger: BundleRef, example: dict[str, Any], client: TestClient
 ) -> None:
-    champion = folder.read(deployment).champion.version
-    model = folder.place_of(deployment, challenger) / "model.onnx"
+    champion = folder.read_deployment(deployment).champion.version
+    model = folder.bundle_path(deployment, challenger) / "model.onnx"
     content = bytearray(model.read_bytes())
     content[len(content) // 2] ^= 1
     model.write_bytes(content)
@@ -300,7 +304,7 @@ def test_a_bad_challenger_refuses_the_whole_deployment_and_the_old_one_serves_on
 
 
 def test_a_challenger_of_another_version_than_named_is_refused(
-    deployment: Path, challenger: Installed, client: TestClient
+    deployment: Path, challenger: BundleRef, client: TestClient
 ) -> None:
     challenge(deployment, challenger.model_copy(update={"version": "wrong"}), 0.5)
     problem = until(lambda: client.get("/v1/models").json()["problem"])
@@ -311,7 +315,7 @@ def test_a_challenger_of_another_version_than_named_is_refused(
     "change", [{"share": 0}, {"share": 1.5}, {"mode": "mirror"}, {"bundle": "../elsewhere"}]
 )
 def test_a_deployment_that_is_none_is_refused(
-    deployment: Path, challenger: Installed, client: TestClient, change: dict[str, Any]
+    deployment: Path, challenger: BundleRef, client: TestClient, change: dict[str, Any]
 ) -> None:
     challenge(deployment, challenger, 0.5)
     until(lambda: len(client.get("/v1/models").json()["models"]) == 2)

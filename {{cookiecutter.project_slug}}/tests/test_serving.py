@@ -15,16 +15,16 @@ from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.bundle.load import Bundle
-from {{ cookiecutter.package_name }}.serving.batches import Overloaded
-from {{ cookiecutter.package_name }}.serving.settings import Serving
+from {{ cookiecutter.package_name }}.serving.scheduler import Overloaded
+from {{ cookiecutter.package_name }}.serving.settings import ServerSettings
 
 from .conftest import Traffic
 from .quick import BAD_ITEMS
 from .servers import Server, close, inside, sample, started
 
 JSON = {"content-type": "application/json"}
-MOST = Serving.model_fields["max_items"].default
-LIMIT = Serving.model_fields["max_body_bytes"].default
+MOST = ServerSettings.model_fields["max_items"].default
+LIMIT = ServerSettings.model_fields["max_body_bytes"].default
 
 
 def detail(answer: Any) -> dict[str, Any]:

@@ -20,20 +20,26 @@ from pydantic import ValidationError
 from sqlalchemy import event, func, select, text
 
 from {{ cookiecutter.package_name }}.bundle import deployment as deployment_folder
-from {{ cookiecutter.package_name }}.bundle.load import Bundle, load
+from {{ cookiecutter.package_name }}.bundle.load import Bundle, load_bundle
 from {{ cookiecutter.package_name }}.config import UserError
 from {{ cookiecutter.package_name }}.store import database as databases
-from {{ cookiecutter.package_name }}.store import read, tables
-from {{ cookiecutter.package_name }}.store.database import Database, DatabaseError, Refused
+from {{ cookiecutter.package_name }}.store import queries, tables
+from {{ cookiecutter.package_name }}.store.database import Database, DatabaseError, RowsRejected
 from {{ cookiecutter.package_name }}.store.feedback import (
-    BadTruth,
+    InvalidGroundTruth,
     UnknownRequest,
-    record,
+    record_feedback,
 )
-from {{ cookiecutter.package_name }}.store.labels import Feedback
-from {{ cookiecutter.package_name }}.store.migrations import FOLDER, HEAD
-from {{ cookiecutter.package_name }}.store.write import AT_ONCE, Pruned, Row, prune, write
-from {{ cookiecutter.package_name }}.task.contract import Item, Truth
+from {{ cookiecutter.package_name }}.store.feedback_schema import Feedback
+from {{ cookiecutter.package_name }}.store.migrations import HEAD, MIGRATIONS
+from {{ cookiecutter.package_name }}.store.write import (
+    INSERT_ROWS,
+    PredictionRow,
+    Pruned,
+    insert_predictions,
+    prune_log,
+)
+from {{ cookiecutter.package_name }}.task.contract import GroundTruth, Item
 
 from .quick import BAD_TRUTHS, truths
 from .test_operations import services
@@ -98,15 +104,17 @@ class Answers(NamedTuple):
     bad: dict[str, Any]
 
     @property
-    def truth(self) -> Truth:
+    def truth(self) -> GroundTruth:
         """What makes the good answer right."""
-        return Truth.model_validate(truths(self.good)[0])
+        return GroundTruth.model_validate(truths(self.good)[0])
 
-    def row(self, request_id: str, items: int = 1, good: bool = True, **changes: Any) -> Row:
+    def row(
+        self, request_id: str, items: int = 1, good: bool = True, **changes: Any
+    ) -> PredictionRow:
         """A row of the log as the server writes it."""
         names = ("features", "outcomes")
         watched = {name: {k: v * items for k, v in getattr(self, name).items()} for name in names}
-        row = Row(
+        row = PredictionRow(
             request_id=request_id,
             at=1000.0,
             model_version=self.bundle.version,
@@ -124,15 +132,15 @@ class Answers(NamedTuple):
 
 @pytest.fixture
 def answers(deployment: Path) -> Answers:
-    folder, digest = deployment_folder.deployed(deployment)
-    bundle = load(folder, digest)
+    folder, digest = deployment_folder.champion_path(deployment)
+    bundle = load_bundle(folder, digest)
     item = json.loads((folder / "example.json").read_text(encoding="utf-8"))["items"][0]
     items = [Item.model_validate(item)]
     inputs = bundle.contract.encode(items)
     outputs = bundle.run(inputs)
     opposite = {name: -values for name, values in outputs.items()}
     good, bad = (bundle.contract.decode(some, items)[0] for some in (outputs, opposite))
-    features, outcomes = bundle.contract.features(inputs), bundle.contract.outcomes(outputs)
+    features, outcomes = bundle.contract.features(inputs), bundle.contract.prediction_stats(outputs)
     return Answers(
         bundle,
         item,
@@ -143,11 +151,13 @@ def answers(deployment: Path) -> Answers:
     )
 
 
-def plain(number: int, **changes: Any) -> Row:
+def plain(number: int, **changes: Any) -> PredictionRow:
     """A row whose contents nobody looks into."""
     texts = {"features": "{}", "outcomes": "{}", "output": "[]", "input": "[]"}
     name, at = f"r{number}", float(number)
-    return Row(name, at, "v1", "champion", None, "ff", 1, 1.0, **texts)._replace(**changes)
+    return PredictionRow(name, at, "v1", "champion", None, "ff", 1, 1.0, **texts)._replace(
+        **changes
+    )
 
 
 def count(database: Database, table: Any) -> int:
@@ -161,7 +171,7 @@ def test_the_migrations_make_exactly_the_tables(database: Database) -> None:
         assert compare_metadata(context, tables.metadata) == []
         assert context.get_current_revision() == HEAD
     config = Config()
-    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
 
@@ -181,7 +191,7 @@ def test_several_processes_may_start_on_a_fresh_database(url: str, tmp_path: Pat
         assert racer.communicate(timeout=60)[1] == ""
         assert racer.returncode == 0
     with closing(Database(url)) as database:
-        assert write(database, [plain(1)]) == 1
+        assert insert_predictions(database, [plain(1)]) == 1
 
 
 def test_a_database_in_order_needs_no_alembic(database: Database, url: str) -> None:
@@ -232,10 +242,10 @@ def test_a_file_that_cannot_be_one_is_named(tmp_path: Path) -> None:
 
 def test_the_same_rows_are_written_once(database: Database) -> None:
     rows = [plain(number) for number in range(5)]
-    assert write(database, []) == 0
-    assert write(database, rows) == 5
-    assert write(database, [*rows, plain(5)]) == 1
-    assert write(database, [plain(0, variant="shadow"), plain(0, output="other")]) == 1
+    assert insert_predictions(database, []) == 0
+    assert insert_predictions(database, rows) == 5
+    assert insert_predictions(database, [*rows, plain(5)]) == 1
+    assert insert_predictions(database, [plain(0, variant="shadow"), plain(0, output="other")]) == 1
     assert count(database, tables.predictions) == 7
     with database.reading() as connection:
         found = connection.execute(
@@ -246,52 +256,52 @@ def test_the_same_rows_are_written_once(database: Database) -> None:
 
 
 def test_more_rows_than_a_statement_takes_are_written_and_counted(database: Database) -> None:
-    rows = [plain(number) for number in range(2 * AT_ONCE + 1)]
-    assert write(database, [*rows[:AT_ONCE], rows[0]]) == AT_ONCE
-    assert write(database, [*rows, *rows]) == AT_ONCE + 1
+    rows = [plain(number) for number in range(2 * INSERT_ROWS + 1)]
+    assert insert_predictions(database, [*rows[:INSERT_ROWS], rows[0]]) == INSERT_ROWS
+    assert insert_predictions(database, [*rows, *rows]) == INSERT_ROWS + 1
     assert count(database, tables.predictions) == len(rows)
 
 
 def test_rows_are_written_together_or_not_at_all(database: Database) -> None:
-    with pytest.raises(Refused):
-        write(database, [plain(1), plain(2, unit=None)])
-    with pytest.raises(Refused):
-        write(database, [plain(1), plain(2, output="half a sign: \ud83d")])
+    with pytest.raises(RowsRejected):
+        insert_predictions(database, [plain(1), plain(2, unit=None)])
+    with pytest.raises(RowsRejected):
+        insert_predictions(database, [plain(1), plain(2, output="half a sign: \ud83d")])
     assert count(database, tables.predictions) == 0
 
 
 def test_a_database_that_comes_back_is_written_to_again(postgres: Any, fresh: str) -> None:
     database = Database(fresh)
     database.migrate()
-    write(database, [plain(1)])
+    insert_predictions(database, [plain(1)])
     postgres.stop()
     try:
         for _ in range(2):
             started = time.monotonic()
             with pytest.raises(DatabaseError) as raised:
-                write(database, [plain(2)])
+                insert_predictions(database, [plain(2)])
             assert time.monotonic() - started < 10
             assert str(postgres.port) in str(raised.value)
             assert services.PASSWORD not in str(raised.value)
             assert "\n" not in str(raised.value)
     finally:
         postgres.start()
-    assert write(database, [plain(1), plain(2)]) == 1
+    assert insert_predictions(database, [plain(1), plain(2)]) == 1
     database.close()
 
 
 def test_a_file_that_others_hold_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(databases, "PATIENCE", 0.2)
+    monkeypatch.setattr(databases, "TIMEOUT_SECONDS", 0.2)
     first, second = (Database(f"sqlite:///{tmp_path / 'log.db'}") for _ in range(2))
     first.migrate()
-    write(second, [plain(1)])
+    insert_predictions(second, [plain(1)])
     with first.writing():
         assert count(second, tables.predictions) == 1  # readers do not wait
         with pytest.raises(DatabaseError, match="locked"):
-            write(second, [plain(2)])
-    assert write(second, [plain(2)]) == 1
+            insert_predictions(second, [plain(2)])
+    assert insert_predictions(second, [plain(2)]) == 1
     first.close()
     second.close()
 
@@ -299,12 +309,12 @@ def test_a_file_that_others_hold_is_waited_for(
 def test_pruning_forgets_the_old_and_keeps_what_is_learned_from(
     database: Database, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules[write.__module__], "BATCH", 3)
+    monkeypatch.setattr(sys.modules[insert_predictions.__module__], "PRUNE_ROWS", 3)
     rows = [answers.row(f"r{number}", at=float(number)) for number in range(20)]
-    write(database, [*rows, answers.row("r0", variant="shadow", at=15.0)])
-    record(database, feedbacks(answers, ("r0", 0), ("r1", 0), ("r12", 0)), score(answers))
+    insert_predictions(database, [*rows, answers.row("r0", variant="shadow", at=15.0)])
+    record_feedback(database, feedbacks(answers, ("r0", 0), ("r1", 0), ("r12", 0)), score(answers))
 
-    assert prune(database, 10.0, 15.0) == Pruned(rows=10, inputs=4)
+    assert prune_log(database, 10.0, 15.0) == Pruned(rows=10, inputs=4)
 
     with database.reading() as connection:
         columns = tables.predictions.c
@@ -319,7 +329,7 @@ def test_pruning_forgets_the_old_and_keeps_what_is_learned_from(
         (f"r{number}", f"r{number}" in kept) for number in range(10, 20)
     ]
     assert truths_left == ["r0", "r12"]  # of r0 the shadow's row is still there
-    assert prune(database, 10.0, 15.0) == Pruned(0, 0)
+    assert prune_log(database, 10.0, 15.0) == Pruned(0, 0)
 
 
 def score(answers: Answers) -> Callable[[Any, Any], float]:
@@ -332,17 +342,17 @@ def feedbacks(answers: Answers, *keys: tuple[str, int]) -> list[Feedback]:
 
 def test_feedback_may_come_again(database: Database, answers: Answers) -> None:
     shadow = answers.row("b", variant="shadow", model_version="v2")
-    write(database, [answers.row("a", items=3), answers.row("b"), shadow])
+    insert_predictions(database, [answers.row("a", items=3), answers.row("b"), shadow])
     some = feedbacks(answers, ("a", 0), ("a", 2), ("b", 0))
-    first = record(database, some, score(answers))
+    first = record_feedback(database, some, score(answers))
     assert first[:3] == (3, 0, 0)
     assert first.by_model == {(answers.bundle.version, "champion"): 3, ("v2", "shadow"): 1}
-    assert record(database, some, score(answers)) == (0, 0, 3, {})
-    other = Truth.model_validate(truths(answers.good)[1])
+    assert record_feedback(database, some, score(answers)) == (0, 0, 3, {})
+    other = GroundTruth.model_validate(truths(answers.good)[1])
     more = [*some[:2], Feedback(request_id="b", truth=other), *feedbacks(answers, ("a", 1))]
-    assert record(database, more, score(answers))[:3] == (1, 1, 2)
-    assert record(database, [more[2], some[2]], score(answers))[:3] == (0, 1, 1)
-    found = {(row.request_id, row.item): row.truth for row in read.labelled(database)}
+    assert record_feedback(database, more, score(answers))[:3] == (1, 1, 2)
+    assert record_feedback(database, [more[2], some[2]], score(answers))[:3] == (0, 1, 1)
+    found = {(row.request_id, row.item): row.truth for row in queries.read_labelled(database)}
     assert found.keys() == {("a", 0), ("a", 1), ("a", 2), ("b", 0)}
     assert set(found.values()) == {answers.truth.model_dump_json()}  # the last word of each
 
@@ -350,10 +360,10 @@ def test_feedback_may_come_again(database: Database, answers: Answers) -> None:
 def test_unknown_requests_and_items_are_named_and_nothing_is_written(
     database: Database, answers: Answers
 ) -> None:
-    write(database, [answers.row("a", items=2)])
+    insert_predictions(database, [answers.row("a", items=2)])
     some = feedbacks(answers, ("a", 0), ("a", 2), ("nobody", 0), *((f"x{n}", 0) for n in range(6)))
     with pytest.raises(UnknownRequest) as raised:
-        record(database, some, score(answers))
+        record_feedback(database, some, score(answers))
     told = str(raised.value)
     assert "'a' had 2 items, there is no 2" in told
     assert "'nobody'" in told
@@ -365,23 +375,23 @@ def test_unknown_requests_and_items_are_named_and_nothing_is_written(
 def test_a_truth_that_cannot_be_is_refused_with_all_others(
     database: Database, answers: Answers
 ) -> None:
-    write(database, [answers.row("a"), answers.row("b")])
+    insert_predictions(database, [answers.row("a"), answers.row("b")])
 
-    def refuse(_prediction: object, truth: Truth) -> float:
+    def refuse(_prediction: object, truth: GroundTruth) -> float:
         raise ValueError(f"never\nthat {type(truth).__name__}")
 
     def only_second(prediction: Any, truth: Any) -> float:
         return score(answers)(prediction, truth) if truth is some[0].truth else refuse(0, truth)
 
     some = feedbacks(answers, ("a", 0), ("b", 0))
-    with pytest.raises(BadTruth, match="never that Truth") as raised:
-        record(database, some, only_second)
+    with pytest.raises(InvalidGroundTruth, match="never that GroundTruth") as raised:
+        record_feedback(database, some, only_second)
     assert raised.value.index == 1
     assert count(database, tables.feedback) == 0
 
 
 def record_one(database: Database, content: dict[str, Any], answers: Answers) -> None:
-    record(database, [Feedback.model_validate(content)], score(answers))
+    record_feedback(database, [Feedback.model_validate(content)], score(answers))
 
 
 @pytest.mark.parametrize(("truth", "word"), BAD_TRUTHS)
@@ -390,15 +400,15 @@ def test_bad_truths_of_this_task_are_told(
 ) -> None:
     with closing(Database(f"sqlite:///{tmp_path / 'log.db'}")) as database:
         database.migrate()
-        write(database, [answers.row("a")])
-        with pytest.raises((ValidationError, BadTruth), match=re.escape(word)):
+        insert_predictions(database, [answers.row("a")])
+        with pytest.raises((ValidationError, InvalidGroundTruth), match=re.escape(word)):
             record_one(database, {"request_id": "a", "truth": truth}, answers)
 
 
 def test_the_number_of_statements_does_not_grow_with_the_feedback(
     database: Database, answers: Answers
 ) -> None:
-    write(database, [answers.row(f"r{number}") for number in range(300)])
+    insert_predictions(database, [answers.row(f"r{number}") for number in range(300)])
     statements = []
 
     def seen(*details: Any) -> None:
@@ -408,11 +418,13 @@ def test_the_number_of_statements_does_not_grow_with_the_feedback(
     for first, last in ((0, 1), (1, 300)):
         statements.clear()
         keys = [(f"r{number}", 0) for number in range(first, last)]
-        assert record(database, feedbacks(answers, *keys), score(answers)).new == last - first
+        assert (
+            record_feedback(database, feedbacks(answers, *keys), score(answers)).new == last - first
+        )
         assert len([one for one in statements if "BEGIN" not in one]) == 3
 
 
-def watched(number: int, items: int = 1, **changes: Any) -> Row:
+def watched(number: int, items: int = 1, **changes: Any) -> PredictionRow:
     """A row whose feature and outcome tell which it is."""
     features = {"size": [number + item / 10 for item in range(items)]}
     outcomes = {"label": [f"{number}.{item}" for item in range(items)]}
@@ -423,30 +435,32 @@ def watched(number: int, items: int = 1, **changes: Any) -> Row:
 
 def test_windows_hold_the_newest_items_in_the_order_of_time(database: Database) -> None:
     rows = [watched(number, items=2) for number in range(5)]
-    write(database, rows[::-1])
-    assert read.window(database, 10)[2] == 10
-    found = read.window(database, 5)
+    insert_predictions(database, rows[::-1])
+    assert queries.read_window(database, 10)[2] == 10
+    found = queries.read_window(database, 5)
     assert found.rows == 5
     assert found.features["size"].tolist() == [2.1, 3.0, 3.1, 4.0, 4.1]
     assert found.outcomes["label"].tolist() == ["2.1", "3.0", "3.1", "4.0", "4.1"]
     challenger = watched(8, variant="challenger")
-    write(database, [watched(7, variant="shadow"), challenger, watched(9, model_version="v2")])
+    insert_predictions(
+        database, [watched(7, variant="shadow"), challenger, watched(9, model_version="v2")]
+    )
 
     def sizes(rows: int = 9, **choice: Any) -> Sequence[float]:
-        return read.window(database, rows, **choice).features["size"].tolist()
+        return queries.read_window(database, rows, **choice).features["size"].tolist()
 
     assert sizes(3) == [4.1, 8, 9]
     assert sizes(variants=["shadow"]) == [7]
     assert sizes(version="v2") == [9]
     assert sizes(since=8) == [8, 9]
-    empty = read.window(database, 9, version="v3")
+    empty = queries.read_window(database, 9, version="v3")
     assert empty == ({}, {}, 0)
 
 
 def test_what_is_labelled_is_read_back_in_the_order_of_time(
     database: Database, answers: Answers
 ) -> None:
-    write(
+    insert_predictions(
         database,
         [
             answers.row("late", items=2, at=30.0, unit="a"),
@@ -456,11 +470,11 @@ def test_what_is_labelled_is_read_back_in_the_order_of_time(
             answers.row("unlabelled", at=5.0),
         ],
     )
-    record(database, feedbacks(answers, ("late", 1), ("early", 0)), score(answers))
+    record_feedback(database, feedbacks(answers, ("late", 1), ("early", 0)), score(answers))
     between = time.time()
-    record(database, feedbacks(answers, ("bare", 0), ("late", 0)), score(answers))
+    record_feedback(database, feedbacks(answers, ("bare", 0), ("late", 0)), score(answers))
 
-    known = read.labelled(database)
+    known = queries.read_labelled(database)
     assert [(row.request_id, row.item, row.at, row.unit) for row in known] == [
         ("early", 0, 10.0, "b"),
         ("late", 0, 30.0, "a"),
@@ -468,11 +482,11 @@ def test_what_is_labelled_is_read_back_in_the_order_of_time(
     ]
     for row in known:
         assert json.loads(row.input) == answers.item
-        assert Truth.model_validate_json(row.truth) == answers.truth
-    assert [row[:2] for row in read.labelled(database, after=between)] == [("late", 0)]
+        assert GroundTruth.model_validate_json(row.truth) == answers.truth
+    assert [row[:2] for row in queries.read_labelled(database, after=between)] == [("late", 0)]
 
     contract = answers.bundle.contract
-    found = read.scored(database, contract)
+    found = queries.read_scored(database, contract)
     assert [(row.request_id, row.item, row.variant) for row in found] == [
         ("early", 0, "champion"),
         ("early", 0, "shadow"),
@@ -483,10 +497,12 @@ def test_what_is_labelled_is_read_back_in_the_order_of_time(
     best = found[1].score
     assert found[0].score != best
     assert {row.score for row in found[1:]} == {best}
-    newest = read.scored(database, contract, rows=2)
+    newest = queries.read_scored(database, contract, rows=2)
     assert {row.request_id for row in newest} == {"bare", "late"}
-    assert [row.at for row in read.scored(database, contract, variants=["shadow"])] == [11.0]
-    assert [row.at for row in read.scored(database, contract, since=25)] == [30.0, 30.0]
+    assert [row.at for row in queries.read_scored(database, contract, variants=["shadow"])] == [
+        11.0
+    ]
+    assert [row.at for row in queries.read_scored(database, contract, since=25)] == [30.0, 30.0]
 
 
 def test_traffic_is_summed_up_by_variant(database: Database) -> None:
@@ -495,9 +511,9 @@ def test_traffic_is_summed_up_by_variant(database: Database) -> None:
         for number in range(1, 101)
     ]
     alone = plain(200, test="t", variant="challenger", milliseconds=5.0)
-    write(database, [*rows, alone, plain(300), plain(400, test="u")])
-    assert read.summary(database, "t") == [
+    insert_predictions(database, [*rows, alone, plain(300), plain(400, test="u")])
+    assert queries.read_traffic(database, "t") == [
         ("challenger", 1, 1, 1, 5.0, 5.0, 5.0),
         ("champion", 100, 200, 7, 50.5, 51.0, 99.0),
     ]
-    assert read.summary(database, "v") == []
+    assert queries.read_traffic(database, "v") == []

@@ -17,22 +17,22 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from {{ cookiecutter.package_name }} import cli
-from {{ cookiecutter.package_name }}.config import UserError, WorkError, load
-from {{ cookiecutter.package_name }}.seam import Stage
+from {{ cookiecutter.package_name }}.config import UserError, WorkError, load_settings
+from {{ cookiecutter.package_name }}.interfaces import Stage
 from {{ cookiecutter.package_name }}.task import data
 from {{ cookiecutter.package_name }}.task.settings import Settings
-from {{ cookiecutter.package_name }}.training import checkpoint, evaluate, loop, runs
+from {{ cookiecutter.package_name }}.training import checkpoint, evaluate, fit, runs
 
 from .conftest import CONFIG
 from .quick import QUICK
 
 
 def settings(*overrides: str) -> Settings:
-    return load(Settings, CONFIG, [*QUICK, *overrides], {})
+    return load_settings(Settings, CONFIG, [*QUICK, *overrides], {})
 
 
 def stage(wanted: Settings) -> Stage:
-    return loop.main_stage(wanted, data.load(wanted.data))
+    return fit.training_stage(wanted, data.load(wanted.data))
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -68,10 +68,10 @@ def test_a_run_that_was_killed_resumes_to_the_same_bits(
 
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "--config", str(CONFIG), "--resume"]) == 0
-    wanted = load(Settings, CONFIG, overrides, {})
+    wanted = load_settings(Settings, CONFIG, overrides, {})
     whole = tmp_path / "whole"
     before = folder.parent / "pretraining" / "best.safetensors"  # of tasks that have one
-    loop.fit(stage(wanted), 0, whole, start=before if before.exists() else None)
+    fit.fit(stage(wanted), 0, whole, start=before if before.exists() else None)
     for name in ("last.safetensors", "best.safetensors"):
         assert same_weights(folder / name, whole / name)
     assert not list(folder.glob(".*")), "nothing half-written is left"
@@ -85,7 +85,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    one_cycle, calls = loop.one_cycle, 0
+    one_cycle, calls = fit.one_cycle, 0
 
     def interrupted(step: int, total: int, peak: float, warmup: float) -> float:
         nonlocal calls
@@ -94,7 +94,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
             os.kill(os.getpid(), number)
         return one_cycle(step, total, peak, warmup)
 
-    monkeypatch.setattr(loop, "one_cycle", interrupted)
+    monkeypatch.setattr(fit, "one_cycle", interrupted)
     before = signal.getsignal(number)
     assert cli.main(["train", "--config", str(CONFIG), *QUICK, "train.batch_size=8"]) == 1
     assert signal.getsignal(number) is before
@@ -114,7 +114,7 @@ def checkpoint_step(path: Path) -> int:
 def test_a_run_stopped_in_the_middle_of_an_epoch_resumes_to_the_same_bits(tmp_path: Path) -> None:
     ordinary = stage(settings("train.epochs=2", "train.batch_size=8"))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    loop.fit(ordinary, 0, whole)
+    fit.fit(ordinary, 0, whole)
     left = 5
 
     def stop() -> bool:
@@ -122,9 +122,9 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_resumes_to_the_same_bits(tmp_pa
         left -= 1
         return left < 0
 
-    with pytest.raises(loop.Interrupted):
-        loop.fit(ordinary, 0, parts, stop=stop)
-    state = loop.fit(ordinary, 0, parts)
+    with pytest.raises(fit.Interrupted):
+        fit.fit(ordinary, 0, parts, stop=stop)
+    state = fit.fit(ordinary, 0, parts)
     assert state.epoch == 2
     assert same_weights(whole / "last.safetensors", parts / "last.safetensors")
 
@@ -132,7 +132,7 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_resumes_to_the_same_bits(tmp_pa
 def test_seeds_repeat_and_differ(tmp_path: Path) -> None:
     ordinary = stage(settings("train.epochs=1"))
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        loop.fit(ordinary, seed, tmp_path / name)
+        fit.fit(ordinary, seed, tmp_path / name)
     paths = [tmp_path / name / "last.safetensors" for name in "abc"]
     assert same_weights(paths[0], paths[1])
     assert not same_weights(paths[0], paths[2])
@@ -144,7 +144,7 @@ def test_training_stops_early_when_nothing_gets_better(tmp_path: Path) -> None:
     worse = iter(range(0, -100, -1))
     declining = replace(ordinary, measure=lambda network: {ordinary.decides: sign * next(worse)})
     seen: list[int] = []
-    state = loop.fit(declining, 0, tmp_path, lambda state: seen.append(state.epoch))
+    state = fit.fit(declining, 0, tmp_path, lambda state: seen.append(state.epoch))
     assert state.best_epoch == 1
     assert seen == [1, 2, 3]
 
@@ -152,14 +152,14 @@ def test_training_stops_early_when_nothing_gets_better(tmp_path: Path) -> None:
 def test_of_two_equal_epochs_the_later_is_kept(tmp_path: Path) -> None:
     ordinary = stage(settings("train.epochs=3"))
     same = replace(ordinary, measure=lambda network: {ordinary.decides: 0.5})
-    assert loop.fit(same, 0, tmp_path).best_epoch == 3
+    assert fit.fit(same, 0, tmp_path).best_epoch == 3
 
 
 def test_a_loss_that_is_not_finite_says_what_to_change(tmp_path: Path) -> None:
     ordinary = stage(settings("train.epochs=1"))
     broken = replace(ordinary, loss=lambda network, batch: ordinary.loss(network, batch) * math.nan)
     with pytest.raises(WorkError, match=r"seed 0: the loss is nan in epoch 1; lower train\.lr"):
-        loop.fit(broken, 0, tmp_path)
+        fit.fit(broken, 0, tmp_path)
 
 
 class Body(torch.nn.Module):
@@ -196,12 +196,12 @@ def test_a_network_that_asks_for_pretraining_starts_from_it(
 ) -> None:
     wanted = settings("train.epochs=1", f"paths.runs={tmp_path}")
     dataset = data.load(wanted.data)
-    run = runs.create(wanted, dataset)
+    run = runs.create_run(wanted, dataset)
     monkeypatch.setattr(runs.model, "build", lambda settings, contract: Body())
-    before, *seeds = runs.parts(run, dataset)
+    before, *seeds = runs.training_jobs(run, dataset)
     assert (before.name, before.start) == ("pretraining", None)
     assert [part.name for part in seeds] == ["seed-0", "seed-1"]
-    loop.fit(before.stage, before.seed, run.folder / before.name)
+    fit.fit(before.stage, before.seed, run.folder / before.name)
     stored = load_file(run.folder / "pretraining" / "best.safetensors")
     assert seeds[0].start is not None
     network = Body()
@@ -212,14 +212,14 @@ def test_a_network_that_asks_for_pretraining_starts_from_it(
 
 
 def test_every_epoch_visits_every_example_once_in_its_own_order() -> None:
-    orders = [loop.epoch_order(100, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    orders = [fit.epoch_order(100, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
     for order in orders:
         assert sorted(order.tolist()) == list(range(100))
     assert len({tuple(order.tolist()) for order in orders}) == 4
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_nearly_nothing() -> None:
-    rates = [loop.one_cycle(step, 1000, 0.4, 0.25) for step in range(1000)]
+    rates = [fit.one_cycle(step, 1000, 0.4, 0.25) for step in range(1000)]
     assert max(rates) == rates[250] == pytest.approx(0.4)
     assert rates[0] == pytest.approx(0.4 / 25)
     assert rates[-1] < 0.4 / 1000
@@ -229,11 +229,11 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_nearly_nothing() -> No
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     ordinary = stage(settings("train.epochs=1"))
-    loop.fit(ordinary, 0, tmp_path)
+    fit.fit(ordinary, 0, tmp_path)
     path = tmp_path / "last.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"last\.safetensors: is not a readable checkpoint"):
-        loop.fit(ordinary, 0, tmp_path)
+        fit.fit(ordinary, 0, tmp_path)
 
 
 def test_checkpoints_hold_no_pickled_objects(trained: Path) -> None:
@@ -278,7 +278,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(
     draw = np.random.default_rng(1)
     covered = 0
     for _ in range(100):
-        low, high = evaluate.interval((draw.random((1, 200)) < 0.8).astype(float))
+        low, high = evaluate.bootstrap_interval((draw.random((1, 200)) < 0.8).astype(float))
         covered += low <= 0.8 <= high
     assert 89 <= covered <= 99
 
@@ -287,11 +287,11 @@ def test_intervals_of_neighbours_that_resemble_each_other_are_wider(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(evaluate, "RESAMPLES", 500)
-    monkeypatch.setattr(evaluate.objective, "BLOCK", 1)
+    monkeypatch.setattr(evaluate.objective, "BLOCK_LENGTH", 1)
     scores = np.repeat(np.random.default_rng(2).normal(size=50), 10)[None]
-    single = np.ptp(evaluate.interval(scores))
-    monkeypatch.setattr(evaluate.objective, "BLOCK", 10)
-    blocks = np.ptp(evaluate.interval(scores))
+    single = np.ptp(evaluate.bootstrap_interval(scores))
+    monkeypatch.setattr(evaluate.objective, "BLOCK_LENGTH", 10)
+    blocks = np.ptp(evaluate.bootstrap_interval(scores))
     assert 2 < blocks / single < 4  # the square root of ten
 
 

@@ -232,7 +232,7 @@ def damaged(deployment: Path) -> Path:
     """A deployment whose model has changed by one bit."""
     place = deployment.with_name("damaged")
     shutil.copytree(deployment, place)
-    model = folder.deployed(place)[0] / "model.onnx"
+    model = folder.champion_path(place)[0] / "model.onnx"
     content = bytearray(model.read_bytes())
     content[len(content) // 2] ^= 1
     model.write_bytes(content)

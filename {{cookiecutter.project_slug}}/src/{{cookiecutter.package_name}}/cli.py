@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import verbs, verbs_lifecycle, verbs_live
-from .config import UserError, WorkError, describe
+from .config import UserError, WorkError, describe_settings
 from .task.settings import Settings
 from .verbs import DEFAULT_CONFIG
 
@@ -99,14 +99,16 @@ def build_parser() -> argparse.ArgumentParser:
             _reason(new)
         _common(new)
 
-    from .serving.settings import Serving  # pydantic only; the server itself is imported later
+    from .serving.settings import (
+        ServerSettings,  # pydantic only; the server itself is imported later
+    )
 
     new = add(
         verbs.serve,
         "serve the deployed model over HTTP",
         "Serve what is in the deployment folder; a new deployment is taken up without a restart.",
         f"examples:\n  {command} serve\n  {command} serve port=8080 host=0.0.0.0\n\n"
-        + _table(Serving, "APP_KEY", "key=value"),
+        + _table(ServerSettings, "APP_KEY", "key=value"),
     )
     new.add_argument("settings", nargs="*", metavar="key=value", help="see below")
     new = add(
@@ -242,7 +244,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 def _table(schema: type[Any], variable: str, argument: str) -> str:
-    rows = [(key, default, text) for key, default, text in describe(schema)]
+    rows = [(key, default, text) for key, default, text in describe_settings(schema)]
     width = max(len(key) + len(default) for key, default, _ in rows) + 1
     lines = [f"  {f'{key}={default}':<{width}}  {text}" for key, default, text in rows]
     head = f"settings with their defaults, as {argument} or in the environment as {variable}:"

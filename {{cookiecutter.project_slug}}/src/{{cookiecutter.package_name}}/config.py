@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 ENV_PREFIX = "APP_"
 # The server's names for the same things.
-SHARED = {
+SHARED_VARIABLES = {
     "APP_DEPLOYMENT_DIR": ("paths", "deployment"),
     "APP_DATABASE_URL": ("live", "database"),
 }
@@ -48,7 +48,7 @@ def _without_repeats(seeds: Any) -> Any:
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], BeforeValidator(_without_repeats)]
 
 
-class Train(Section):
+class TrainSettings(Section):
     """How the network is trained; the same for every task."""
 
     seeds: Seeds = Field(
@@ -66,7 +66,7 @@ class Train(Section):
     )
 
 
-class Paths(Section):
+class PathSettings(Section):
     """Where things are written, relative to the folder the command is run in."""
 
     runs: Path = Field(default=Path("runs"), description="one folder per training run")
@@ -81,7 +81,7 @@ class Paths(Section):
     )
 
 
-class Live(Section):
+class LiveSettings(Section):
     """What the running server brings to the data."""
 
     database: str = Field(default=DATABASE, description="the server's prediction log")
@@ -96,7 +96,7 @@ class Live(Section):
     )
 
 
-class Retrain(Section):
+class RetrainSettings(Section):
     """When a new model is due, and how it is tried."""
 
     new_labels: int = Field(
@@ -125,7 +125,7 @@ class Retrain(Section):
     )
 
 
-class AB(Section):
+class ABTestSettings(Section):
     """When the test of a challenger is decided."""
 
     alpha: float = Field(
@@ -150,18 +150,18 @@ class BaseSettings(Section):
         max_length=64,
         description="name of the experiment and of the registered model",
     )
-    train: Train = Train()
-    live: Live = Live()
-    retrain: Retrain = Retrain()
-    ab: AB = AB()
-    paths: Paths = Paths()
+    train: TrainSettings = TrainSettings()
+    live: LiveSettings = LiveSettings()
+    retrain: RetrainSettings = RetrainSettings()
+    ab: ABTestSettings = ABTestSettings()
+    paths: PathSettings = PathSettings()
 
 
 S = TypeVar("S", bound=BaseModel)
 Given = dict[tuple[str, ...], tuple[Any, str]]  # key path → (value, where it was given)
 
 
-def load(
+def load_settings(
     schema: type[S],
     path: Path | None = None,
     overrides: Sequence[str] = (),
@@ -175,8 +175,8 @@ def load(
     if path is not None:
         given |= {key: (value, str(path)) for key, value in _leaves(_read_yaml(path))}
     for name, text in env.items():
-        if name in SHARED:
-            _put(given, SHARED[name], text, f"${name}")
+        if name in SHARED_VARIABLES:
+            _put(given, SHARED_VARIABLES[name], text, f"${name}")
         if name.startswith(ENV_PREFIX) and "__" in name:
             key = tuple(name.removeprefix(ENV_PREFIX).lower().split("__"))
             _put(given, key, parse(text), f"${name}")
@@ -210,12 +210,12 @@ def validate(schema: type[S], given: Given) -> S:
         raise UserError("\n".join(lines)) from None
 
 
-def describe(schema: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+def describe_settings(schema: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
     """(key, default, description) of every setting, for `--help`."""
     for name, field in schema.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
-            yield from describe(section, f"{prefix}{name}.")
+            yield from describe_settings(section, f"{prefix}{name}.")
         else:
             default = "required" if field.is_required() else _show(field.get_default())
             yield f"{prefix}{name}", default, field.description or ""
@@ -278,7 +278,7 @@ def _explain(schema: type[BaseModel], detail: Any, given: Given) -> str:
     for cut in range(len(location), 0, -1):  # an element of a list carries its list's source
         source = source or (given[location[:cut]][1] if location[:cut] in given else None)
     if detail["type"] == "extra_forbidden":
-        known = [key for key, _, _ in describe(schema)]
+        known = [key for key, _, _ in describe_settings(schema)]
         near = difflib.get_close_matches(name, [*known, *schema.model_fields], 1, 0.6)
         section = [key for key in known if key.startswith(f"{location[0]}.")]
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(section or known)}"

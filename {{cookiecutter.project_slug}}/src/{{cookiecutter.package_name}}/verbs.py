@@ -8,7 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import UserError, WorkError, load
+from .config import UserError, WorkError, load_settings
 from .task.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ DEFAULT_CONFIG = Path("configs/default.yaml")
 
 
 def train(options: Namespace) -> None:
-    from .experiments.tracked import train as fit
+    from .experiments.tracked_runs import train_tracked as fit
     from .training import runs
 
     settings = read_settings(options)
@@ -30,7 +30,7 @@ def train(options: Namespace) -> None:
         dataset = run.dataset()
     else:
         dataset = runs.load_data(settings)
-        run = runs.create(settings, dataset)
+        run = runs.create_run(settings, dataset)
     rows = run.about["data"]["rows"]
     print(f"run {run.name}: {', '.join(f'{count} rows {name}' for name, count in rows.items())}")
     fit(run, dataset, f"{options.command} train --resume {run.name}")
@@ -38,39 +38,39 @@ def train(options: Namespace) -> None:
 
 
 def evaluate(options: Namespace) -> None:
-    from .experiments.report import markdown, summary, table
-    from .experiments.tracked import measure
+    from .experiments.report import markdown_table, results_summary, results_table
+    from .experiments.tracked_runs import evaluate_tracked
 
     run, dataset = _run(options)
-    evaluation = measure(run, dataset)
-    print("\n".join(["", *table(evaluation), "", summary(evaluation), ""]))
+    evaluation = evaluate_tracked(run, dataset)
+    print("\n".join(["", *results_table(evaluation), "", results_summary(evaluation), ""]))
     for name, rows in evaluation["details"].items():
         if isinstance(rows, dict):
             columns = list(next(iter(rows.values())))
             cells = [[name, *columns]]
             for key, row in rows.items():
                 cells.append([key, *(f"{row[column]:.4g}" for column in columns)])
-            print("\n".join(markdown(cells)))
+            print("\n".join(markdown_table(cells)))
     print(f"\nwritten: {run.folder / 'evaluation.json'}")
 
 
 def report(options: Namespace) -> None:
-    from .experiments.report import report as write
-    from .experiments.report import summary
-    from .experiments.tracked import evaluation as evaluated
+    from .experiments.report import results_summary
+    from .experiments.report import write_report as write
+    from .experiments.tracked_runs import read_or_evaluate as evaluated
 
     run, dataset = _run(options)
     evaluation = evaluated(run, dataset)
     files = write(run, dataset, evaluation, options.command)
-    print(summary(evaluation))
+    print(results_summary(evaluation))
     print("\n".join(f"written: {path}" for path in files))
 
 
 def deploy(options: Namespace) -> None:
-    from .bundle.deploy import deploy as install
     from .bundle.load import BadBundle
-    from .experiments.tracked import evaluation as evaluated
+    from .experiments.tracked_runs import read_or_evaluate as evaluated
     from .experiments.tracking import Tracker
+    from .release.rollout import deploy as install
 
     run, dataset = _run(options)
     evaluation = evaluated(run, dataset)
@@ -86,14 +86,14 @@ def deploy(options: Namespace) -> None:
 def serve(options: Namespace) -> None:
     gc.disable()  # no module that is loaded is garbage; the application enables it when it is ready
     from .serving.server import serve as run
-    from .serving.settings import load as load_serving
+    from .serving.settings import load_server_settings as load_serving
 
     run(load_serving(options.settings))
 
 
 def predict(options: Namespace) -> None:
     from .bundle.load import BadBundle
-    from .seam import InvalidItem
+    from .interfaces import InvalidItem
     from .task.contract import item_from_file
 
     for path in options.files:
@@ -121,7 +121,7 @@ def read_settings(options: Namespace) -> Settings:
         raise UserError(
             f"{DEFAULT_CONFIG}: no such file here; go to the project's folder or give --config FILE"
         )
-    return load(Settings, options.config, options.settings)
+    return load_settings(Settings, options.config, options.settings)
 
 
 def _run(options: Namespace) -> "tuple[Run, Dataset]":
@@ -133,20 +133,20 @@ def _run(options: Namespace) -> "tuple[Run, Dataset]":
 
 def _example(deployment: Path) -> list[Any]:
     """The items that the deployed bundle has as its example."""
-    from .bundle.deployment import deployed
+    from .bundle.deployment import champion_path
     from .files import read_json
 
-    folder, _ = deployed(deployment)
+    folder, _ = champion_path(deployment)
     return read_json(folder / "example.json")["items"]
 
 
 def _predict(deployment: Path, items: list[Any]) -> dict[str, Any]:
     """What the deployed bundle answers, without a server."""
-    from .bundle.deployment import deployed
-    from .bundle.load import load as load_bundle
+    from .bundle.deployment import champion_path
+    from .bundle.load import load_bundle
     from .task.contract import Item
 
-    bundle = load_bundle(*deployed(deployment))
+    bundle = load_bundle(*champion_path(deployment))
     wanted = [Item.model_validate(item) for item in items]
     found = bundle.contract.decode(bundle.run(bundle.contract.encode(wanted)), wanted)
     return {

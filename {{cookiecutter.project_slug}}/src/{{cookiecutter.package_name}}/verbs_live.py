@@ -12,10 +12,10 @@ from .config import UserError, WorkError
 from .verbs import ask, read_settings
 
 if TYPE_CHECKING:
-    from .bundle.deployment import Deployment, Installed
-    from .monitoring.live import Arm
+    from .bundle.deployment import BundleRef, Deployment
+    from .monitoring.online import Arm
     from .store.database import Database
-    from .store.labels import Line
+    from .store.feedback_schema import FeedbackLine
     from .task.contract import Contract
     from .task.settings import Settings
 
@@ -24,9 +24,9 @@ DRIFTED = 3  # exit code
 
 
 def feedback(options: Namespace) -> None:
-    from .store.labels import read
+    from .store.feedback_schema import read_feedback_file
 
-    lines = read(options.file)
+    lines = read_feedback_file(options.file)
     if options.url:
         counts = _in_batches(options.file, lines, lambda some: _post(options.url, some))
     else:
@@ -39,60 +39,60 @@ def feedback(options: Namespace) -> None:
 def drift(options: Namespace) -> int:
     from .bundle import deployment
     from .files import read_json
-    from .monitoring import live
-    from .monitoring.drift import compare, table
-    from .store.read import window
+    from .monitoring import online
+    from .monitoring.drift import compare_distributions, drift_table
+    from .store.queries import read_window
 
     settings = read_settings(options)
-    if options.rows < live.FEWEST:
-        raise UserError(f"--rows {options.rows}: at least {live.FEWEST} are needed")
+    if options.rows < online.MIN_DRIFT_ROWS:
+        raise UserError(f"--rows {options.rows}: at least {online.MIN_DRIFT_ROWS} are needed")
     folder = settings.paths.deployment
     with _failures():
-        chosen = _version(deployment.read(folder), options.version)
-        reference = read_json(deployment.place_of(folder, chosen) / "reference.json")
+        chosen = _version(deployment.read_deployment(folder), options.version)
+        reference = read_json(deployment.bundle_path(folder, chosen) / "reference.json")
         with _log(settings) as log:
-            seen = window(log, options.rows, live.VARIANTS, chosen.version)
+            seen = read_window(log, options.rows, online.VARIANTS, chosen.version)
     print(f"version {chosen.version}: {seen.rows} items of the log")
-    if seen.rows < live.FEWEST:
-        print(f"too few to judge: at least {live.FEWEST} are needed")
+    if seen.rows < online.MIN_DRIFT_ROWS:
+        print(f"too few to judge: at least {online.MIN_DRIFT_ROWS} are needed")
         return 0
-    expected, observed = live.expected(reference), live.observed(seen)
-    found = compare(expected, observed, fewest=live.FEWEST)
-    from .monitoring.picture import draw  # matplotlib: not before it is needed
+    expected, observed = online.reference_distributions(reference), online.online_values(seen)
+    found = compare_distributions(expected, observed, fewest=online.MIN_DRIFT_ROWS)
+    from .experiments.drift_plot import draw_drift  # matplotlib: not before it is needed
 
     picture = options.picture or settings.paths.experiments / "drift.png"
-    draw(expected, observed, found, picture)
+    draw_drift(expected, observed, found, picture)
     drifted = [row.feature for row in found if row.drifted]
-    print("\n".join(["", *table(found), "", f"written: {picture}"]))
+    print("\n".join(["", *drift_table(found), "", f"written: {picture}"]))
     print(f"drifted: {', '.join(drifted)}" if drifted else "no drift found")
     return DRIFTED if drifted else 0
 
 
 def ab(options: Namespace) -> None:
     from .bundle import deployment
-    from .monitoring.live import ab_verdict
-    from .task.contract import QUALITY
+    from .monitoring.online import measure_ab_test
+    from .task.contract import SCORE
 
     settings = read_settings(options)
     if options.share or options.mode:
         _set_traffic(options, settings)
         return
     with _failures():
-        found = deployment.read(settings.paths.deployment)
+        found = deployment.read_deployment(settings.paths.deployment)
         if (challenger := found.challenger) is None:
             print(f"no test is running: {found.champion.version} has no challenger")
             return
         own = _contract(settings.paths.deployment)
         with _log(settings) as log:
-            arms, verdict = ab_verdict(settings.ab, log, found, own)
+            arms, verdict = measure_ab_test(settings.ab, log, found, own)
     whose = "callers" if challenger.mode == "split" else "requests, in shadow"
     print(
         f"champion {found.champion.version}, challenger {challenger.version}: "
         f"{100 * challenger.share:g} % of the {whose}, since {challenger.since}\n"
     )
-    print("\n".join(_table(arms, QUALITY.name)))
+    print("\n".join(_table(arms, SCORE.name)))
     print(
-        f"\n{verdict.decision}: {verdict.reason} in {QUALITY.name}, above 0 is better; over all "
+        f"\n{verdict.decision}: {verdict.reason} in {SCORE.name}, above 0 is better; over all "
         f"looks such intervals are right in {100 * (1 - verdict.alpha):g} % of the tests"
     )
     print(
@@ -128,7 +128,7 @@ def _table(arms: list[Arm], metric: str) -> list[str]:
     ]
 
 
-def _version(found: Deployment, version: str | None) -> Installed:
+def _version(found: Deployment, version: str | None) -> BundleRef:
     """The champion, or the bundle of this version among all that the deployment knows."""
     challengers = [found.challenger] if found.challenger else []
     known = {one.version: one for one in (*found.previous, *challengers, found.champion)}
@@ -149,41 +149,41 @@ def _log(settings: Settings) -> Iterator[Database]:
 
 def _contract(folder: Path) -> Contract:
     """The champion's contract, by which answers are scored."""
-    from .bundle.deployment import deployed
+    from .bundle.deployment import champion_path
     from .bundle.load import BadBundle
     from .task.contract import Contract
 
-    place, _ = deployed(folder)
+    place, _ = champion_path(folder)
     try:
         return Contract.load(place)
     except (OSError, ValueError) as error:
         raise BadBundle(f"{place / Contract.FILE}: cannot be used: {error}") from None
 
 
-def _record(path: Path, lines: list[Line], settings: Settings) -> dict[str, int]:
-    from .store.feedback import BadTruth, UnknownRequest, record
+def _record(path: Path, lines: list[FeedbackLine], settings: Settings) -> dict[str, int]:
+    from .store.feedback import InvalidGroundTruth, UnknownRequest, record_feedback
 
     contract = _contract(settings.paths.deployment)
 
-    def write(some: list[Line]) -> dict[str, int]:
+    def write(some: list[FeedbackLine]) -> dict[str, int]:
         try:
-            return record(log, [line.feedback for line in some], contract.score)._asdict()
+            return record_feedback(log, [line.feedback for line in some], contract.score)._asdict()
         except UnknownRequest as error:
             raise UserError(f"{path}: row {some[error.indices[0]].row}: {error}") from None
-        except BadTruth as error:
+        except InvalidGroundTruth as error:
             raise UserError(f"{path}: row {some[error.index].row}: {error}") from None
 
     with _log(settings) as log:
         return _in_batches(path, lines, write)
 
 
-def _post(url: str, some: list[Line]) -> dict[str, int]:
+def _post(url: str, some: list[FeedbackLine]) -> dict[str, int]:
     content = {"feedback": [line.feedback.model_dump(mode="json") for line in some]}
     return ask(url, "/v1/feedback", content)
 
 
 def _in_batches(
-    path: Path, lines: list[Line], write: Callable[[list[Line]], dict[str, int]]
+    path: Path, lines: list[FeedbackLine], write: Callable[[list[FeedbackLine]], dict[str, int]]
 ) -> dict[str, int]:
     counts = {"new": 0, "changed": 0, "same": 0}
     for start in range(0, len(lines), BATCH):

@@ -25,10 +25,10 @@ from .load import BadBundle
 
 DEPLOYMENT = "deployment.json"
 HISTORY = "history.jsonl"
-KEPT = 10  # champions to go back to
+MAX_PREVIOUS = 10  # champions to go back to
 
 
-class Installed(BaseModel):
+class BundleRef(BaseModel):
     """A bundle in the deployment folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,7 +39,7 @@ class Installed(BaseModel):
     registry_version: str | None = None  # in MLflow
 
 
-class Challenger(Installed):
+class Challenger(BundleRef):
     """A bundle under test: it answers a share of the callers, or in shadow answers nobody."""
 
     mode: Literal["split", "shadow"] = "split"
@@ -52,9 +52,9 @@ class Deployment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    champion: Installed
+    champion: BundleRef
     challenger: Challenger | None = None
-    previous: list[Installed] = []  # earlier champions, the newest first
+    previous: list[BundleRef] = []  # earlier champions, the newest first
     deployed_at: str
 
     @property
@@ -66,7 +66,7 @@ class Deployment(BaseModel):
         return f"{versions}@{challenger.mode}:{challenger.share:g}:{challenger.since}"
 
 
-def read(folder: Path) -> Deployment:
+def read_deployment(folder: Path) -> Deployment:
     """What is deployed; BadBundle when nothing is, or when the file is no deployment."""
     path = folder / DEPLOYMENT
     try:
@@ -82,24 +82,24 @@ def read(folder: Path) -> Deployment:
         place = ".".join(map(str, first["loc"])) or "content"
         raise BadBundle(f"{path}: is not a deployment: {place}: {first['msg']}") from None
     for installed in (found.champion, found.challenger):
-        if installed and not place_of(folder, installed).is_relative_to(folder.resolve()):
+        if installed and not bundle_path(folder, installed).is_relative_to(folder.resolve()):
             raise BadBundle(f"{path}: {installed.bundle} lies outside of the deployment folder")
     return found
 
 
-def place_of(folder: Path, installed: Installed) -> Path:
+def bundle_path(folder: Path, installed: BundleRef) -> Path:
     """Where a bundle lies."""
     return (folder / installed.bundle).resolve()
 
 
-def deployed(folder: Path) -> tuple[Path, str]:
+def champion_path(folder: Path) -> tuple[Path, str]:
     """(folder, hash of the manifest) of the champion; BadBundle when there is none."""
-    champion = read(folder).champion
-    return place_of(folder, champion), champion.manifest_sha256
+    champion = read_deployment(folder).champion
+    return bundle_path(folder, champion), champion.manifest_sha256
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def deployment_lock(folder: Path) -> Iterator[None]:
     """Alone with a deployment folder: whoever changes it does so one after the other."""
     from filelock import FileLock  # the server, which only reads, does without
 
@@ -108,36 +108,38 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def write(folder: Path, deployment: Deployment) -> None:
+def write_deployment(folder: Path, deployment: Deployment) -> None:
     """Replace what is deployed; running servers notice."""
     write_text(folder / DEPLOYMENT, deployment.model_dump_json(indent=2) + "\n")
 
 
-def crowned(folder: Path, champion: Installed) -> Deployment:
+def with_champion(folder: Path, champion: BundleRef) -> Deployment:
     """The deployment with this champion and no challenger; earlier champions are remembered."""
     try:
-        before = read(folder)
+        before = read_deployment(folder)
         previous = [before.champion, *before.previous]
     except BadBundle:
         previous = []
-    previous = [one for one in previous if one.version != champion.version][:KEPT]
-    return Deployment(champion=champion, previous=previous, deployed_at=now())
+    previous = [one for one in previous if one.version != champion.version][:MAX_PREVIOUS]
+    return Deployment(champion=champion, previous=previous, deployed_at=utc_now())
 
 
-def change(folder: Path, after: Deployment, action: str, reason: str, **details: Any) -> None:
+def replace_deployment(
+    folder: Path, after: Deployment, action: str, reason: str, **details: Any
+) -> None:
     """Write the history's line, then replace what is deployed: no change goes unrecorded."""
-    record(folder, action, reason, **details)
-    write(folder, after)
+    append_history(folder, action, reason, **details)
+    write_deployment(folder, after)
 
 
-def now() -> str:
+def utc_now() -> str:
     """The time for a record, in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def record(folder: Path, action: str, reason: str, **details: Any) -> None:
+def append_history(folder: Path, action: str, reason: str, **details: Any) -> None:
     """Add a line to the history: when, who, what, why."""
-    line = {"at": now(), "who": _user(), "action": action, "reason": reason, **details}
+    line = {"at": utc_now(), "who": _user(), "action": action, "reason": reason, **details}
     text = json.dumps(line, ensure_ascii=False, default=str) + "\n"
     try:
         with (folder / HISTORY).open("a", encoding="utf-8") as file:
@@ -148,7 +150,7 @@ def record(folder: Path, action: str, reason: str, **details: Any) -> None:
         raise WorkError(f"{folder / HISTORY}: cannot be written: {error.strerror}") from None
 
 
-def history(folder: Path) -> list[dict[str, Any]]:
+def read_history(folder: Path) -> list[dict[str, Any]]:
     """All lines of the history, the oldest first."""
     path = folder / HISTORY
     if not path.exists():

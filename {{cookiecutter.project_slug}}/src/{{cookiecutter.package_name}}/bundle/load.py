@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from ..seam import Arrays
+from ..interfaces import Arrays
 from ..task import contract
 from ..task.contract import Contract
 
@@ -49,9 +49,9 @@ def run(session: onnxruntime.InferenceSession, inputs: Arrays) -> Arrays:
     return {name: np.asarray(array) for name, array in zip(contract.OUTPUTS, found, strict=True)}
 
 
-def load(folder: Path, manifest_sha256: str | None = None) -> Bundle:
+def load_bundle(folder: Path, manifest_sha256: str | None = None) -> Bundle:
     """The bundle in `folder`; BadBundle when a file is missing, changed or of another shape."""
-    manifest = verify(folder, manifest_sha256)
+    manifest = verify_bundle(folder, manifest_sha256)
     try:
         own = Contract.load(folder)
     except (OSError, ValueError) as error:
@@ -65,7 +65,7 @@ def load(folder: Path, manifest_sha256: str | None = None) -> Bundle:
     return Bundle(manifest, own, session, sha256(folder / MANIFEST))
 
 
-def verify(folder: Path, manifest_sha256: str | None = None) -> dict[str, Any]:
+def verify_bundle(folder: Path, manifest_sha256: str | None = None) -> dict[str, Any]:
     """The manifest, after checking that every file is there and has the hash it names."""
     path = folder / MANIFEST
     content = _bytes(path)

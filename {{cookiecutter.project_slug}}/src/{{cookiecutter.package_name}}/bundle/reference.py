@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-KEPT = 1000  # order statistics, for the Kolmogorov-Smirnov statistic
-DIGITS = 6  # significant ones; both sides are rounded alike, so that equal values stay equal
-FREQUENT = 20  # categories that are looked at one by one for autocorrelation
+MAX_SAMPLE = 1000  # order statistics, for the Kolmogorov-Smirnov statistic
+SIGNIFICANT_DIGITS = (
+    6  # significant ones; both sides are rounded alike, so that equal values stay equal
+)
+MAX_CATEGORIES = 20  # categories that are looked at one by one for autocorrelation
 
 
 def distribution(values: Any) -> dict[str, Any]:
@@ -23,35 +25,37 @@ def distribution(values: Any) -> dict[str, Any]:
         array = array.astype(str)
         names, counts = np.unique(array, return_counts=True)
         shown = dict(zip(names.tolist(), counts.tolist(), strict=True))
-        return {"counts": shown, "effective": round(effective_rows(array), 1)}
-    numbers = rounded(array[np.isfinite(array.astype(np.float64))])
+        return {"counts": shown, "effective": round(effective_sample_size(array), 1)}
+    numbers = round_values(array[np.isfinite(array.astype(np.float64))])
     ordered = np.sort(numbers)
     edges = _edges(ordered)
-    kept = np.linspace(0, len(ordered) - 1, KEPT).round().astype(int)
+    kept = np.linspace(0, len(ordered) - 1, MAX_SAMPLE).round().astype(int)
     return {
         "edges": edges.tolist(),
         "counts": np.histogram(numbers, edges)[0].tolist(),
-        "sample": (ordered[kept] if len(ordered) > KEPT else ordered).tolist(),
-        "effective": round(effective_rows(numbers), 1),
+        "sample": (ordered[kept] if len(ordered) > MAX_SAMPLE else ordered).tolist(),
+        "effective": round(effective_sample_size(numbers), 1),
     }
 
 
-def rounded(values: np.ndarray) -> np.ndarray:
+def round_values(values: np.ndarray) -> np.ndarray:
     """Values (n,) to the digits that a reference keeps."""
-    return np.array([float(f"{value:.{DIGITS}g}") for value in values.tolist()], np.float64)
+    return np.array(
+        [float(f"{value:.{SIGNIFICANT_DIGITS}g}") for value in values.tolist()], np.float64
+    )
 
 
 def _edges(ordered: np.ndarray) -> np.ndarray:
     """Increasing edges: the deciles and, where these repeat a value, one right above it."""
     if not len(ordered):
         return np.array([0.0, 1.0])
-    deciles = rounded(np.quantile(ordered, np.linspace(0, 1, 11)))
+    deciles = round_values(np.quantile(ordered, np.linspace(0, 1, 11)))
     repeated = deciles[1:][np.diff(deciles) == 0]
     sizes = np.where(repeated == 0, np.abs(ordered).max() or 1.0, np.abs(repeated))
-    return np.unique(np.append(deciles, repeated + sizes * 10.0**-DIGITS))
+    return np.unique(np.append(deciles, repeated + sizes * 10.0**-SIGNIFICANT_DIGITS))
 
 
-def effective_rows(values: np.ndarray, blocks: int = 1) -> float:
+def effective_sample_size(values: np.ndarray, blocks: int = 1) -> float:
     """How many independent rows the values (n,) in their order are worth: n over the integrated
     autocorrelation time, which is summed up to the end of Geyer's initial monotone sequence.
 
@@ -90,5 +94,5 @@ def _indicators(values: np.ndarray) -> list[np.ndarray]:
         cuts = np.unique(np.quantile(values, np.linspace(0, 0.9, 10)))
         return [(values <= cut).astype(np.float64) for cut in cuts]
     names, counts = np.unique(values, return_counts=True)
-    frequent = names[np.argsort(-counts, kind="stable")[:FREQUENT]]
+    frequent = names[np.argsort(-counts, kind="stable")[:MAX_CATEGORIES]]
     return [(values == name).astype(np.float64) for name in frequent]

@@ -4,7 +4,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ..task.objective import DECIDES, SHOWN
+from ..task.objective import METRICS, PRIMARY_METRIC
 from ..training.runs import Run
 
 BLUE, GREY = "#1f5fa8", "#8a8f98"
@@ -14,12 +14,12 @@ def curves(run: Run) -> Figure:
     """Loss on the training split and the deciding metric on validation, a line per seed."""
     figure = Figure(figsize=(8, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
-    shown = SHOWN[DECIDES]
+    shown = METRICS[PRIMARY_METRIC]
     for seed in run.settings.train.seeds:
         history = run.history(seed)
         epochs = range(1, len(history["history"]) + 1)
         left.plot(epochs, [row["loss"] for row in history["history"]], label=f"seed {seed}")
-        values = [row[DECIDES] * shown.scale for row in history["history"]]
+        values = [row[PRIMARY_METRIC] * shown.scale for row in history["history"]]
         (line,) = right.plot(epochs, values)
         best = history["best_epoch"]
         right.plot(best, values[best - 1], "o", color=line.get_color())
@@ -34,11 +34,11 @@ def curves(run: Run) -> Figure:
 
 def comparison(evaluation: dict[str, Any]) -> Figure:
     """The deciding metric of the network and each baseline with its interval."""
-    shown = SHOWN[DECIDES]
+    shown = METRICS[PRIMARY_METRIC]
     network = evaluation["network"]
-    rows = [("Network", network["mean"][DECIDES], network["interval"], BLUE)]
+    rows = [("Network", network["mean"][PRIMARY_METRIC], network["interval"], BLUE)]
     for name, row in evaluation["baselines"].items():
-        rows.append((name, row["metrics"][DECIDES], row["interval"], GREY))
+        rows.append((name, row["metrics"][PRIMARY_METRIC], row["interval"], GREY))
     figure = Figure(figsize=(8, 0.8 + 0.4 * len(rows)), layout="constrained")
     axis = figure.subplots()
     for height, (_, value, (low, high), color) in enumerate(rows):

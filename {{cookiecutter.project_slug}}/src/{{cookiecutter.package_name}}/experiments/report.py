@@ -13,7 +13,7 @@ from ..config import UserError, flatten
 from ..files import read_json, write_figure, write_text
 from ..task import figures
 from ..task.data import Dataset
-from ..task.objective import DECIDES, SHOWN
+from ..task.objective import METRICS, PRIMARY_METRIC
 from ..task.settings import Settings
 from ..training.evaluate import verdict
 from ..training.runs import Run
@@ -23,7 +23,9 @@ BEGIN = "<!-- results:begin, rewritten by the verb report -->"
 END = "<!-- results:end -->"
 
 
-def report(run: Run, dataset: Dataset, evaluation: dict[str, Any], command: str) -> list[Path]:
+def write_report(
+    run: Run, dataset: Dataset, evaluation: dict[str, Any], command: str
+) -> list[Path]:
     """Write pictures and pages about a run; returns the files, README first.
 
     `command` is the project's console command. Raises UserError when a page has lost its markers,
@@ -48,49 +50,50 @@ def report(run: Run, dataset: Dataset, evaluation: dict[str, Any], command: str)
     return [*pages, *(path for path, _ in pictures)]
 
 
-def summary(evaluation: dict[str, Any]) -> str:
+def results_summary(evaluation: dict[str, Any]) -> str:
     """The outcome in words: what is claimed is what the interval allows."""
-    shown, network = SHOWN[DECIDES], evaluation["network"]
+    shown, network = METRICS[PRIMARY_METRIC], evaluation["network"]
     count = len(network["seeds"])
-    spread = f" ± {_number(DECIDES, network['sd'][DECIDES])}" if network["sd"] else ""
+    spread = f" ± {_number(PRIMARY_METRIC, network['sd'][PRIMARY_METRIC])}" if network["sd"] else ""
     seeds = f"mean ± standard deviation of {count} seeds" if count > 1 else "one seed"
-    low, high = (_number(DECIDES, end) for end in network["interval"])
+    low, high = (_number(PRIMARY_METRIC, end) for end in network["interval"])
     sign = 1 if evaluation["higher_is_better"] else -1
     name, best = max(
-        evaluation["baselines"].items(), key=lambda item: sign * item[1]["metrics"][DECIDES]
+        evaluation["baselines"].items(), key=lambda item: sign * item[1]["metrics"][PRIMARY_METRIC]
     )
     others = [
         f" Against {other} it is {verdict(row)}: {_ahead(row)}."
         for other, row in evaluation["baselines"].items()
         if other != name and verdict(row) != "ahead"
     ]
+    mean = network["mean"][PRIMARY_METRIC]
     return (
-        f"{shown.title}: network {_number(DECIDES, network['mean'][DECIDES])}{spread} "
+        f"{shown.title}: network {_number(PRIMARY_METRIC, mean)}{spread} "
         f"({seeds}; 95 % interval {low} to {high}; {evaluation['rows']['test']} test rows), "
-        f"best baseline {_number(DECIDES, best['metrics'][DECIDES])} ({name}). The network is "
-        f"{verdict(best)}: {_ahead(best)}.{''.join(others)}"
+        f"best baseline {_number(PRIMARY_METRIC, best['metrics'][PRIMARY_METRIC])} ({name}). "
+        f"The network is {verdict(best)}: {_ahead(best)}.{''.join(others)}"
     )
 
 
-def table(evaluation: dict[str, Any]) -> list[str]:
+def results_table(evaluation: dict[str, Any]) -> list[str]:
     """The network and the baselines, a Markdown row each."""
     network = evaluation["network"]
     sd = network["sd"] or {}
-    head = [shown.title for shown in SHOWN.values()]
+    head = [shown.title for shown in METRICS.values()]
     rows = [["Model", *head, "95 % interval", "Network ahead by", "Verdict"]]
     cells = [
         _number(name, network["mean"][name])
         + (f" ± {_number(name, sd[name])}" if name in sd else "")
-        for name in SHOWN
+        for name in METRICS
     ]
     rows.append(["**Network**", *cells, _span(network["interval"]), "", ""])
     for name, row in evaluation["baselines"].items():
-        cells = [_number(metric, row["metrics"][metric]) for metric in SHOWN]
+        cells = [_number(metric, row["metrics"][metric]) for metric in METRICS]
         rows.append([name, *cells, _span(row["interval"]), _ahead(row), verdict(row)])
-    return markdown(rows)
+    return markdown_table(rows)
 
 
-def markdown(rows: list[list[str]]) -> list[str]:
+def markdown_table(rows: list[list[str]]) -> list[str]:
     """A table whose source lines up too."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
@@ -118,9 +121,9 @@ def _pictures(
 def _results(evaluation: dict[str, Any]) -> list[str]:
     rows = evaluation["rows"]
     return [
-        f"**{summary(evaluation)}**",
+        f"**{results_summary(evaluation)}**",
         "",
-        *table(evaluation),
+        *results_table(evaluation),
         "",
         f"{evaluation['model']} {rows['train']} rows to train on, {rows['validation']} to choose "
         f"epoch and settings, {rows['test']} to test, the same for every model. Intervals come "
@@ -154,18 +157,18 @@ def _card(run: Run, evaluation: dict[str, Any], made_by: str) -> list[str]:
         if not key.startswith("paths."):
             settings.append([f"`{key}`", f"`{value}`"])
     return [
-        *markdown(facts),
+        *markdown_table(facts),
         "",
         "### Quality on the test split",
         "",
-        summary(evaluation),
+        results_summary(evaluation),
         "",
-        *table(evaluation),
+        *results_table(evaluation),
         "",
         *_breakdown(evaluation["details"]),
         "### Settings",
         "",
-        *markdown(settings),
+        *markdown_table(settings),
         "",
         made_by,
     ]
@@ -180,30 +183,34 @@ def _breakdown(details: dict[str, Any]) -> list[str]:
             rows = [[name.replace("_", " ").capitalize(), *columns]]
             for key, row in table_.items():
                 rows.append([key, *(_cell(row[column]) for column in columns)])
-            lines += [*markdown(rows), ""]
+            lines += [*markdown_table(rows), ""]
     return lines
 
 
 def _experiments(settings: Settings) -> list[str]:
     """All evaluated runs, the newest first."""
-    rows = [["Run", SHOWN[DECIDES].title, "Best baseline", "Seeds", "Rows", "Command"]]
+    rows = [["Run", METRICS[PRIMARY_METRIC].title, "Best baseline", "Seeds", "Rows", "Command"]]
     for path in sorted(settings.paths.runs.glob("*/evaluation.json"), reverse=True):
         evaluation, about = read_json(path), read_json(path.parent / "run.json")
         network = evaluation["network"]
         sign = 1 if evaluation["higher_is_better"] else -1
-        best = max(sign * row["metrics"][DECIDES] for row in evaluation["baselines"].values())
-        spread = f" ± {_number(DECIDES, network['sd'][DECIDES])}" if network["sd"] else ""
+        best = max(
+            sign * row["metrics"][PRIMARY_METRIC] for row in evaluation["baselines"].values()
+        )
+        spread = (
+            f" ± {_number(PRIMARY_METRIC, network['sd'][PRIMARY_METRIC])}" if network["sd"] else ""
+        )
         rows.append(
             [
                 f"`{evaluation['run']}`",
-                _number(DECIDES, network["mean"][DECIDES]) + spread,
-                _number(DECIDES, sign * best),
+                _number(PRIMARY_METRIC, network["mean"][PRIMARY_METRIC]) + spread,
+                _number(PRIMARY_METRIC, sign * best),
                 str(len(network["seeds"])),
                 str(sum(evaluation["rows"].values())),
                 f"`{about['command']}`",
             ]
         )
-    return markdown(rows)
+    return markdown_table(rows)
 
 
 def _around(path: Path) -> tuple[str, str]:
@@ -221,20 +228,20 @@ def _around(path: Path) -> tuple[str, str]:
 
 
 def _number(metric: str, value: float) -> str:
-    return f"{value * SHOWN[metric].scale:.{SHOWN[metric].digits}f}"
+    return f"{value * METRICS[metric].scale:.{METRICS[metric].digits}f}"
 
 
 def _ahead(row: dict[str, Any]) -> str:
     """By how much the network is ahead of a baseline, with the interval."""
     value, near, far = (
-        f"{value * SHOWN[DECIDES].scale:+.{SHOWN[DECIDES].digits}f}"
+        f"{value * METRICS[PRIMARY_METRIC].scale:+.{METRICS[PRIMARY_METRIC].digits}f}"
         for value in (row["ahead"], *row["ahead_interval"])
     )
     return f"{value} ({near} to {far})"
 
 
 def _span(ends: list[float]) -> str:
-    return " to ".join(_number(DECIDES, end) for end in ends)
+    return " to ".join(_number(PRIMARY_METRIC, end) for end in ends)
 
 
 def _cell(value: Any) -> str:

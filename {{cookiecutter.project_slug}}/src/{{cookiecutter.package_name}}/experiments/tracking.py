@@ -25,7 +25,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from ..config import BaseSettings, WorkError, flatten
-from ..training.loop import Interrupted, State
+from ..training.fit import Interrupted, TrainingState
 from ..training.runs import Run
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -52,7 +52,7 @@ class Tracker:
         tags = {"mlflow.parentRunId": self.parent(run), "part": part}
         return self._find(name) or self._create(name, run, tags)
 
-    def log_epochs(self, run_id: str, state: State) -> None:
+    def log_epochs(self, run_id: str, state: TrainingState) -> None:
         """The metrics of all epochs that are not there yet, a request each."""
         done = self._logged.get(run_id)
         if done is None:

@@ -16,24 +16,24 @@ import numpy as np
 
 from ..bundle.load import Bundle
 from ..config import WorkError
-from ..seam import Arrays
+from ..interfaces import Arrays
 from ..task import contract as names
 from ..task import objective
 from ..task.contract import Contract
 from ..task.data import Dataset
-from ..training.evaluate import interval
+from ..training.evaluate import bootstrap_interval
 
 EVERYTHING = "all held-out data"
 ORIGINAL, PRODUCTION = "original data", "from production"
-FEWEST = 20  # examples of a part: of fewer no mean says much
+MIN_EXAMPLES = 20  # examples of a part: of fewer no mean says much
 ERROR = 0.05
-ROWS = 256  # that the champion answers at once
+BATCH_ROWS = 256  # that the champion answers at once
 
 Pair = tuple[np.ndarray, np.ndarray]  # scores of the champion and of the challenger
 
 
 @dataclass(frozen=True)
-class Part:
+class SliceComparison:
     """The comparison on one part of the held-out data; `ahead` > 0 is better."""
 
     name: str
@@ -57,10 +57,10 @@ class Gate:
     champion: str
     challenger: str
     metric: str
-    parts: list[Part]
+    parts: list[SliceComparison]
 
     @property
-    def worse(self) -> list[Part]:
+    def worse(self) -> list[SliceComparison]:
         """The parts that forbid the challenger."""
         return [part for part in self.parts if part.finding == "worse"]
 
@@ -111,7 +111,7 @@ class Gate:
         ]
 
 
-def comparable(champion: Bundle, contract: Contract) -> None:
+def check_comparable(champion: Bundle, contract: Contract) -> None:
     """WorkError unless both models are asked the same and answer in the same terms."""
     if champion.contract == contract:
         return
@@ -123,26 +123,26 @@ def comparable(champion: Bundle, contract: Contract) -> None:
     )
 
 
-def judge(
+def run_gate(
     champion: Bundle, challenger: str, outputs: Arrays, dataset: Dataset, original: int
 ) -> Gate:
     """Compare on the test split; its first `original` rows are those of the original data."""
-    known = answers(champion, dataset.test)
-    pairs = compared(known, outputs, dataset, original)
-    return Gate(champion.version, challenger, objective.DECIDES, measure(pairs))
+    known = bundle_outputs(champion, dataset.test)
+    pairs = scores_by_slice(known, outputs, dataset, original)
+    return Gate(champion.version, challenger, objective.PRIMARY_METRIC, compare_slices(pairs))
 
 
-def answers(bundle: Bundle, split: Arrays) -> Arrays:
+def bundle_outputs(bundle: Bundle, split: Arrays) -> Arrays:
     """The outputs of a bundle for all rows of a split."""
     count = len(next(iter(split.values())))
     parts = [
-        bundle.run({name: split[name][start : start + ROWS] for name in names.INPUTS})
-        for start in range(0, count, ROWS)
+        bundle.run({name: split[name][start : start + BATCH_ROWS] for name in names.INPUTS})
+        for start in range(0, count, BATCH_ROWS)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in names.OUTPUTS}
 
 
-def compared(
+def scores_by_slice(
     champion: Arrays, challenger: Arrays, dataset: Dataset, original: int
 ) -> dict[str, Pair]:
     """Both models' scores by part, everything first; small parts are left out."""
@@ -158,27 +158,27 @@ def compared(
     found = {}
     if original < count:
         found = {ORIGINAL: scores(slice(original)), PRODUCTION: scores(slice(original, None))}
-    each = [objective.part_scores(outputs, test) for outputs in (champion, challenger)]
+    each = [objective.slice_scores(outputs, test) for outputs in (champion, challenger)]
     for name, mask in objective.slices(test, dataset.contract).items():
         found[name] = each[0][mask], each[1][mask]
-    large = {name: pair for name, pair in found.items() if len(pair[0]) >= FEWEST}
+    large = {name: pair for name, pair in found.items() if len(pair[0]) >= MIN_EXAMPLES}
     return {EVERYTHING: whole, **large}
 
 
-def measure(pairs: Mapping[str, Pair]) -> list[Part]:
+def compare_slices(pairs: Mapping[str, Pair]) -> list[SliceComparison]:
     """The comparison of each part."""
     sign = 1 if objective.HIGHER_IS_BETTER else -1
     wide = 1 - ERROR / max(1, len(pairs) - 1)
     found = []
     for name, (champion, challenger) in pairs.items():
         ahead = sign * (challenger - champion)
-        low, high = interval(ahead[None], 1 - ERROR if name == EVERYTHING else wide)
+        low, high = bootstrap_interval(ahead[None], 1 - ERROR if name == EVERYTHING else wide)
         means = float(champion.mean()), float(challenger.mean())
-        found.append(Part(name, len(ahead), *means, float(ahead.mean()), low, high))
+        found.append(SliceComparison(name, len(ahead), *means, float(ahead.mean()), low, high))
     return found
 
 
-def outputs_of(folder: Path) -> Arrays:
+def read_outputs(folder: Path) -> Arrays:
     """What the chosen network of an evaluated run answered on its test split."""
     with np.load(folder / "outputs.npz") as file:
         return dict(file)

@@ -11,7 +11,7 @@ from ..task.settings import Settings
 MARKER = ".retrain.json"
 
 
-class Plan(BaseModel):
+class PendingRetrain(BaseModel):
     """Stands in `runs/` from the decision until the challenger is deployed or refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -21,11 +21,11 @@ class Plan(BaseModel):
     reason: str
 
 
-def under_way(settings: Settings) -> Plan | None:
+def read_pending(settings: Settings) -> PendingRetrain | None:
     """The plan that was not finished, if there is one; without its data there was hardly a plan."""
     path = settings.paths.runs / MARKER
     try:
-        found = Plan.model_validate_json(path.read_bytes())
+        found = PendingRetrain.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
@@ -34,11 +34,11 @@ def under_way(settings: Settings) -> Plan | None:
     return found if found.feedback is None or found.feedback.exists() else None
 
 
-def write(settings: Settings, plan: Plan) -> None:
+def write_pending(settings: Settings, plan: PendingRetrain) -> None:
     """Remember what is to be done."""
     write_text(settings.paths.runs / MARKER, plan.model_dump_json(indent=2) + "\n")
 
 
-def finish(settings: Settings) -> None:
+def clear_pending(settings: Settings) -> None:
     """Forget it, done or given up."""
     (settings.paths.runs / MARKER).unlink(missing_ok=True)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..bundle import deployment, load
-from ..bundle.deployment import Challenger, Deployment, Installed
+from ..bundle.deployment import BundleRef, Challenger, Deployment
 from ..config import WorkError
-from ..monitoring.live import ab_verdict
+from ..monitoring.online import measure_ab_test
 from ..store.database import Database, DatabaseError
 from ..task.settings import Settings
 
 # MLflow's patience with a server that does not answer: minutes, unless it is told otherwise.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+MLFLOW_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 
 def promote(settings: Settings, reason: str, force: bool = False) -> Deployment:
@@ -26,7 +26,7 @@ def promote(settings: Settings, reason: str, force: bool = False) -> Deployment:
     WorkError with the test's reason when it does not.
     """
     target = settings.paths.deployment
-    before = deployment.read(target)
+    before = deployment.read_deployment(target)
     if before.challenger is None:
         raise WorkError(f"{target}: there is no challenger to promote")
     verdict = _verdict(settings, before, force)
@@ -35,13 +35,13 @@ def promote(settings: Settings, reason: str, force: bool = False) -> Deployment:
             f"not promoted, the test says {verdict['decision']}: {verdict['reason']} "
             "(promote --force does it all the same)"
         )
-    with deployment.locked(target):
+    with deployment.deployment_lock(target):
         _unchanged(target, before)
-        after = deployment.crowned(target, _plain(before.challenger))
+        after = deployment.with_champion(target, _plain(before.challenger))
         _verified(target, after.champion)
         _follow(settings, after)
         details = {"version": after.champion.version, "before": before.champion.version}
-        deployment.change(
+        deployment.replace_deployment(
             target, after, "promote", reason, **details, forced=force, verdict=verdict
         )
     return after
@@ -53,13 +53,15 @@ def rollback(settings: Settings, reason: str) -> tuple[Deployment, str | None]:
     Works without MLflow: the second value says why its aliases were not moved, if so.
     """
     target = settings.paths.deployment
-    with deployment.locked(target):
-        before = deployment.read(target)
+    with deployment.deployment_lock(target):
+        before = deployment.read_deployment(target)
         if before.challenger is not None:
             after = before.model_copy(update={"challenger": None})
         elif before.previous:
             champion, *previous = before.previous
-            after = Deployment(champion=champion, previous=previous, deployed_at=deployment.now())
+            after = Deployment(
+                champion=champion, previous=previous, deployed_at=deployment.utc_now()
+            )
         else:
             raise WorkError(f"{target}: there is no champion before this one to return to")
         _verified(target, after.champion)
@@ -68,7 +70,7 @@ def rollback(settings: Settings, reason: str) -> tuple[Deployment, str | None]:
         details: dict[str, Any] = {"version": after.champion.version, "left": left.version}
         if warning:
             details["aliases"] = f"not moved: {warning}"
-        deployment.change(target, after, "rollback", reason, **details)
+        deployment.replace_deployment(target, after, "rollback", reason, **details)
     return after, warning
 
 
@@ -80,25 +82,27 @@ def set_traffic(
 ) -> Challenger:
     """Give the challenger another part of the traffic. What was counted before does not compare
     with what comes, so this begins a new test."""
-    with deployment.locked(folder):
-        before = deployment.read(folder)
+    with deployment.deployment_lock(folder):
+        before = deployment.read_deployment(folder)
         if before.challenger is None:
             raise WorkError(f"{folder}: there is no challenger whose traffic could be set")
         wanted = {"share": share or before.challenger.share, "mode": mode or before.challenger.mode}
-        challenger = before.challenger.model_copy(update={**wanted, "since": deployment.now()})
+        challenger = before.challenger.model_copy(update={**wanted, "since": deployment.utc_now()})
         after = before.model_copy(update={"challenger": challenger})
-        deployment.change(folder, after, "traffic", reason, version=challenger.version, **wanted)
+        deployment.replace_deployment(
+            folder, after, "traffic", reason, version=challenger.version, **wanted
+        )
     return challenger
 
 
 def _verdict(settings: Settings, deployed: Deployment, force: bool) -> dict[str, Any]:
     """What the test says, as JSON; of a forced promotion also that it could not be asked."""
-    folder = deployment.place_of(settings.paths.deployment, deployed.champion)
+    folder = deployment.bundle_path(settings.paths.deployment, deployed.champion)
     database = Database(settings.live.database)
     try:
         contract = load.Contract.load(folder)
         database.migrate()
-        return asdict(ab_verdict(settings.ab, database, deployed, contract)[1])
+        return asdict(measure_ab_test(settings.ab, database, deployed, contract)[1])
     except (DatabaseError, WorkError, ValueError) as error:
         if not force:
             raise
@@ -108,28 +112,30 @@ def _verdict(settings: Settings, deployed: Deployment, force: bool) -> dict[str,
 
 
 def _unchanged(target: Path, before: Deployment) -> None:
-    if deployment.read(target) != before:
+    if deployment.read_deployment(target) != before:
         raise WorkError(f"{target}: was changed meanwhile; look at it and promote again")
 
 
-def _plain(challenger: Challenger) -> Installed:
+def _plain(challenger: Challenger) -> BundleRef:
     """The challenger without its test."""
-    return Installed(**challenger.model_dump(include=set(Installed.model_fields)))
+    return BundleRef(**challenger.model_dump(include=set(BundleRef.model_fields)))
 
 
-def _verified(target: Path, installed: Installed) -> None:
+def _verified(target: Path, installed: BundleRef) -> None:
     """BadBundle unless what is about to answer is whole."""
-    load.load(deployment.place_of(target, installed), installed.manifest_sha256)
+    load.load_bundle(deployment.bundle_path(target, installed), installed.manifest_sha256)
 
 
 def _follow(settings: Settings, after: Deployment) -> None:
     """Move the registry's aliases; WorkError when MLflow does not answer."""
-    for name, value in PATIENCE.items():
+    for name, value in MLFLOW_TIMEOUTS.items():
         os.environ.setdefault(name, value)
-    from ..bundle.deploy import follow  # MLflow and torch: seconds that a refusal does not need
     from ..experiments.tracking import Tracker
+    from ..release.rollout import (
+        sync_registry_aliases,  # MLflow and torch: seconds that a refusal does not need
+    )
 
-    follow(Tracker(settings), after)
+    sync_registry_aliases(Tracker(settings), after)
 
 
 def _try_to_follow(settings: Settings, after: Deployment) -> str | None:

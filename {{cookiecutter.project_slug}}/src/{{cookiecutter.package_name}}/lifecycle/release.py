@@ -3,17 +3,17 @@
 from typing import Any
 
 from ..bundle import deployment
-from ..bundle.deploy import fetch, follow
-from ..bundle.export import pack
 from ..config import WorkError
 from ..experiments.tracking import Tracker
+from ..release.export import pack_bundle
+from ..release.rollout import stage_bundle, sync_registry_aliases
 from ..task.data import Dataset
 from ..task.settings import Settings
 from ..training.runs import Run
 from .gate import Gate
 
 
-def release(
+def start_challenger(
     run: Run,
     dataset: Dataset,
     evaluation: dict[str, Any],
@@ -26,21 +26,21 @@ def release(
 
     WorkError when the champion is no longer the one that it was compared with.
     """
-    pack(run, dataset, evaluation, tracker.parent(run))  # takes seconds, so before the lock
+    pack_bundle(run, dataset, evaluation, tracker.parent(run))  # takes seconds, so before the lock
     target, rules = settings.paths.deployment, settings.retrain
-    with deployment.locked(target):
-        before = deployment.read(target)
+    with deployment.deployment_lock(target):
+        before = deployment.read_deployment(target)
         if before.champion.version != gate.champion:
             raise WorkError(
                 f"{target}: the champion was changed meanwhile; retrain again, the challenger "
                 "is then compared with the new one"
             )
-        installed = fetch(run, dataset, evaluation, tracker)
+        installed = stage_bundle(run, dataset, evaluation, tracker)
         challenger = deployment.Challenger(
-            **installed.model_dump(), mode=rules.mode, share=rules.share, since=deployment.now()
+            **installed.model_dump(), mode=rules.mode, share=rules.share, since=deployment.utc_now()
         )
         after = before.model_copy(update={"challenger": challenger})
-        follow(tracker, after)
+        sync_registry_aliases(tracker, after)
         details = {"version": run.name, "mode": rules.mode, "share": rules.share, "cause": cause}
-        deployment.change(target, after, "challenge", gate.reason, **details)
+        deployment.replace_deployment(target, after, "challenge", gate.reason, **details)
     return challenger

@@ -10,25 +10,25 @@ from collections.abc import Callable
 from filelock import FileLock, Timeout
 
 from ..bundle import deployment, load
-from ..bundle.deploy import follow
 from ..config import UserError
-from ..experiments import tracked
-from ..experiments.report import markdown
+from ..experiments import tracked_runs
+from ..experiments.report import markdown_table
 from ..experiments.tracking import Tracker
 from ..files import write_json
-from ..store import read
+from ..release.rollout import sync_registry_aliases
+from ..store import queries
 from ..store.database import Database
 from ..task.data import Dataset
 from ..task.settings import Settings
-from ..training import labelled, runs
+from ..training import feedback_data, runs
 from ..training.runs import Run
-from . import data, facts, plan
-from .decide import decide
-from .gate import Gate, comparable, judge, outputs_of
-from .plan import Plan
-from .release import release
+from . import facts, labels, plan
+from .gate import Gate, check_comparable, read_outputs, run_gate
+from .plan import PendingRetrain
+from .release import start_challenger
+from .triggers import decide
 
-LOCK = ".retrain.lock"
+LOCK_FILE = ".retrain.lock"
 Say = Callable[[str], None]
 
 
@@ -47,20 +47,22 @@ def retrain(
     folder = settings.paths.runs
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / LOCK, timeout=0):
+        with FileLock(folder / LOCK_FILE, timeout=0):
             if force:
-                plan.finish(settings)
+                plan.clear_pending(settings)
             champion = _champion(settings)
-            wanted = plan.under_way(settings) or _start(settings, champion, if_needed, force, say)
+            wanted = plan.read_pending(settings) or _start(
+                settings, champion, if_needed, force, say
+            )
             if wanted is not None:
                 _finish(settings, wanted, champion, again, say)
-                plan.finish(settings)
+                plan.clear_pending(settings)
     except Timeout:
         say(f"{folder}: another retrain is at work here, it is left alone")
 
 
 def _champion(settings: Settings) -> load.Bundle:
-    champion = load.load(*deployment.deployed(settings.paths.deployment))
+    champion = load.load_bundle(*deployment.champion_path(settings.paths.deployment))
     if champion.name != settings.name:
         raise UserError(
             f"{settings.paths.deployment}: holds a model of {champion.name}, the settings are of "
@@ -71,71 +73,82 @@ def _champion(settings: Settings) -> load.Bundle:
 
 def _start(
     settings: Settings, champion: load.Bundle, if_needed: bool, force: bool, say: Say
-) -> Plan | None:
+) -> PendingRetrain | None:
     """Decide, and plan if there is something to do."""
     target = settings.paths.deployment
     database = Database(settings.live.database)
     try:
         database.migrate()
-        log = read.labelled(database)
-        deployed = deployment.read(target)
-        found = facts.gather(target, deployed, champion, database, log, settings.paths.feedback)
+        log = queries.read_labelled(database)
+        deployed = deployment.read_deployment(target)
+        found = facts.collect_signals(
+            target, deployed, champion, database, log, settings.paths.feedback
+        )
     finally:
         database.close()
     decision = decide(found, settings.retrain, if_needed, force)
-    say("\n".join([*markdown(decision.table()), "", decision.sentence]))
-    deployment.record(target, facts.DECIDED, decision.sentence, **decision.record())
+    say("\n".join([*markdown_table(decision.table()), "", decision.sentence]))
+    deployment.append_history(target, facts.DECIDED, decision.sentence, **decision.record())
     if decision.outcome != "retrain":
         return None
     return _plan(settings, champion, log, "; ".join(decision.reasons), say)
 
 
 def _plan(
-    settings: Settings, champion: load.Bundle, log: list[read.Known], reason: str, say: Say
-) -> Plan:
+    settings: Settings,
+    champion: load.Bundle,
+    log: list[queries.LabelledExample],
+    reason: str,
+    say: Say,
+) -> PendingRetrain:
     """Fix the data and the name of the run; the plan is written before the data is."""
     dataset = runs.original_data(settings)
-    comparable(champion, dataset.contract)
+    check_comparable(champion, dataset.contract)
     folder = settings.paths.feedback
-    known = data.known(folder)
-    rows = data.gather(dataset, known, log, settings.retrain)
-    path = data.newest(folder) if rows == known else data.following(folder, rows)
-    made = Plan(run=runs.reserve(settings).name, feedback=path, reason=reason)
-    plan.write(settings, made)
+    known = labels.read_collected(folder)
+    rows = labels.collect_rows(dataset, known, log, settings.retrain)
+    path = labels.newest_file(folder) if rows == known else labels.next_file(folder, rows)
+    made = PendingRetrain(run=runs.reserve_folder(settings).name, feedback=path, reason=reason)
+    plan.write_pending(settings, made)
     if path and rows != known:
-        labelled.write(path, rows)
+        feedback_data.write_feedback_rows(path, rows)
     counts = ", ".join(
-        f"{sum(row.split == name for row in rows)} {name}" for name in (*labelled.SPLITS, "unused")
+        f"{sum(row.split == name for row in rows)} {name}"
+        for name in (*feedback_data.SPLITS, "unused")
     )
     say(f"labelled requests: {counts}")
     return made
 
 
-def _finish(settings: Settings, wanted: Plan, champion: load.Bundle, again: str, say: Say) -> None:
+def _finish(
+    settings: Settings, wanted: PendingRetrain, champion: load.Bundle, again: str, say: Say
+) -> None:
     """Go from a plan to a challenger that is deployed or refused."""
     target = settings.paths.deployment
-    before = deployment.read(target)
+    before = deployment.read_deployment(target)
     if wanted.run in {one.version for one in (before.champion, before.challenger) if one}:
         say(f"{wanted.run} is deployed already")
         return
     run, dataset = _open(settings, wanted, say)
-    comparable(champion, dataset.contract)
+    check_comparable(champion, dataset.contract)
     if not (run.folder / "evaluation.json").exists():
-        tracked.train(run, dataset, again)
-    evaluation = tracked.evaluation(run, dataset)
+        tracked_runs.train_tracked(run, dataset, again)
+    evaluation = tracked_runs.read_or_evaluate(run, dataset)
     tracker = Tracker(run.settings)
     gate = _gate(run, dataset, champion, say)
-    deployment.record(target, facts.COMPARED, gate.reason, version=run.name, **gate.line())
+    deployment.append_history(target, facts.COMPARED, gate.reason, version=run.name, **gate.line())
     tracker.log_gate(run, gate.line())
     if not gate.passed:
-        follow(tracker, before)  # a rollback without MLflow may have left them behind
+        sync_registry_aliases(
+            tracker, before
+        )  # a rollback without MLflow may have left them behind
         say(f"refused, the champion stays: {gate.reason}")
         return
-    challenger = release(run, dataset, evaluation, tracker, settings, gate, wanted.reason)
+    challenger = start_challenger(run, dataset, evaluation, tracker, settings, gate, wanted.reason)
     say(f"challenger {run.name}: {challenger.mode} {challenger.share:.0%}; the verb ab watches it")
 
 
-def _open(settings: Settings, wanted: Plan, say: Say) -> tuple[Run, Dataset]:
+def _open(settings: Settings, wanted: PendingRetrain, say: Say) -> tuple[Run, Dataset]:
     """The run of a plan; a new one if data or code have changed so that it cannot go on."""
     folder = settings.paths.runs / wanted.run
     if (folder / "run.json").exists():
@@ -144,8 +157,8 @@ def _open(settings: Settings, wanted: Plan, say: Say) -> tuple[Run, Dataset]:
             dataset = run.dataset()
         except UserError as error:
             say(f"{error}; starting anew")
-            folder = runs.reserve(settings)
-            plan.write(settings, wanted.model_copy(update={"run": folder.name}))
+            folder = runs.reserve_folder(settings)
+            plan.write_pending(settings, wanted.model_copy(update={"run": folder.name}))
         else:
             say(f"going on with run {run.name}")
             return run, dataset
@@ -153,15 +166,15 @@ def _open(settings: Settings, wanted: Plan, say: Say) -> tuple[Run, Dataset]:
     own = settings.model_copy(update={"live": live})
     dataset = runs.load_data(own)
     folder.mkdir(exist_ok=True)
-    return runs.create(own, dataset, folder), dataset
+    return runs.create_run(own, dataset, folder), dataset
 
 
 def _gate(run: Run, dataset: Dataset, champion: load.Bundle, say: Say) -> Gate:
     """Compare on what neither was trained on."""
     path = run.settings.live.feedback
-    rows = labelled.read(path) if path else []
+    rows = feedback_data.read_feedback_rows(path) if path else []
     count = run.about["data"]["rows"]["test"] - sum(row.split == "test" for row in rows)
-    gate = judge(champion, run.name, outputs_of(run.folder), dataset, count)
+    gate = run_gate(champion, run.name, read_outputs(run.folder), dataset, count)
     write_json(run.folder / "gate.json", gate.record())
-    say("\n".join(["", *markdown(gate.table()), ""]))
+    say("\n".join(["", *markdown_table(gate.table()), ""]))
     return gate

@@ -14,17 +14,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..bundle.reference import effective_rows, rounded
-from .statistics import chi_squared_p, holm, kolmogorov_distance, kolmogorov_p, pooled, psi
+from ..bundle.reference import effective_sample_size, round_values
+from .stats import chi_squared_p, holm, kolmogorov_distance, kolmogorov_p, pooled, psi
 
 Kind = Literal["numbers", "categories"]
 
-BLOCKS = 2, 4  # of a live window, fewest and most, each with a mean of its own
-BLOCK = 75  # rows of a block, where there are enough for more than the fewest
+BLOCK_COUNTS = 2, 4  # of a live window, fewest and most, each with a mean of its own
+ROWS_PER_BLOCK = 75  # rows of a block, where there are enough for more than the fewest
 
 
 @dataclass(frozen=True)
-class Drift:
+class FeatureDrift:
     """What was found of one feature; `psi` is corrected for the part that chance explains."""
 
     feature: str
@@ -40,13 +40,13 @@ class Drift:
     why: str
 
 
-def compare(
+def compare_distributions(
     reference: Mapping[str, Mapping[str, Any]],
     live: Mapping[str, np.ndarray],
     alpha: float = 0.01,
     least_psi: float = 0.1,
     fewest: int = 100,
-) -> list[Drift]:
+) -> list[FeatureDrift]:
     """Compare live values (m,) by feature, in the order of their rows, with those of a bundle.
 
     With no drift anywhere, some feature is called drifted with probability at most `alpha` (Holm,
@@ -66,11 +66,11 @@ def compare(
     ]
 
 
-def _compare(name: str, expected: Mapping[str, Any] | None, values: Any) -> Drift:
+def _compare(name: str, expected: Mapping[str, Any] | None, values: Any) -> FeatureDrift:
     array = np.asarray([] if values is None else values).ravel()
     text = "edges" not in expected if expected else array.dtype.kind in "USO"
     kind: Kind = "categories" if text else "numbers"
-    skipped = Drift(name, kind, 0, 0.0, 0.0, "", 0.0, 1.0, 1.0, False, "skipped: ")
+    skipped = FeatureDrift(name, kind, 0, 0.0, 0.0, "", 0.0, 1.0, 1.0, False, "skipped: ")
     if expected is None:
         return replace(skipped, why="skipped: the reference does not have it")
     counted = _total(expected)
@@ -78,16 +78,18 @@ def _compare(name: str, expected: Mapping[str, Any] | None, values: Any) -> Drif
         return replace(skipped, why="skipped: the reference holds nothing to compare with")
     if len(array) and text != (array.dtype.kind in "USO"):
         return replace(skipped, why=f"skipped: the live values are not {kind}")
-    usable = array.astype(str) if text else rounded(array[np.isfinite(array.astype(np.float64))])
+    usable = (
+        array.astype(str) if text else round_values(array[np.isfinite(array.astype(np.float64))])
+    )
     if not len(usable):
         return replace(skipped, why="skipped: there is no usable live value")
     independent = float(expected.get("effective", counted))
     # A short window hardly shows how slowly its values change: no better than the reference is.
     most = max(1.0, len(usable) * min(1.0, independent / counted))
-    blocks = int(np.clip(len(usable) // BLOCK, *BLOCKS))
-    effective = min(most, effective_rows(usable, blocks))
+    blocks = int(np.clip(len(usable) // ROWS_PER_BLOCK, *BLOCK_COUNTS))
+    effective = min(most, effective_sample_size(usable, blocks))
     test = _categories if text else _numbers
-    return Drift(
+    return FeatureDrift(
         name,
         kind,
         len(usable),
@@ -104,14 +106,14 @@ def _total(expected: Mapping[str, Any]) -> int:
     return sum(counts.values() if isinstance(counts, Mapping) else counts)
 
 
-def _unjudged(row: Drift, fewest: int) -> Drift:
+def _unjudged(row: FeatureDrift, fewest: int) -> FeatureDrift:
     if not row.statistic:
         return row
     why = f"not judged: {row.rows} rows, at least {fewest} are needed"
     return replace(row, why=why + row.why)
 
 
-def _verdict(row: Drift, alpha: float, least_psi: float) -> Drift:
+def _verdict(row: FeatureDrift, alpha: float, least_psi: float) -> FeatureDrift:
     significant, large = row.adjusted_p < alpha, row.psi >= least_psi
     why = {
         (True, True): "drifted: significant and large",
@@ -151,7 +153,7 @@ def _categories(
     return index, "chi-squared", *chi_squared_p(counts)
 
 
-def table(found: list[Drift]) -> list[str]:
+def drift_table(found: list[FeatureDrift]) -> list[str]:
     """Lines of a Markdown table, the drifted features first."""
     lines = ["| Feature | Rows | Independent | PSI | Statistic | Adjusted p | Finding |"]
     lines.append("|---|---:|---:|---:|---|---:|---|")

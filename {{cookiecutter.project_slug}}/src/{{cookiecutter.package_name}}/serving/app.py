@@ -27,18 +27,17 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..store.labels import Feedback
+from ..store.feedback_schema import Feedback
 from ..task.contract import Prediction
 from . import feedback, monitor
-from .engine import CHAMPION, Engine
 from .logs import configure
-from .metrics import Metrics
-from .observe import Observe, line, new_id, own_id, problem
+from .metrics import ServerMetrics
+from .middleware import RequestMiddleware, client_request_id, error_body, log_access, new_request_id
+from .models import CHAMPION, ModelManager
 from .predict import PATH, Predict, request_model
-from .recorder import Recorder
+from .prediction_events import PredictionEvents
 from .server import SWITCH_SECONDS
-from .settings import Serving
-from .settings import load as load_settings
+from .settings import ServerSettings, load_server_settings
 
 
 class PredictResponse(BaseModel):
@@ -52,7 +51,7 @@ class PredictResponse(BaseModel):
     predictions: list[Prediction]
 
 
-class Problem(BaseModel):
+class ErrorResponse(BaseModel):
     """What was wrong: `loc` is the way to the field."""
 
     class Detail(BaseModel):
@@ -102,7 +101,7 @@ class FeedbackRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    feedback: list[Feedback] = Field(min_length=1, max_length=feedback.MOST, fail_fast=True)
+    feedback: list[Feedback] = Field(min_length=1, max_length=feedback.MAX_FEEDBACK, fail_fast=True)
 
 
 class FeedbackResponse(BaseModel):
@@ -115,23 +114,29 @@ class FeedbackResponse(BaseModel):
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Problem, "description": "The body is not JSON"},
-    401: {"model": Problem, "description": "The server wants a key and got none that it knows"},
-    408: {"model": Problem, "description": "The body took too long to arrive"},
-    413: {"model": Problem, "description": "The body is too large"},
-    415: {"model": Problem, "description": "The body is not application/json, plain or gzip"},
-    422: {"model": Problem, "description": "A field is wrong; the answer names it"},
-    503: {"model": Problem, "description": "Too much to do, or no model; see Retry-After"},
-    504: {"model": Problem, "description": "The deadline passed before the work was begun"},
+    400: {"model": ErrorResponse, "description": "The body is not JSON"},
+    401: {
+        "model": ErrorResponse,
+        "description": "The server wants a key and got none that it knows",
+    },
+    408: {"model": ErrorResponse, "description": "The body took too long to arrive"},
+    413: {"model": ErrorResponse, "description": "The body is too large"},
+    415: {"model": ErrorResponse, "description": "The body is not application/json, plain or gzip"},
+    422: {"model": ErrorResponse, "description": "A field is wrong; the answer names it"},
+    503: {"model": ErrorResponse, "description": "Too much to do, or no model; see Retry-After"},
+    504: {"model": ErrorResponse, "description": "The deadline passed before the work was begun"},
 }
 FEEDBACK_ERRORS: dict[int | str, dict[str, Any]] = {
     **{status: ERRORS[status] for status in (400, 401, 413)},
     404: {
-        "model": Problem,
+        "model": ErrorResponse,
         "description": "Request ids that the log does not know; five are named",
     },
     422: ERRORS[422],
-    503: {"model": Problem, "description": "The prediction log does not answer, or there is none"},
+    503: {
+        "model": ErrorResponse,
+        "description": "The prediction log does not answer, or there is none",
+    },
 }
 
 
@@ -162,30 +167,30 @@ class Application:
         return sha256(given).digest() in self.keys
 
     async def _unknown(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = own_id(scope) or new_id()
+        request_id = client_request_id(scope) or new_request_id()
         message = "send a key as x-api-key, or as authorization: Bearer KEY"
-        content = problem(["header", "x-api-key"], message, "api_key", request_id)
+        content = error_body(["header", "x-api-key"], message, "api_key", request_id)
         route, version = PATH if scope["path"] == PATH else "unknown", self.predict.engine.version
         own = {"x-request-id": request_id, "x-model-version": version}
         headers = {"www-authenticate": "Bearer", **own}
         await JSONResponse(content, 401, headers)(scope, receive, send)
         self.predict.metrics.request(route, 401, version, CHAMPION, 0.0)
-        line(self.predict.settings, scope, route, 401, 0.0, request_id, version)
+        log_access(self.predict.settings, scope, route, 401, 0.0, request_id, version)
 
 
 def from_environment() -> ASGIApp:
     """The application with the settings of the environment, for each worker."""
-    settings = load_settings()
+    settings = load_server_settings()
     configure(settings.log_level)
     sys.setswitchinterval(SWITCH_SECONDS)
     return create_app(settings)
 
 
-def create_app(settings: Serving) -> ASGIApp:
+def create_app(settings: ServerSettings) -> ASGIApp:
     """The application; it starts with or without a deployment."""
-    metrics = Metrics()
-    engine = Engine(settings, metrics)
-    recorder = Recorder(settings, metrics)
+    metrics = ServerMetrics()
+    engine = ModelManager(settings, metrics)
+    recorder = PredictionEvents(settings, metrics)
     predict = Predict(settings, engine, metrics, recorder)
 
     @asynccontextmanager
@@ -196,7 +201,9 @@ def create_app(settings: Serving) -> ASGIApp:
         gc.enable()
         tasks = [
             asyncio.create_task(engine.watch()),
-            asyncio.create_task(monitor.watch(engine, recorder, metrics, settings.monitor_seconds)),
+            asyncio.create_task(
+                monitor.watch_metrics(engine, recorder, metrics, settings.monitor_seconds)
+            ),
         ]
         yield
         for task in tasks:
@@ -216,7 +223,7 @@ def create_app(settings: Serving) -> ASGIApp:
     )
     _describe(rest, engine)
     rest.mount("/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))
-    rest.add_middleware(Observe, engine=engine, metrics=metrics, settings=settings)
+    rest.add_middleware(RequestMiddleware, engine=engine, metrics=metrics, settings=settings)
     rest.add_exception_handler(HTTPException, _http_problem)
     rest.add_exception_handler(RequestValidationError, _validation_problem)
 
@@ -244,7 +251,7 @@ def create_app(settings: Serving) -> ASGIApp:
     )
     async def feedbacks(request: Request, given: FeedbackRequest) -> FeedbackResponse:
         """All truths are taken or none; sending them again changes nothing."""
-        found = await feedback.take(given.feedback, engine, recorder, metrics)
+        found = await feedback.store_feedback(given.feedback, engine, recorder, metrics)
         return FeedbackResponse(
             request_id=request.state.request_id,
             new=found.new,
@@ -331,7 +338,7 @@ def create_app(settings: Serving) -> ASGIApp:
     return app
 
 
-def _describe(rest: FastAPI, engine: Engine) -> None:
+def _describe(rest: FastAPI, engine: ModelManager) -> None:
     """Give the documentation an example that the model which answers now can take."""
     described = rest.openapi
 
@@ -352,7 +359,7 @@ async def _validation_problem(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     place, request_id = list(first["loc"]), request.state.request_id
     status = 400 if first["type"] == "json_invalid" else 422
-    return JSONResponse(problem(place, first["msg"], first["type"], request_id), status)
+    return JSONResponse(error_body(place, first["msg"], first["type"], request_id), status)
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:
@@ -363,7 +370,7 @@ async def _http_problem(request: Request, error: Exception) -> Response:
         content = {"detail": [error.detail], "request_id": request_id}
     else:
         message = f"{request.method} {request.url.path}: {error.detail}"
-        content = problem(["path"], message, "http", request_id)
+        content = error_body(["path"], message, "http", request_id)
     return JSONResponse(content, error.status_code, error.headers)
 
 

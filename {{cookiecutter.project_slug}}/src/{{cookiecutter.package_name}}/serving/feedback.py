@@ -6,21 +6,24 @@ from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 
-from ..store.labels import Feedback
-from .engine import Engine
-from .metrics import Metrics
-from .recorder import Recorder
+from ..store.feedback_schema import Feedback
+from .metrics import ServerMetrics
+from .models import ModelManager
+from .prediction_events import PredictionEvents
 
 if TYPE_CHECKING:
-    from ..store.feedback import Recorded
+    from ..store.feedback import FeedbackCounts
 
-MOST = 1000  # truths of a request
+MAX_FEEDBACK = 1000  # truths of a request
 WRITE_SECONDS = 2.0  # that the newest predictions may take to reach the log
 
 
-async def take(
-    given: Sequence[Feedback], engine: Engine, recorder: Recorder, metrics: Metrics
-) -> "Recorded":
+async def store_feedback(
+    given: Sequence[Feedback],
+    engine: ModelManager,
+    recorder: PredictionEvents,
+    metrics: ServerMetrics,
+) -> "FeedbackCounts":
     """Write truths into the log; HTTPException 404, 422 or 503 naming what is wrong."""
     if engine.live is None:
         raise _refused(503, [], f"no model: {engine.problem}", "no_model")
@@ -32,9 +35,11 @@ async def take(
     return found
 
 
-def _record(given: Sequence[Feedback], engine: Engine, recorder: Recorder) -> "Recorded":
+def _record(
+    given: Sequence[Feedback], engine: ModelManager, recorder: PredictionEvents
+) -> "FeedbackCounts":
     from ..store.database import DatabaseError
-    from ..store.feedback import BadTruth, UnknownRequest, record
+    from ..store.feedback import InvalidGroundTruth, UnknownRequest, record_feedback
 
     assert engine.live is not None, "checked by take"
     score = engine.live.champion.bundle.contract.score
@@ -42,14 +47,14 @@ def _record(given: Sequence[Feedback], engine: Engine, recorder: Recorder) -> "R
     try:
         recorder.database.migrate()  # nothing may have been answered yet
         try:
-            return record(recorder.database, given, score)
+            return record_feedback(recorder.database, given, score)
         except UnknownRequest:
             recorder.wait_for_others()  # another worker may have answered it a moment ago
-            return record(recorder.database, given, score)
+            return record_feedback(recorder.database, given, score)
     except UnknownRequest as error:
         place = ["body", "feedback", error.indices[0], "request_id"]
         raise _refused(404, place, str(error), "unknown_request") from None
-    except BadTruth as error:
+    except InvalidGroundTruth as error:
         place = ["body", "feedback", error.index, "truth"]
         raise _refused(422, place, str(error), "bad_truth") from None
     except DatabaseError as error:

@@ -31,11 +31,11 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from .engine import Model
+    from .models import ServedModel
 
 NO_MODEL = "none"
 disable_created_metrics()  # a second series for each, which nothing here reads
-SHARED = "PROMETHEUS_MULTIPROC_DIR"
+MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -50,7 +50,7 @@ class BulkHistogram(Histogram):
             self._buckets[place].inc(count)
 
 
-class Metrics:
+class ServerMetrics:
     """All metrics of one server, in a registry of its own."""
 
     def __init__(self) -> None:
@@ -141,10 +141,10 @@ class Metrics:
         self.requests(route, str(status), version, variant).inc()
         self.seconds(route, version, variant).observe(seconds)
 
-    def serving(self, models: Iterable[Model]) -> None:
+    def serving(self, models: Iterable[ServedModel]) -> None:
         """From now on these models answer."""
-        forget(self._model)
-        forget(self._created)
+        clear_gauge(self._model)
+        clear_gauge(self._created)
         for model in models:
             names = model.version, model.variant
             self._model.labels(model.bundle.name, *names).set(1)
@@ -153,7 +153,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""
-        if folder := os.environ.get(SHARED):
+        if folder := os.environ.get(MULTIPROC_VARIABLE):
             for pid in _pids(Path(folder)):
                 if not Path(f"/proc/{pid}").exists():
                     mark_process_dead(pid, folder)
@@ -176,7 +176,7 @@ class Metrics:
         )
 
     def _collectors(self) -> None:
-        if folder := os.environ.get(SHARED):
+        if folder := os.environ.get(MULTIPROC_VARIABLE):
             self.registry = CollectorRegistry()
             MultiProcessCollector(self.registry, folder)
             self.registry.register(Workers(Path(folder)))
@@ -205,10 +205,10 @@ class Workers(Collector):
         yield from whole.values()
 
 
-def forget(gauge: Gauge) -> None:
+def clear_gauge(gauge: Gauge) -> None:
     """Drop the values of all labels. In shared files they cannot be dropped: there they become
     "not a number", which no alert fires on and no panel draws."""
-    if not os.environ.get(SHARED):
+    if not os.environ.get(MULTIPROC_VARIABLE):
         gauge.clear()
         return
     for labels in list(gauge._metrics):

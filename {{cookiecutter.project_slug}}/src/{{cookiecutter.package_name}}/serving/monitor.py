@@ -6,16 +6,18 @@ Every worker looks by itself; they read the same log and so say the same.
 import asyncio
 from typing import TYPE_CHECKING
 
-from .engine import CHAMPION, Engine, Model
 from .logs import logger
-from .metrics import Metrics, forget
-from .recorder import Recorder
+from .metrics import ServerMetrics, clear_gauge
+from .models import CHAMPION, ModelManager, ServedModel
+from .prediction_events import PredictionEvents
 
 if TYPE_CHECKING:
-    from ..monitoring.drift import Drift
+    from ..monitoring.drift import FeatureDrift
 
 
-async def watch(engine: Engine, recorder: Recorder, metrics: Metrics, seconds: float) -> None:
+async def watch_metrics(
+    engine: ModelManager, recorder: PredictionEvents, metrics: ServerMetrics, seconds: float
+) -> None:
     """Measure again and again until cancelled."""
     while True:
         await asyncio.sleep(seconds)
@@ -23,20 +25,20 @@ async def watch(engine: Engine, recorder: Recorder, metrics: Metrics, seconds: f
             await asyncio.to_thread(_try, engine, recorder, metrics)
 
 
-def _try(engine: Engine, recorder: Recorder, metrics: Metrics) -> None:
+def _try(engine: ModelManager, recorder: PredictionEvents, metrics: ServerMetrics) -> None:
     from ..store.database import DatabaseError
 
     try:
-        measure(engine, recorder, metrics)
+        update_gauges(engine, recorder, metrics)
     except DatabaseError as error:  # the log's own metrics and alerts tell of it
         logger.debug("monitoring waits", extra={"fields": {"reason": str(error)}})
     except Exception:  # of this look; the next one comes
         logger.exception("drift and quality were not measured")
 
 
-def measure(engine: Engine, recorder: Recorder, metrics: Metrics) -> None:
+def update_gauges(engine: ModelManager, recorder: PredictionEvents, metrics: ServerMetrics) -> None:
     """Set the gauges of drift and quality, for the models in use. DatabaseError without the log."""
-    from ..monitoring import live  # with the database's library, which starting does without
+    from ..monitoring import online  # with the database's library, which starting does without
 
     database = recorder.database
     database.migrate()
@@ -51,12 +53,14 @@ def measure(engine: Engine, recorder: Recorder, metrics: Metrics) -> None:
         metrics.quality_expected,
         metrics.quality_labels,
     ):
-        forget(gauge)
+        clear_gauge(gauge)
     for model in models:
-        _drift(model, live.drift(database, model.reference, version=model.version), metrics)
+        _drift(
+            model, online.measure_drift(database, model.reference, version=model.version), metrics
+        )
     contract = next(m.bundle.contract for m in models if m.variant == CHAMPION)
     manifests = {model.version: model.bundle.manifest for model in models}
-    for row in live.quality(database, contract, manifests):
+    for row in online.measure_quality(database, contract, manifests):
         if row.version not in manifests:
             continue
         metrics.quality_mean.labels(row.metric, row.version, row.variant).set(row.mean)
@@ -66,7 +70,7 @@ def measure(engine: Engine, recorder: Recorder, metrics: Metrics) -> None:
             metrics.quality_drop.labels(row.metric, row.version, row.variant).set(row.drop)
 
 
-def _drift(model: Model, found: "list[Drift]", metrics: Metrics) -> None:
+def _drift(model: ServedModel, found: "list[FeatureDrift]", metrics: ServerMetrics) -> None:
     metrics.drift_rows.labels(model.version).set(max((row.rows for row in found), default=0))
     for row in found:
         if row.statistic:

@@ -15,22 +15,22 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from starlette.types import Receive, Scope, Send
 
-from ..seam import InvalidItem
+from ..interfaces import InvalidItem
 from ..task.contract import Item
-from .batches import Overloaded, TooLate
-from .engine import CHAMPION, Engine, Live, Model
 from .logs import logger
-from .metrics import Metrics
-from .observe import line, new_id, own_id, problem
-from .recorder import Answered, Recorder
-from .settings import Serving
+from .metrics import ServerMetrics
+from .middleware import client_request_id, error_body, log_access, new_request_id
+from .models import CHAMPION, ActiveModels, ModelManager, ServedModel
+from .prediction_events import PredictionEvent, PredictionEvents
+from .scheduler import DeadlineExceeded, Overloaded
+from .settings import ServerSettings
 
 PATH = "/v1/predict"
-SHADOWS = 64  # requests that may wait for the shadow
+MAX_SHADOW_REQUESTS = 64  # requests that may wait for the shadow
 Headers = list[tuple[bytes, bytes]]
 
 
-class Refused(Exception):
+class RequestError(Exception):
     """The request is answered with this status and no prediction."""
 
     def __init__(self, status: int, loc: list[str | int], message: str, kind: str) -> None:
@@ -38,7 +38,7 @@ class Refused(Exception):
         self.status, self.loc, self.kind = status, loc, kind
 
 
-class Asked(NamedTuple):
+class RequestHeaders(NamedTuple):
     """What the headers of a request say."""
 
     media: bytes
@@ -64,7 +64,11 @@ class Predict:
     """An ASGI application that answers `POST /v1/predict`."""
 
     def __init__(
-        self, settings: Serving, engine: Engine, metrics: Metrics, recorder: Recorder
+        self,
+        settings: ServerSettings,
+        engine: ModelManager,
+        metrics: ServerMetrics,
+        recorder: PredictionEvents,
     ) -> None:
         self.settings, self.engine = settings, engine
         self.metrics, self.recorder = metrics, recorder
@@ -88,7 +92,7 @@ class Predict:
         try:
             body = await self._read(asked, receive)
             if live is None or model is None:
-                raise Refused(503, [], f"no model: {self.engine.problem}", "no_model")
+                raise RequestError(503, [], f"no model: {self.engine.problem}", "no_model")
             if model.queue.full:  # before the work of reading it, which would be in vain
                 raise Overloaded
             items: list[Item] = self._body.validate_json(body).items  # pyright: ignore[reportAttributeAccessIssue]
@@ -99,14 +103,14 @@ class Predict:
         finally:
             self.in_progress -= 1
         seconds = time.perf_counter() - started
-        noted = Answered(
+        noted = PredictionEvent(
             model, live.deployment.test, unit, asked.request_id, time.time(), seconds, body, answer
         )
         self.recorder.add(noted)
         if live.challenger is not None:
             self._shadow(live, noted, items)
         if self.settings.access_log:
-            line(self.settings, scope, PATH, 200, seconds, asked.request_id, model.version)
+            log_access(self.settings, scope, PATH, 200, seconds, asked.request_id, model.version)
         content = b'{"request_id":"%b",%b,"predictions":%b}' % (
             asked.request_id.encode(),
             model.head,
@@ -120,13 +124,13 @@ class Predict:
         headers.append((b"server-timing", timing))
         return 200, headers, content
 
-    async def _read(self, asked: Asked, receive: Receive) -> bytes:
+    async def _read(self, asked: RequestHeaders, receive: Receive) -> bytes:
         """The body, unpacked; Refused as soon as it is known not to be acceptable."""
         media = asked.media.partition(b";")[0].strip().lower()
         if media != b"application/json":
             shown = media.decode("latin-1") or "missing"
             message = f"is {shown}, must be application/json"
-            raise Refused(415, ["header", "content-type"], message, "content_type")
+            raise RequestError(415, ["header", "content-type"], message, "content_type")
         limit = self.settings.max_body_bytes
         if asked.length.isdigit() and int(asked.length) > limit:
             raise _too_large(limit)
@@ -135,7 +139,7 @@ class Predict:
         if message.get("more_body", False):
             body = await self._read_on(bytearray(body), limit, receive)
         elif message["type"] == "http.disconnect":
-            raise Refused(499, [], "the caller went away", "disconnected")
+            raise RequestError(499, [], "the caller went away", "disconnected")
         if len(body) > limit:
             raise _too_large(limit)
         return _unpacked(body, asked.encoding, limit) if asked.encoding else body
@@ -148,17 +152,17 @@ class Predict:
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise Refused(499, [], "the caller went away", "disconnected")
+                        raise RequestError(499, [], "the caller went away", "disconnected")
                     body += message.get("body", b"")
                     if len(body) > limit:
                         raise _too_large(limit)
                     more = message.get("more_body", False)
         except TimeoutError:
             text = f"did not arrive within {self.settings.body_seconds:g} s"
-            raise Refused(408, ["body"], text, "body_too_slow") from None
+            raise RequestError(408, ["body"], text, "body_too_slow") from None
         return bytes(body)
 
-    def _deadline(self, asked: Asked, started: float) -> float:
+    def _deadline(self, asked: RequestHeaders, started: float) -> float:
         wanted = self.settings.deadline_ms
         if asked.timeout:
             try:
@@ -169,18 +173,25 @@ class Predict:
             except ValueError:
                 place: list[str | int] = ["header", "x-timeout-ms"]
                 text = "must be a number of milliseconds above 0"
-                raise Refused(422, place, text, "timeout") from None
+                raise RequestError(422, place, text, "timeout") from None
         return started + wanted / 1000
 
     def _refuse(
-        self, scope: Scope, refused: Refused, request_id: str, model: Model | None, started: float
+        self,
+        scope: Scope,
+        refused: RequestError,
+        request_id: str,
+        model: ServedModel | None,
+        started: float,
     ) -> tuple[int, Headers, bytes]:
         seconds = time.perf_counter() - started
         version = model.version if model else self.engine.version
         variant = model.variant if model else CHAMPION
         self.metrics.request(PATH, refused.status, version, variant, seconds)
-        line(self.settings, scope, PATH, refused.status, seconds, request_id, version)
-        content = json.dumps(problem(refused.loc, str(refused), refused.kind, request_id)).encode()
+        log_access(self.settings, scope, PATH, refused.status, seconds, request_id, version)
+        content = json.dumps(
+            error_body(refused.loc, str(refused), refused.kind, request_id)
+        ).encode()
         headers = _headers(content, request_id, version, variant)
         if refused.status == 503:
             headers.append((b"retry-after", b"1"))
@@ -188,25 +199,27 @@ class Predict:
             headers.append((b"connection", b"close"))
         return refused.status, headers, content
 
-    def _shadow(self, live: Live, noted: Answered, items: list[Item]) -> None:
+    def _shadow(self, live: ActiveModels, noted: PredictionEvent, items: list[Item]) -> None:
         """Let the shadow answer as well, after the caller has its answer."""
         model = live.shadow(noted.unit)
         if model is None:
             return
-        if len(self._shadows) >= SHADOWS:
+        if len(self._shadows) >= MAX_SHADOW_REQUESTS:
             self.metrics.shadow_dropped.inc()
             return
         task = asyncio.create_task(self._answer_unseen(model, noted, items))
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)
 
-    async def _answer_unseen(self, model: Model, noted: Answered, items: list[Item]) -> None:
+    async def _answer_unseen(
+        self, model: ServedModel, noted: PredictionEvent, items: list[Item]
+    ) -> None:
         await asyncio.sleep(0)  # the caller's answer is sent first
         started = time.perf_counter()
         try:
             deadline = started + self.settings.deadline_ms / 1000
             answer = await model.queue.submit(items, deadline)
-        except (Overloaded, TooLate, InvalidItem):
+        except (Overloaded, DeadlineExceeded, InvalidItem):
             self.metrics.shadow_dropped.inc()
             return
         except Exception:  # of the challenger: nobody waits for its answer
@@ -217,7 +230,7 @@ class Predict:
         self.recorder.add(noted._replace(model=model, seconds=seconds, answer=answer))
 
 
-def _asked(scope: Scope, caller_header: bytes) -> Asked:
+def _asked(scope: Scope, caller_header: bytes) -> RequestHeaders:
     media = encoding = length = timeout = caller = b""
     for name, value in scope["headers"]:
         if name == b"content-type":
@@ -230,8 +243,8 @@ def _asked(scope: Scope, caller_header: bytes) -> Asked:
             timeout = value
         elif name == caller_header:
             caller = value
-    request_id = own_id(scope) or new_id()
-    return Asked(media, encoding, length, timeout, request_id, caller.decode("latin-1"))
+    request_id = client_request_id(scope) or new_request_id()
+    return RequestHeaders(media, encoding, length, timeout, request_id, caller.decode("latin-1"))
 
 
 def _headers(content: bytes, request_id: str, version: str, variant: str) -> Headers:
@@ -244,28 +257,28 @@ def _headers(content: bytes, request_id: str, version: str, variant: str) -> Hea
     ]
 
 
-def _refusal(error: Exception, request_id: str) -> Refused:
+def _refusal(error: Exception, request_id: str) -> RequestError:
     """What a request is told instead of its predictions."""
-    if isinstance(error, Refused):
+    if isinstance(error, RequestError):
         return error
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         status = 400 if first["type"] == "json_invalid" else 422
-        return Refused(status, ["body", *first["loc"]], first["msg"], first["type"])
+        return RequestError(status, ["body", *first["loc"]], first["msg"], first["type"])
     if isinstance(error, InvalidItem):
         place: list[str | int] = ["body", "items", error.index, error.field]
-        return Refused(422, place, str(error), "invalid_item")
+        return RequestError(422, place, str(error), "invalid_item")
     if isinstance(error, Overloaded):
-        return Refused(503, [], "too much work waits already, try again later", "overloaded")
-    if isinstance(error, TooLate):
-        return Refused(504, [], "could not be begun before its deadline", "deadline")
+        return RequestError(503, [], "too much work waits already, try again later", "overloaded")
+    if isinstance(error, DeadlineExceeded):
+        return RequestError(504, [], "could not be begun before its deadline", "deadline")
     fields = {"request_id": request_id}
     logger.error("unexpected error", exc_info=error, extra={"fields": fields})
-    return Refused(500, [], "unexpected error in the server", "internal")
+    return RequestError(500, [], "unexpected error in the server", "internal")
 
 
-def _too_large(limit: int) -> Refused:
-    return Refused(413, ["body"], f"is larger than {limit:,} bytes", "too_large")
+def _too_large(limit: int) -> RequestError:
+    return RequestError(413, ["body"], f"is larger than {limit:,} bytes", "too_large")
 
 
 def _unpacked(body: bytes, encoding: bytes, limit: int) -> bytes:
@@ -276,15 +289,15 @@ def _unpacked(body: bytes, encoding: bytes, limit: int) -> bytes:
         return body
     if coding != b"gzip":
         shown = coding.decode("latin-1")
-        raise Refused(415, place, f"is {shown}, only gzip will do", "content_encoding")
+        raise RequestError(415, place, f"is {shown}, only gzip will do", "content_encoding")
     unpacker = zlib.decompressobj(wbits=31)
     try:
         content = unpacker.decompress(body, limit + 1)
     except zlib.error as error:
-        raise Refused(400, ["body"], f"is not gzip: {error}", "gzip") from None
+        raise RequestError(400, ["body"], f"is not gzip: {error}", "gzip") from None
     if len(content) > limit:
         raise _too_large(limit)
     if not unpacker.eof or unpacker.unused_data:
         wrong = "something follows its end" if unpacker.eof else "its end is missing"
-        raise Refused(400, ["body"], f"is not one whole gzip: {wrong}", "gzip")
+        raise RequestError(400, ["body"], f"is not one whole gzip: {wrong}", "gzip")
     return content

@@ -26,7 +26,7 @@ def _words(value: Any) -> Any:
 Words = Annotated[list[str], BeforeValidator(_words)]
 
 
-class Serving(Section):
+class ServerSettings(Section):
     """Where the server listens, what it serves, what it accepts and what it writes down."""
 
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
@@ -107,10 +107,12 @@ class Serving(Section):
 RAW = {"api_keys", "cors_origins", "database_url"}  # text, even where it looks like a number
 
 
-def load(overrides: Sequence[str] = (), env: Mapping[str, str] = os.environ) -> Serving:
+def load_server_settings(
+    overrides: Sequence[str] = (), env: Mapping[str, str] = os.environ
+) -> ServerSettings:
     """Settings from the environment and `key=value` overrides; UserError names what is wrong."""
     given: Given = {}
-    for name in Serving.model_fields:
+    for name in ServerSettings.model_fields:
         variable = ENV_PREFIX + name.upper()
         if variable in env:
             given[(name,)] = (_value(name, env[variable]), f"${variable}")
@@ -119,10 +121,10 @@ def load(overrides: Sequence[str] = (), env: Mapping[str, str] = os.environ) -> 
         if not equals:
             raise UserError(f"command line: {override!r} is not of the form key=value")
         given[(name,)] = (_value(name, text), "command line")
-    return validate(Serving, given)
+    return validate(ServerSettings, given)
 
 
-def export(settings: Serving) -> dict[str, str]:
+def as_environment(settings: ServerSettings) -> dict[str, str]:
     """The settings as variables, for the processes of several workers."""
     values = settings.model_dump(mode="json")
     return {
@@ -131,12 +133,12 @@ def export(settings: Serving) -> dict[str, str]:
     }
 
 
-def misspelt(env: Mapping[str, str] = os.environ) -> list[str]:
+def misspelt_variables(env: Mapping[str, str] = os.environ) -> list[str]:
     """Warnings about variables that look like ours and are not.
 
     No error: APP_ is a common prefix, and a platform may set such variables for its own use.
     """
-    known = [ENV_PREFIX + name.upper() for name in Serving.model_fields]
+    known = [ENV_PREFIX + name.upper() for name in ServerSettings.model_fields]
     strange = [name for name in env if name.startswith(ENV_PREFIX) and name not in known]
     return [
         f"${name} is not a setting, did you mean ${near[0]}?"

@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from ..config import UserError
-from .migrations import FOLDER, HEAD
+from .migrations import HEAD, MIGRATIONS
 from .tables import metadata
 
 DRIVERS = {
@@ -23,17 +23,17 @@ DRIVERS = {
     "postgresql+psycopg": "postgresql+psycopg",
 }
 EXAMPLES = "sqlite:///predictions.db or postgresql://user:password@host/name"
-PATIENCE = 5  # seconds that a connection, or a lock of SQLite, is waited for
-STATEMENT = 20  # seconds that PostgreSQL may work on one statement
+TIMEOUT_SECONDS = 5  # seconds that a connection, or a lock of SQLite, is waited for
+STATEMENT_SECONDS = 20  # seconds that PostgreSQL may work on one statement
 MIGRATING = threading.Lock()  # Alembic keeps what it works on in globals
-LOCK = 7_305_102_481  # any number, of the advisory lock that PostgreSQL's migrations take
+MIGRATION_LOCK = 7_305_102_481  # any number, of the advisory lock that PostgreSQL's migrations take
 
 
 class DatabaseError(Exception):
     """The database does not do it now: one line, without the password."""
 
 
-class Refused(DatabaseError):
+class RowsRejected(DatabaseError):
     """The database works but does not take these values; asking again changes nothing."""
 
 
@@ -84,12 +84,14 @@ class Database:
         from alembic.util import CommandError
 
         config = Config()
-        config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
         config.set_main_option("path_separator", "os")
         with MIGRATING, self.writing() as connection:
             if self.dialect == "postgresql":
                 connection.execute(text("SET LOCAL statement_timeout = 0"))
-                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+                connection.execute(
+                    text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK}
+                )
             config.attributes.update(connection=connection, metadata=metadata)
             try:
                 command.upgrade(config, "head")
@@ -110,7 +112,7 @@ class Database:
         try:
             yield
         except (DataError, IntegrityError, UnicodeEncodeError) as error:
-            raise Refused(self._line(error)) from None
+            raise RowsRejected(self._line(error)) from None
         except (SQLAlchemyError, OSError) as error:
             raise DatabaseError(self._line(error)) from None
 
@@ -139,21 +141,23 @@ def _parse(url: str) -> URL:
 
 def _postgresql(url: URL) -> Engine:
     arguments = {
-        "connect_timeout": PATIENCE,
+        "connect_timeout": TIMEOUT_SECONDS,
         # of a machine that went away without a word
-        "tcp_user_timeout": PATIENCE * 1000,
-        "keepalives_idle": PATIENCE,
+        "tcp_user_timeout": TIMEOUT_SECONDS * 1000,
+        "keepalives_idle": TIMEOUT_SECONDS,
         "keepalives_interval": 1,
-        "options": f"-c statement_timeout={STATEMENT * 1000}",
+        "options": f"-c statement_timeout={STATEMENT_SECONDS * 1000}",
     }
     given = {name: value for name, value in arguments.items() if name not in url.query}
-    return create_engine(url, connect_args=given, pool_pre_ping=True, pool_timeout=PATIENCE)
+    return create_engine(url, connect_args=given, pool_pre_ping=True, pool_timeout=TIMEOUT_SECONDS)
 
 
 def _sqlite(url: URL) -> Engine:
     Path(url.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
-    arguments = {"timeout": PATIENCE}
-    engine = create_engine(url, connect_args=arguments, pool_pre_ping=True, pool_timeout=PATIENCE)
+    arguments = {"timeout": TIMEOUT_SECONDS}
+    engine = create_engine(
+        url, connect_args=arguments, pool_pre_ping=True, pool_timeout=TIMEOUT_SECONDS
+    )
 
     def on_connect(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # transactions begin below, not where sqlite3 thinks
@@ -172,7 +176,7 @@ def _sqlite(url: URL) -> Engine:
 def _write_ahead(connection: Any) -> None:
     """Readers and a writer do not wait for each other. SQLite does not wait by itself for the lock
     that this change takes on a fresh file."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")

@@ -9,19 +9,19 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ..task.contract import Prediction, Truth
+from ..task.contract import GroundTruth, Prediction
 from .database import Database
-from .labels import Feedback
+from .feedback_schema import Feedback
 from .tables import feedback, predictions
 
-NAMED = 5  # of unknown requests in a message
+MAX_NAMED_REQUESTS = 5  # of unknown requests in a message
 INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 Key = tuple[str, int]  # request, item
-Score = Callable[[Prediction, Truth], float]
+Score = Callable[[Prediction, GroundTruth], float]
 
 
-class Recorded(NamedTuple):
+class FeedbackCounts(NamedTuple):
     """How many truths are new, replaced another one, or were there already."""
 
     new: int
@@ -34,12 +34,16 @@ class UnknownRequest(LookupError):
     """Some feedback is about what is not in the log; `indices` are the places in the list."""
 
     def __init__(self, indices: list[int], reasons: list[str]) -> None:
-        more = f" and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
-        super().__init__("; ".join(reasons[:NAMED]) + more)
+        more = (
+            f" and {len(reasons) - MAX_NAMED_REQUESTS} more"
+            if len(reasons) > MAX_NAMED_REQUESTS
+            else ""
+        )
+        super().__init__("; ".join(reasons[:MAX_NAMED_REQUESTS]) + more)
         self.indices = indices
 
 
-class BadTruth(ValueError):
+class InvalidGroundTruth(ValueError):
     """The truth at `index` of the list cannot be true of what was answered."""
 
     def __init__(self, index: int, reason: str) -> None:
@@ -47,7 +51,9 @@ class BadTruth(ValueError):
         self.index = index
 
 
-def record(database: Database, feedbacks: Sequence[Feedback], score: Score) -> Recorded:
+def record_feedback(
+    database: Database, feedbacks: Sequence[Feedback], score: Score
+) -> FeedbackCounts:
     """Write truths into the log, all or none; the same ones again change nothing.
 
     Raises UnknownRequest, or BadTruth where `score` of the contract refuses one.
@@ -73,7 +79,7 @@ def record(database: Database, feedbacks: Sequence[Feedback], score: Score) -> R
         for names in answers[one.request_id].outputs
         if kind == "new"
     )
-    return Recorded(kinds.count("new"), kinds.count("changed"), kinds.count("same"), by_model)
+    return FeedbackCounts(kinds.count("new"), kinds.count("changed"), kinds.count("same"), by_model)
 
 
 class _Answer(NamedTuple):
@@ -116,7 +122,7 @@ def _check_truth(index: int, one: Feedback, answer: _Answer, score: Score) -> No
         for output in answer.outputs.values():
             score(Prediction.model_validate(output[one.item]), one.truth)
     except (ValueError, IndexError) as error:
-        raise BadTruth(index, " ".join(str(error).split())) from None
+        raise InvalidGroundTruth(index, " ".join(str(error).split())) from None
 
 
 def _truths(connection: Connection, requests: set[str]) -> dict[Key, str]:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Row(NamedTuple):
+class PredictionRow(NamedTuple):
     """A row of `predictions`; see there."""
 
     request_id: str

@@ -8,11 +8,11 @@ from sqlalchemy import delete, exists, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .database import Database
-from .row import Row
+from .row import PredictionRow
 from .tables import feedback, predictions
 
-AT_ONCE = 512  # rows of a statement; SQLite takes 32,766 values, PostgreSQL 65,535
-BATCH = 1000  # rows of one transaction that forgets, so that others need not wait long
+INSERT_ROWS = 512  # rows of a statement; SQLite takes 32,766 values, PostgreSQL 65,535
+PRUNE_ROWS = 1000  # rows of one transaction that forgets, so that others need not wait long
 
 
 class Pruned(NamedTuple):
@@ -22,14 +22,14 @@ class Pruned(NamedTuple):
     inputs: int
 
 
-def write(database: Database, rows: list[Row]) -> int:
+def insert_predictions(database: Database, rows: list[PredictionRow]) -> int:
     """Write all rows in one transaction and return how many are new; those that are there already
     stay as they are."""
     new = start = 0
     with database.writing() as connection:
         while left := len(rows) - start:
             # Powers of two: databases keep what they prepared, and shall keep few of these.
-            count = min(AT_ONCE, 1 << left.bit_length() - 1)
+            count = min(INSERT_ROWS, 1 << left.bit_length() - 1)
             values = tuple(chain.from_iterable(rows[start : start + count]))
             new += connection.exec_driver_sql(_insert(database.dialect, count), values).rowcount
             start += count
@@ -42,12 +42,14 @@ def _insert(dialect: str, count: int) -> str:
     each, which slows the event loop down; and SQLAlchemy's own way costs more than the writing."""
     made, style = {"sqlite": (sqlite, "qmark"), "postgresql": (postgresql, "format")}[dialect]
     one = made.insert(predictions).inline().on_conflict_do_nothing()
-    text = str(one.compile(dialect=made.dialect(paramstyle=style), column_keys=Row._fields))
+    text = str(
+        one.compile(dialect=made.dialect(paramstyle=style), column_keys=PredictionRow._fields)
+    )
     values = text[text.index("VALUES (") + len("VALUES ") : text.index(" ON CONFLICT")]
     return text.replace(values, ", ".join([values] * count))
 
 
-def prune(database: Database, before: float, inputs_before: float) -> Pruned:
+def prune_log(database: Database, before: float, inputs_before: float) -> Pruned:
     """Delete rows and their feedback from before one time, and the inputs from before another.
 
     Inputs with feedback stay as long as their row does: they are what is learned from.
@@ -63,7 +65,7 @@ def prune(database: Database, before: float, inputs_before: float) -> Pruned:
 def _delete(database: Database, before: float) -> int:
     old = select(predictions.c.id, predictions.c.request_id).where(predictions.c.at < before)
     with database.writing() as connection:
-        found = connection.execute(old.order_by(predictions.c.at).limit(BATCH)).all()
+        found = connection.execute(old.order_by(predictions.c.at).limit(PRUNE_ROWS)).all()
         numbers, requests = [row[0] for row in found], {row[1] for row in found}
         connection.execute(delete(predictions).where(predictions.c.id.in_(numbers)))
         another = exists().where(predictions.c.request_id == feedback.c.request_id)
@@ -77,7 +79,7 @@ def _clear(database: Database, before: float) -> int:
         predictions.c.at < before, predictions.c.input.is_not(None), ~labelled
     )
     with database.writing() as connection:
-        found = connection.scalars(old.limit(BATCH)).all()
+        found = connection.scalars(old.limit(PRUNE_ROWS)).all()
         connection.execute(
             update(predictions).where(predictions.c.id.in_(found)).values(input=None)
         )

@@ -9,11 +9,11 @@ import numpy as np
 
 from ..config import UserError
 from ..files import write_atomically, write_json
-from ..seam import Arrays, Calibrates, Examines
+from ..interfaces import Arrays, Calibrates, Diagnoses
 from ..task import baseline, model, objective
 from ..task.data import Dataset
 from . import checkpoint
-from .loop import pick_device, predict
+from .fit import pick_device, predict
 from .runs import Run
 
 RESAMPLES = 10_000
@@ -58,16 +58,16 @@ def evaluate(run: Run, dataset: Dataset, say: Callable[[str], None] = print) -> 
         own = objective.scores(answer, test)[None]
         baselines[name] = {
             "metrics": objective.metrics(answer, test, contract),
-            "interval": interval(own),
+            "interval": bootstrap_interval(own),
             "ahead": float(sign * (scores.mean() - own.mean())),
-            "ahead_interval": interval(sign * (scores - own)),
+            "ahead_interval": bootstrap_interval(sign * (scores - own)),
         }
     network = load_network(run, dataset, chosen)
     described = model.describe(network)
-    more = network.examine(dataset) if isinstance(network, Examines) else {}
+    more = network.diagnose(dataset) if isinstance(network, Diagnoses) else {}
     result = {
         "run": run.name,
-        "metric": objective.DECIDES,
+        "metric": objective.PRIMARY_METRIC,
         "higher_is_better": objective.HIGHER_IS_BETTER,
         "model": described,
         "rows": run.about["data"]["rows"],
@@ -77,7 +77,7 @@ def evaluate(run: Run, dataset: Dataset, say: Callable[[str], None] = print) -> 
             "sd": _over_seeds(by_seed, lambda values: np.std(values, ddof=1))
             if len(seeds) > 1
             else None,
-            "interval": interval(scores),
+            "interval": bootstrap_interval(scores),
         },
         "baselines": baselines,
         "chosen_seed": chosen,
@@ -90,17 +90,17 @@ def evaluate(run: Run, dataset: Dataset, say: Callable[[str], None] = print) -> 
     return result
 
 
-def interval(scores: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+def bootstrap_interval(scores: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of `scores` (seed, example), by default of 95 %.
 
     Seeds and examples are both drawn again, so the interval holds the chance of training and the
     chance of the sample. Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     Examples that resemble their neighbours (a series' windows) are drawn in blocks of
-    `objective.BLOCK` neighbours, the last one's being the first: the circular block bootstrap of
-    Politis and Romano, 1992.
+    `objective.BLOCK_LENGTH` neighbours, the last one's being the first: the circular block
+    bootstrap of Politis and Romano, 1992.
     """
     seeds, count = scores.shape
-    length = min(objective.BLOCK, count)
+    length = min(objective.BLOCK_LENGTH, count)
     sums = np.cumsum(np.concatenate([scores, scores[:, :length]], axis=1), axis=1)
     blocks = (sums[:, length:] - sums[:, :-length]) / length  # mean of each block
     draw = np.random.default_rng(0)

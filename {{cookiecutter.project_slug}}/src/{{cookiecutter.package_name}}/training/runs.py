@@ -26,12 +26,12 @@ import torch
 
 from ..config import UserError, validate
 from ..files import read_json, write_json
-from ..seam import Pretrains, Stage
+from ..interfaces import Pretrains, Stage
 from ..task import data, model
 from ..task.data import Dataset
 from ..task.settings import Settings
-from . import labelled
-from .loop import State, fit, main_stage
+from . import feedback_data
+from .fit import TrainingState, fit, training_stage
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,20 @@ class Run:
 def load_data(settings: Settings) -> Dataset:
     """The data of settings: what they name, less what is set aside, plus labelled requests."""
     dataset = original_data(settings)
-    return labelled.join(dataset, settings.live.feedback) if settings.live.feedback else dataset
+    return (
+        feedback_data.with_feedback(dataset, settings.live.feedback)
+        if settings.live.feedback
+        else dataset
+    )
 
 
 def original_data(settings: Settings) -> Dataset:
     """The same without labelled requests."""
     dataset = data.load(settings.data)
-    return dataset.set_aside(settings.live.set_aside)[0] if settings.live.set_aside else dataset
+    return dataset.holdout(settings.live.set_aside)[0] if settings.live.set_aside else dataset
 
 
-def create(settings: Settings, dataset: Dataset, folder: Path | None = None) -> Run:
+def create_run(settings: Settings, dataset: Dataset, folder: Path | None = None) -> Run:
     """A new run; without a folder that was reserved for it, in a new one."""
     started = datetime.now(UTC)
     about = {
@@ -98,7 +102,7 @@ def create(settings: Settings, dataset: Dataset, folder: Path | None = None) -> 
         "command": " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]]),
         "started": started.isoformat(timespec="seconds"),
     }
-    folder = folder or reserve(settings)
+    folder = folder or reserve_folder(settings)
     write_json(folder / "run.json", about)
     return Run(folder, settings, about)
 
@@ -126,7 +130,7 @@ def _read_run(folder: Path, now: Settings) -> Run:
 
 
 @dataclass(frozen=True)
-class Part:
+class TrainingJob:
     """One of the networks that a run trains."""
 
     name: str  # of its folder
@@ -135,25 +139,32 @@ class Part:
     start: Path | None = None  # weights to begin with
 
 
-def parts(run: Run, dataset: Dataset) -> list[Part]:
+def training_jobs(run: Run, dataset: Dataset) -> list[TrainingJob]:
     """What the run trains: a stage that the network asks for before its own, then every seed."""
-    settings, stage = run.settings, main_stage(run.settings, dataset)
+    settings, stage = run.settings, training_stage(run.settings, dataset)
     network = model.build(settings, dataset.contract)
     before = network.pretraining(settings, dataset) if isinstance(network, Pretrains) else None
-    found = [Part("pretraining", before, settings.train.seeds[0])] if before else []
+    found = [TrainingJob("pretraining", before, settings.train.seeds[0])] if before else []
     start = run.folder / "pretraining" / "best.safetensors" if before else None
-    return [*found, *(Part(f"seed-{seed}", stage, seed, start) for seed in settings.train.seeds)]
+    return [
+        *found,
+        *(TrainingJob(f"seed-{seed}", stage, seed, start) for seed in settings.train.seeds),
+    ]
 
 
-def train(
-    run: Run, dataset: Dataset, on_epoch: Callable[[Part, State], None] = lambda part, state: None
-) -> Iterator[tuple[Part, State]]:
+def train_run(
+    run: Run,
+    dataset: Dataset,
+    on_epoch: Callable[[TrainingJob, TrainingState], None] = lambda part, state: None,
+) -> Iterator[tuple[TrainingJob, TrainingState]]:
     """Train the run's networks, yielding (part, final state); finished ones are only read."""
     with stop_on_signals() as stop:
-        for part in parts(run, dataset):
+        for part in training_jobs(run, dataset):
             folder = run.folder / part.name
 
-            def after(state: State, part: Part = part, folder: Path = folder) -> None:
+            def after(
+                state: TrainingState, part: TrainingJob = part, folder: Path = folder
+            ) -> None:
                 write_json(folder / "history.json", vars(state))
                 on_epoch(part, state)
 
@@ -205,7 +216,7 @@ def hardware() -> str:
     return f"{os.cpu_count()} CPU cores ({platform.machine()}), {platform.system()}"
 
 
-def reserve(settings: Settings) -> Path:
+def reserve_folder(settings: Settings) -> Path:
     """A new folder under `paths.runs`, named after the time; it is no run yet."""
     parent, name = settings.paths.runs, datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     parent.mkdir(parents=True, exist_ok=True)

@@ -2,5 +2,5 @@
 
 from pathlib import Path
 
-FOLDER = Path(__file__).parent
+MIGRATIONS = Path(__file__).parent
 HEAD = "0001"  # known without Alembic: a database that is up to date needs no import of it

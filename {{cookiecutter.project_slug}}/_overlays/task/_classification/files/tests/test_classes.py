@@ -12,7 +12,7 @@ from sklearn.metrics import (
 )
 
 from {{ cookiecutter.package_name }}.task import classes, confusion, splits
-from {{ cookiecutter.package_name }}.task.classes import Classified, Truth
+from {{ cookiecutter.package_name }}.task.classes import Classified, GroundTruth
 
 
 def test_metrics_agree_with_scikit_learn() -> None:
@@ -80,11 +80,11 @@ def test_scores_average_to_the_accuracy_and_unknown_classes_are_named() -> None:
     draw, names = np.random.default_rng(3), list("abcd")
     logits, labels = draw.normal(size=(50, 4)), draw.integers(0, 4, 50)
     found = [Classified(**fields) for fields in classes.decode({"logits": logits}, names)]
-    truths = [Truth(label=names[label]) for label in labels]
+    truths = [GroundTruth(label=names[label]) for label in labels]
     scores = [classes.score(*pair, names) for pair in zip(found, truths, strict=True)]
     expected = classes.metrics({"logits": logits}, {"label": labels}, names)
-    assert np.mean(scores) == pytest.approx(expected[classes.QUALITY.name])
+    assert np.mean(scores) == pytest.approx(expected[classes.SCORE.name])
     many = [f"{number:050}" for number in range(99)]
     with pytest.raises(ValueError, match=f"'{'y' * 39}…' is no class of this model") as caught:
-        classes.number(Truth(label="y" * 200), many)
+        classes.class_index(GroundTruth(label="y" * 200), many)
     assert len(str(caught.value)) < 600

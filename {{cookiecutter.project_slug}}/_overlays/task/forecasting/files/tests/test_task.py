@@ -12,9 +12,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from {{ cookiecutter.package_name }}.bundle import export, load
+from {{ cookiecutter.package_name }}.bundle import load
 from {{ cookiecutter.package_name }}.config import UserError
-from {{ cookiecutter.package_name }}.seam import InvalidItem
+from {{ cookiecutter.package_name }}.interfaces import InvalidItem
+from {{ cookiecutter.package_name }}.release import export
 from {{ cookiecutter.package_name }}.task import (
     baseline,
     clock,
@@ -27,9 +28,9 @@ from {{ cookiecutter.package_name }}.task import (
     smoothing,
     table,
 )
-from {{ cookiecutter.package_name }}.task.contract import Contract, Item, Prediction, Truth
+from {{ cookiecutter.package_name }}.task.contract import Contract, GroundTruth, Item, Prediction
 from {{ cookiecutter.package_name }}.task.ridge import Ridge
-from {{ cookiecutter.package_name }}.task.settings import Data, Model, Settings
+from {{ cookiecutter.package_name }}.task.settings import DataSettings, ModelSettings, Settings
 
 from .quick import GOOD
 
@@ -54,12 +55,12 @@ def write(path: Path, columns: dict[str, Any]) -> Path:
     return path
 
 
-def hourly(tmp_path: Path, **more: Any) -> Data:
+def hourly(tmp_path: Path, **more: Any) -> DataSettings:
     path = write(tmp_path / "load.csv", {"time": hours(), "load": series()})
-    return Data(path=path, **{**HOURLY, **more})
+    return DataSettings(path=path, **{**HOURLY, **more})
 
 
-def refusal(settings: Data) -> str:
+def refusal(settings: DataSettings) -> str:
     with pytest.raises(UserError) as caught:
         data.load(settings)
     message = str(caught.value)
@@ -68,7 +69,7 @@ def refusal(settings: Data) -> str:
 
 
 def test_the_shipped_file_is_read_by_the_loader_of_users_files() -> None:
-    shipped, own = data.load(Data()), data.load(Data(path=data.SHIPPED))
+    shipped, own = data.load(DataSettings()), data.load(DataSettings(path=data.SHIPPED))
     assert shipped.fingerprint == own.fingerprint
     assert shipped.contract == own.contract
     assert len(shipped.series[0].values) == 8760
@@ -78,7 +79,7 @@ def test_the_shipped_file_is_read_by_the_loader_of_users_files() -> None:
 
 
 def test_no_training_window_touches_a_step_of_validation_or_test() -> None:
-    dataset = data.load(Data())
+    dataset = data.load(DataSettings())
     own, blocks = dataset.contract, dataset.blocks
     assert len(blocks.validation) == 4
 
@@ -182,7 +183,7 @@ def test_a_bad_series_is_refused_with_its_row(
     columns = {"time": hours(), "load": series().tolist()}
     change(columns)
     path = write(tmp_path / "load.csv", columns)
-    message = refusal(Data(path=path, **HOURLY))
+    message = refusal(DataSettings(path=path, **HOURLY))
     assert message.startswith(f"{path}: ")
     assert re.search(expected, message), message
 
@@ -190,7 +191,7 @@ def test_a_bad_series_is_refused_with_its_row(
 def test_a_series_that_only_repeats_itself_is_refused(tmp_path: Path) -> None:
     columns = {"time": hours(), "load": np.arange(1500) % 24}
     path = write(tmp_path / "load.csv", columns)
-    assert "'load': the values never change" in refusal(Data(path=path, **HOURLY))
+    assert "'load': the values never change" in refusal(DataSettings(path=path, **HOURLY))
 
 
 @pytest.mark.parametrize(
@@ -208,11 +209,11 @@ def test_a_series_that_only_repeats_itself_is_refused(tmp_path: Path) -> None:
 def test_a_bad_file_is_refused(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "load.csv"
     path.write_bytes(content)
-    assert expected in refusal(Data(path=path, **HOURLY))
+    assert expected in refusal(DataSettings(path=path, **HOURLY))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    assert "none.csv: cannot be read" in refusal(Data(path=tmp_path / "none.csv", **HOURLY))
+    assert "none.csv: cannot be read" in refusal(DataSettings(path=tmp_path / "none.csv", **HOURLY))
 
 
 def berlin(count: int = 1500) -> list[datetime]:
@@ -231,10 +232,10 @@ def test_daylight_saving_is_reported_and_understood(tmp_path: Path, start: datet
     path, values = tmp_path / "load.csv", series()
     bare = [moment.replace(tzinfo=None).isoformat() for moment in moments]
     write(path, {"time": bare, "load": values})
-    assert "daylight saving, set data.timezone" in refusal(Data(path=path, **HOURLY))
-    local = data.load(Data(path=path, timezone="Europe/Berlin", **HOURLY))
+    assert "daylight saving, set data.timezone" in refusal(DataSettings(path=path, **HOURLY))
+    local = data.load(DataSettings(path=path, timezone="Europe/Berlin", **HOURLY))
     write(path, {"time": [moment.isoformat() for moment in moments], "load": values})
-    offsets = data.load(Data(path=path, **HOURLY))
+    offsets = data.load(DataSettings(path=path, **HOURLY))
     for name in ("history", "target", "origin"):
         np.testing.assert_array_equal(local.test[name], offsets.test[name])
     last = local.train["known"].shape[1] - 7  # the origin's own step
@@ -267,7 +268,7 @@ def test_the_calendar_knows_day_weekday_and_year() -> None:
     np.testing.assert_allclose(year[:, :2], [[0, 1], [1, 0]], atol=1e-6)
 
 
-def two_series(tmp_path: Path) -> Data:
+def two_series(tmp_path: Path) -> DataSettings:
     """Two series of very different size, rows of both mixed, with a covariate."""
     count = 1500
     small, large = series(count, 1), 1000 * series(count, 2)
@@ -279,7 +280,7 @@ def two_series(tmp_path: Path) -> Data:
         "warm": warm,
     }
     path = write(tmp_path / "sites.csv", columns)
-    return Data(path=path, id="site", covariates=["warm"], **HOURLY)
+    return DataSettings(path=path, id="site", covariates=["warm"], **HOURLY)
 
 
 def test_several_series_are_told_apart_and_scaled_each_by_itself(tmp_path: Path) -> None:
@@ -366,7 +367,7 @@ def test_a_file_becomes_the_request_that_it_holds(tmp_path: Path) -> None:
 
 
 def test_an_answer_continues_the_history_for_as_long_as_asked() -> None:
-    own = data.load(Data()).contract
+    own = data.load(DataSettings()).contract
     items = [Item.model_validate({**GOOD, **more}) for more in ({}, {"horizon": 2})]
     outputs = {"quantiles": np.tile(np.array([-1.0, 0.0, 2.0], np.float32), (2, 24, 1))}
     whole, short = own.decode(outputs, items)
@@ -425,7 +426,7 @@ def test_a_contract_survives_its_file(tmp_path: Path) -> None:
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
-        Data(**wrong)
+        DataSettings(**wrong)
 
 
 def test_the_ridge_solves_its_equations(tmp_path: Path) -> None:
@@ -448,7 +449,7 @@ def test_an_untrained_network_forecasts_what_the_ridge_does(tmp_path: Path) -> N
     dataset = data.load(hourly(tmp_path))
     ridge = Ridge(dataset.contract).fit(dataset.train, dataset.validation)
     for kind in ("lstm", "transformer"):
-        network = model.Network(dataset.contract, Model(kind=kind, width=8))
+        network = model.Network(dataset.contract, ModelSettings(kind=kind, width=8))
         network.prepare(dataset.train, dataset.validation)
         network.eval()
         inputs = [torch.from_numpy(dataset.test[name]) for name in contract.INPUTS]
@@ -460,7 +461,7 @@ def test_an_untrained_network_forecasts_what_the_ridge_does(tmp_path: Path) -> N
 
 def randomised(own: Contract, **wanted: Any) -> model.Network:
     torch.manual_seed(0)
-    network = model.Network(own, Model(width=8, **wanted))
+    network = model.Network(own, ModelSettings(width=8, **wanted))
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return network.eval()
@@ -483,7 +484,7 @@ def test_calibration_makes_intervals_cover_their_share() -> None:
     draw = np.random.default_rng(0)
     target = draw.normal(size=(2000, 6)) * np.arange(1, 7)
     narrow = np.tile(np.array([-0.5, 0.0, 0.5]), (2000, 6, 1))
-    network = model.Network(own, Model(width=8))
+    network = model.Network(own, ModelSettings(width=8))
     network.calibrate({"quantiles": narrow}, {"target": target})
     margin = network.margin.numpy().copy()
     fresh = draw.normal(size=(2000, 6)) * np.arange(1, 7)
@@ -494,12 +495,12 @@ def test_calibration_makes_intervals_cover_their_share() -> None:
     assert (network.margin.numpy() < margin).all()
 
 
-@pytest.mark.parametrize("kind", set(model.KINDS) - {Model().kind})
+@pytest.mark.parametrize("kind", set(model.KINDS) - {ModelSettings().kind})
 def test_the_kind_that_is_not_the_default_exports_too(tmp_path: Path, kind: str) -> None:
     dataset = data.load(two_series(tmp_path))
     network = randomised(dataset.contract, kind=kind, patch=4)
     network.prepare(dataset.train, dataset.validation)
-    export.export(network, dataset.validation, tmp_path / "model.onnx")
+    export.export_onnx(network, dataset.validation, tmp_path / "model.onnx")
     session = load.onnxruntime.InferenceSession(tmp_path / "model.onnx")
     found = export.check_parity(network, dataset.validation, session)
     assert found["quantiles"].shape == (len(dataset.validation["origin"]), 6, 3)
@@ -600,7 +601,7 @@ def test_days_and_weeks_are_steps_like_any_other(tmp_path: Path) -> None:
     start = datetime(2015, 1, 1)
     days = [(start + timedelta(days=day)).date().isoformat() for day in range(1200)]
     path = write(tmp_path / "days.csv", {"time": days, "load": series(1200)})
-    settings = Data(path=path, target="load", horizon=7, seasons=[7], window=28)
+    settings = DataSettings(path=path, target="load", horizon=7, seasons=[7], window=28)
     dataset = data.load(settings)
     assert dataset.contract.step == clock.DAY
     assert dataset.contract.calendar == ["week", "year"]
@@ -618,14 +619,14 @@ def test_rows_are_numbered_as_an_editor_shows_them(tmp_path: Path) -> None:
 
 def test_labelled_requests_join_every_split_and_all_that_reads_it(tmp_path: Path) -> None:
     settings = Settings(name="x", data=hourly(tmp_path, test_share=0.4))
-    whole, rest = data.load(settings.data).set_aside(0.6)
+    whole, rest = data.load(settings.data).holdout(0.6)
     pairs = [
         *simulate.usual(whole, rest, settings)[:30],
         *simulate.shifted(whole, rest, settings)[:30],
     ]
     again = simulate.usual(whole, rest, settings)[:5]
     fresh = {"train": pairs[:9], "validation": pairs[5:40], "test": [*pairs[5:], *again, *again]}
-    more = whole.extended(fresh)
+    more = whole.with_examples(fresh)
     for name, added in fresh.items():
         before, after = getattr(whole, name), getattr(more, name)
         assert set(after) == set(before)
@@ -674,16 +675,16 @@ def test_only_whole_truths_join_and_several_series_keep_their_own(tmp_path: Path
     for row in rows:
         number, origin = int(dataset.test["series"][row]), int(dataset.test["origin"][row])
         values = dataset.test["target"][row] * dataset.test["unit"][row]
-        truth = Truth(values=(values + dataset.test["center"][row]).tolist())
+        truth = GroundTruth(values=(values + dataset.test["center"][row]).tolist())
         pairs.append((Item.model_validate(dataset.item(number, origin)), truth))
-    found = dataset.labelled(pairs)
+    found = dataset.encode_labelled(pairs)
     for key, array in found.items():
         np.testing.assert_allclose(array, dataset.test[key][rows], rtol=1e-4, atol=1e-4)
     item, truth = pairs[0]
     with pytest.raises(ValueError, match=f"example 1: values: 1 are given of {horizon} steps"):
-        dataset.labelled([pairs[0], (item, Truth(values=truth.values[:1]))])
+        dataset.encode_labelled([pairs[0], (item, GroundTruth(values=truth.values[:1]))])
     with pytest.raises(ValueError, match="far outside"):
-        dataset.labelled([(item, Truth(values=[1e30] * horizon))])
+        dataset.encode_labelled([(item, GroundTruth(values=[1e30] * horizon))])
     outputs = {"quantiles": np.repeat(found["target"][:, :, None] + 0.5, 3, axis=2)}
     answers = own.decode(outputs, [item for item, _ in pairs])
     assert [answer.id for answer in answers] == [item.id for item, _ in pairs]
@@ -701,7 +702,7 @@ def test_scores_of_answers_average_to_the_mase(tmp_path: Path) -> None:
     pairs = [
         (
             Item.model_validate(dataset.item(0, int(origin))),
-            Truth(values=(target * own.series[""].unit + own.series[""].center).tolist()),
+            GroundTruth(values=(target * own.series[""].unit + own.series[""].center).tolist()),
         )
         for origin, target in zip(test["origin"], test["target"].astype(float), strict=True)
     ]
@@ -709,25 +710,25 @@ def test_scores_of_answers_average_to_the_mase(tmp_path: Path) -> None:
     found = own.decode(outputs, [item for item, _ in pairs])
     scores = [own.score(answer, truth) for answer, (_, truth) in zip(found, pairs, strict=True)]
     assert np.mean(scores) == pytest.approx(objective.metrics(outputs, test, own)["mase"], rel=1e-4)
-    assert contract.QUALITY.name in objective.metrics(outputs, test, own)
+    assert contract.SCORE.name in objective.metrics(outputs, test, own)
 
 
 def test_a_truth_may_end_early_but_not_late() -> None:
     own = contract_of(series={"": {"center": 5.0, "unit": 2.0}})
     answer = Prediction(times=["a", "b"], p10=[0, 0], p50=[5.0, 7.0], p90=[9, 9])
-    assert own.score(answer, Truth(values=[7.0])) == 1
-    assert own.score(answer, Truth(values=[7.0, 7.0])) == 0.5
+    assert own.score(answer, GroundTruth(values=[7.0])) == 1
+    assert own.score(answer, GroundTruth(values=[7.0, 7.0])) == 0.5
     with pytest.raises(ValueError, match="values: 3 are given, 2 steps were forecast"):
-        own.score(answer, Truth(values=[7.0] * 3))
+        own.score(answer, GroundTruth(values=[7.0] * 3))
     with pytest.raises(ValueError, match="far outside"):
-        own.score(answer, Truth(values=[1e300]))
+        own.score(answer, GroundTruth(values=[1e300]))
 
 
 def test_the_new_consumer_is_all_that_changes_and_a_gap_is_left(tmp_path: Path) -> None:
     settings = Settings(name="x", data=hourly(tmp_path, test_share=0.4))
-    whole, rest = data.load(settings.data).set_aside(0.6)
-    usual = whole.labelled(simulate.usual(whole, rest, settings))
-    shifted = whole.labelled(simulate.shifted(whole, rest, settings))
+    whole, rest = data.load(settings.data).holdout(0.6)
+    usual = whole.encode_labelled(simulate.usual(whole, rest, settings))
+    shifted = whole.encode_labelled(simulate.shifted(whole, rest, settings))
     own = whole.contract
     tested = whole.test["origin"].max() + own.step * own.horizon
     assert usual["origin"].min() - own.step * (own.window - 1) > tested
@@ -745,7 +746,7 @@ def test_the_new_consumer_is_all_that_changes_and_a_gap_is_left(tmp_path: Path) 
 
 
 def test_slices_follow_the_clock() -> None:
-    dataset = data.load(Data())
+    dataset = data.load(DataSettings())
     masks = objective.slices(dataset.test, dataset.contract)
     assert list(masks) == [
         "from a weekday",

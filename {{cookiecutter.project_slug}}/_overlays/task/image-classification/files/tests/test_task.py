@@ -13,10 +13,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from {{ cookiecutter.package_name }}.config import UserError
-from {{ cookiecutter.package_name }}.seam import InvalidItem
+from {{ cookiecutter.package_name }}.interfaces import InvalidItem
 from {{ cookiecutter.package_name }}.task import contract, data, figures, model, objective, simulate
-from {{ cookiecutter.package_name }}.task.contract import Contract, Item, Truth
-from {{ cookiecutter.package_name }}.task.settings import Data, Settings
+from {{ cookiecutter.package_name }}.task.contract import Contract, GroundTruth, Item
+from {{ cookiecutter.package_name }}.task.settings import DataSettings, Settings
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -49,7 +49,7 @@ def write_pictures(folder: Path, count: int = 30, suffix: str = ".png") -> None:
 
 
 def test_digits_are_split_by_contiguous_blocks_so_writers_do_not_leak() -> None:
-    dataset = data.load(Data())
+    dataset = data.load(DataSettings())
     parts = [dataset.train, dataset.validation, dataset.test]
     assert [len(part["label"]) for part in parts] == [1079, 359, 359]
     whole = np.concatenate([part["image"] for part in parts])
@@ -58,15 +58,15 @@ def test_digits_are_split_by_contiguous_blocks_so_writers_do_not_leak() -> None:
 
 
 def test_every_fold_can_be_the_test_and_together_they_are_everything() -> None:
-    tests = [data.load(Data(test_fold=fold)).test["image"] for fold in range(5)]
+    tests = [data.load(DataSettings(test_fold=fold)).test["image"] for fold in range(5)]
     assert sum(map(len, tests)) == 1797
     assert len({part.tobytes() for part in tests}) == 5
 
 
 def test_the_fingerprint_changes_with_a_pixel_a_label_and_the_split() -> None:
-    first, again = data.load(Data()), data.load(Data())
+    first, again = data.load(DataSettings()), data.load(DataSettings())
     assert first.fingerprint == again.fingerprint
-    assert data.load(Data(test_fold=0)).fingerprint != first.fingerprint
+    assert data.load(DataSettings(test_fold=0)).fingerprint != first.fingerprint
     for name in ("image", "label"):
         changed = {key: array.copy() for key, array in first.train.items()}
         changed[name].flat[0] += 1
@@ -77,7 +77,7 @@ def test_the_fingerprint_changes_with_a_pixel_a_label_and_the_split() -> None:
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_mnist_files_are_read_as_they_are(tmp_path: Path, suffix: str) -> None:
     arrays = write_mnist(tmp_path, suffix)
-    dataset = data.load(Data(source="mnist", path=tmp_path))
+    dataset = data.load(DataSettings(source="mnist", path=tmp_path))
     np.testing.assert_allclose(
         dataset.test["image"][:, 0] * 255, arrays["t10k-images-idx3-ubyte"], atol=1e-4
     )
@@ -107,7 +107,7 @@ def test_a_bad_mnist_file_is_named(tmp_path: Path, damage: object, expected: str
     write_mnist(tmp_path)
     damage(tmp_path / "t10k-labels-idx1-ubyte")  # pyright: ignore[reportCallIssue]
     with pytest.raises(UserError, match=expected):
-        data.load(Data(source="mnist", path=tmp_path))
+        data.load(DataSettings(source="mnist", path=tmp_path))
 
 
 def test_mnist_files_with_one_class_are_refused(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_mnist_files_with_one_class_are_refused(tmp_path: Path) -> None:
     for part, count in (("train", 50), ("t10k", 20)):
         write_idx(tmp_path / f"{part}-labels-idx1-ubyte", np.full(count, 7))
     with pytest.raises(UserError, match=r"only one class \(7\)"):
-        data.load(Data(source="mnist", path=tmp_path))
+        data.load(DataSettings(source="mnist", path=tmp_path))
 
 
 @pytest.mark.parametrize(("color", "channels"), [(False, 1), (True, 3)])
@@ -124,7 +124,7 @@ def test_a_folder_of_pictures_is_read_and_scaled(
 ) -> None:
     write_pictures(tmp_path)
     (tmp_path / ".hidden").mkdir()
-    dataset = data.load(Data(source="folder", path=tmp_path, size=16, color=color))
+    dataset = data.load(DataSettings(source="folder", path=tmp_path, size=16, color=color))
     assert dataset.contract.labels == ["cat", "dog"]
     parts = [dataset.train, dataset.validation, dataset.test]
     assert sum(len(part["label"]) for part in parts) == 60
@@ -136,7 +136,7 @@ def test_a_folder_of_pictures_is_read_and_scaled(
 
 def test_a_picture_keeps_its_split_when_others_are_added(tmp_path: Path) -> None:
     write_pictures(tmp_path)
-    wanted = Data(source="folder", path=tmp_path, size=8)
+    wanted = DataSettings(source="folder", path=tmp_path, size=8)
     before = data.load(wanted)
     extra = np.random.default_rng(5).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(extra).save(tmp_path / "cat" / "00-first.png")
@@ -150,7 +150,7 @@ def test_copies_of_one_picture_never_sit_in_two_splits(tmp_path: Path) -> None:
     write_pictures(tmp_path)
     for path in sorted((tmp_path / "cat").iterdir()):
         (tmp_path / "cat" / f"copy-{path.name}").write_bytes(path.read_bytes())
-    dataset = data.load(Data(source="folder", path=tmp_path, size=8))
+    dataset = data.load(DataSettings(source="folder", path=tmp_path, size=8))
     parts = [dataset.train, dataset.validation, dataset.test]
     rows = [{row.tobytes() for row in part["image"]} for part in parts]
     assert not rows[0] & rows[1]
@@ -161,7 +161,7 @@ def test_copies_of_one_picture_never_sit_in_two_splits(tmp_path: Path) -> None:
 def test_bad_folders_are_refused_in_one_line_naming_the_file(tmp_path: Path) -> None:
     def refusal(path: Path) -> str:
         with pytest.raises(UserError) as caught:
-            data.load(Data(source="folder", path=path))
+            data.load(DataSettings(source="folder", path=path))
         message = str(caught.value)
         assert "\n" not in message
         return message
@@ -190,20 +190,20 @@ def test_bad_folders_are_refused_in_one_line_naming_the_file(tmp_path: Path) -> 
 def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
     write_pictures(tmp_path, count=1)
     with pytest.raises(UserError, match=r"too few images|is left for training"):
-        data.load(Data(source="folder", path=tmp_path))
+        data.load(DataSettings(source="folder", path=tmp_path))
 
 
 def test_a_source_without_a_path_says_what_to_give() -> None:
     with pytest.raises(ValueError, match=r"source=folder needs data\.path="):
-        Data(source="folder")
+        DataSettings(source="folder")
     with pytest.raises(ValueError, match="test_fold must be below folds=5"):
-        Data(test_fold=5)
+        DataSettings(test_fold=5)
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG"])
 def test_a_file_is_encoded_alike_for_training_and_serving(tmp_path: Path, format: str) -> None:
     write_pictures(tmp_path, suffix=".png" if format == "PNG" else ".jpg")
-    dataset = data.load(Data(source="folder", path=tmp_path, size=16, color=True))
+    dataset = data.load(DataSettings(source="folder", path=tmp_path, size=16, color=True))
     known = {row.tobytes() for part in (dataset.train, dataset.test) for row in part["image"]}
     known |= {row.tobytes() for row in dataset.validation["image"]}
     for path in sorted(tmp_path.rglob("*.*"))[:5]:
@@ -259,9 +259,11 @@ def test_the_network_fits_every_size_of_picture(size: tuple[int, int]) -> None:
 
 
 def test_labelled_requests_join_every_split_and_all_that_reads_it() -> None:
-    dataset, rest = data.load(Data()).set_aside(0.5)
+    dataset, rest = data.load(DataSettings()).holdout(0.5)
     pairs = simulate.usual(dataset, rest, Settings(name="x"))
-    more = dataset.extended({"train": pairs[:9], "validation": pairs[9:13], "test": pairs[13:]})
+    more = dataset.with_examples(
+        {"train": pairs[:9], "validation": pairs[9:13], "test": pairs[13:]}
+    )
     for name, count in (("train", 9), ("validation", 4), ("test", len(pairs) - 13)):
         before, after = getattr(dataset, name), getattr(more, name)
         for key, array in after.items():
@@ -278,17 +280,17 @@ def test_labelled_requests_join_every_split_and_all_that_reads_it() -> None:
 
 
 def test_a_class_that_is_not_known_cannot_join() -> None:
-    dataset = data.load(Data())
+    dataset = data.load(DataSettings())
     item = Item.model_validate(dataset.example())
     with pytest.raises(ValueError, match="'zebra' is no class"):
-        dataset.labelled([(item, Truth(label="zebra"))])
+        dataset.encode_labelled([(item, GroundTruth(label="zebra"))])
     with pytest.raises(ValueError, match="rows"):
-        dataset.labelled([(Item(pixels=[[0.0] * 8] * 7), Truth(label="3"))])
+        dataset.encode_labelled([(Item(pixels=[[0.0] * 8] * 7), GroundTruth(label="3"))])
 
 
 def test_slices_are_the_classes_that_have_enough_examples() -> None:
-    test = data.load(Data()).test
-    own = data.load(Data()).contract
+    test = data.load(DataSettings()).test
+    own = data.load(DataSettings()).contract
     masks = objective.slices(test, own)
     assert list(masks) == own.labels
     np.testing.assert_array_equal(sum(masks.values()), np.ones(len(test["label"])))
@@ -299,8 +301,10 @@ def test_slices_are_the_classes_that_have_enough_examples() -> None:
 @pytest.mark.parametrize("color", [False, True])
 def test_the_new_scanner_turns_and_dims_pictures(tmp_path: Path, color: bool) -> None:
     write_pictures(tmp_path)
-    settings = Settings(name="x", data=Data(source="folder", path=tmp_path, size=16, color=color))
-    dataset, rest = data.load(settings.data).set_aside(0.5)
+    settings = Settings(
+        name="x", data=DataSettings(source="folder", path=tmp_path, size=16, color=color)
+    )
+    dataset, rest = data.load(settings.data).holdout(0.5)
     count = round(simulate.BEFORE * len(rest["label"]))
     others = rest["label"][count:].tolist()
     usual = simulate.usual(dataset, rest, settings)
@@ -309,7 +313,7 @@ def test_the_new_scanner_turns_and_dims_pictures(tmp_path: Path, color: bool) ->
     assert simulate.PAIRS / 2 < len(shifted) < 2 * simulate.PAIRS
     labels = [dataset.contract.labels.index(truth.label) for _, truth in shifted]
     assert labels[:: len(shifted) // len(others)] == others
-    assert dataset.labelled(shifted)["image"].max() <= simulate.CONTRAST + 0.01
+    assert dataset.encode_labelled(shifted)["image"].max() <= simulate.CONTRAST + 0.01
     again = simulate.shifted(dataset, rest, settings)
     assert again == shifted
     middle = np.zeros((1, 9, 9), np.float32)

@@ -24,15 +24,15 @@ from {{ cookiecutter.package_name }}.task import (
     ranking,
     simulate,
 )
-from {{ cookiecutter.package_name }}.task.contract import Contract, Item, Prediction, Truth
+from {{ cookiecutter.package_name }}.task.contract import Contract, GroundTruth, Item, Prediction
 from {{ cookiecutter.package_name }}.task.data import Dataset
-from {{ cookiecutter.package_name }}.task.settings import Data, Settings
+from {{ cookiecutter.package_name }}.task.settings import DataSettings, Settings
 
 from .quick import CACHE
 
 
-def quick_data(**changes: Any) -> Data:
-    return Data(cache=CACHE, libraries=["numpy", "matplotlib", "sqlalchemy"], **changes)
+def quick_data(**changes: Any) -> DataSettings:
+    return DataSettings(cache=CACHE, libraries=["numpy", "matplotlib", "sqlalchemy"], **changes)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_nobody_is_in_two_parts_and_warm_users_are_trained_without_what_they_are
 ) -> None:
     path = tmp_path / "a.csv"
     taken = write_csv(path, users=300, items=30)
-    found = data.load(Data(source="csv", path=path, time="when", warm=0.3))
+    found = data.load(DataSettings(source="csv", path=path, time="when", warm=0.3))
     users = {tuple(own): user for user, own in taken.items()}  # in order of time, all differ
     assert (
         len(users)
@@ -232,7 +232,7 @@ def test_the_fingerprint_repeats_and_changes_with_the_split(dataset: Dataset) ->
 def test_a_user_keeps_the_part_and_what_is_held_back_when_others_are_added(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     taken = write_csv(path)
-    wanted = Data(source="csv", path=path, warm=0)
+    wanted = DataSettings(source="csv", path=path, warm=0)
     before = data.load(wanted)
     with path.open("a", encoding="utf-8") as file:
         file.writelines(f"new{user},i{item},1,1\n" for user in range(30) for item in range(7))
@@ -246,11 +246,11 @@ def test_a_user_keeps_the_part_and_what_is_held_back_when_others_are_added(tmp_p
 def test_with_times_the_last_items_are_held_back(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     taken = write_csv(path)
-    dataset = data.load(Data(source="csv", path=path, time="when", warm=0))
+    dataset = data.load(DataSettings(source="csv", path=path, time="when", warm=0))
     targets, known = named(dataset, dataset.test["target"]), named(dataset, dataset.test["history"])
     for user, target, history in zip(dataset.test_users, targets, known, strict=True):
         assert history + target == taken[user]
-    short = data.load(Data(source="csv", path=path, time="when", warm=0, longest=10))
+    short = data.load(DataSettings(source="csv", path=path, time="when", warm=0, longest=10))
     for user, target in zip(short.test_users, named(short, short.test["target"]), strict=True):
         assert target == taken[user][-len(target) :]
     assert short.test["history"].shape[1] <= 8
@@ -263,8 +263,8 @@ def test_iso_dates_are_times_too(tmp_path: Path) -> None:
     rows = [line.split(",") for line in text[1:]]
     dated = [f"{u},{i},2024-01-02T00:{int(w) - 1000:02}:00+01:00,{s}" for u, i, w, s in rows]
     other.write_text("\n".join([text[0], *dated]), encoding="utf-8")
-    seconds = data.load(Data(source="csv", path=path, time="when"))
-    dates = data.load(Data(source="csv", path=other, time="when"))
+    seconds = data.load(DataSettings(source="csv", path=path, time="when"))
+    dates = data.load(DataSettings(source="csv", path=other, time="when"))
     assert dates.fingerprint == seconds.fingerprint
 
 
@@ -272,8 +272,8 @@ def test_low_ratings_do_not_count_and_repeated_rows_count_once(tmp_path: Path) -
     path = tmp_path / "a.csv"
     write_csv(path, users=200)
     wanted = {"source": "csv", "path": path, "core": 3, "warm": 0}
-    everything = data.load(Data(**wanted))
-    liked = data.load(Data(**wanted, rating="stars", min_rating=3))
+    everything = data.load(DataSettings(**wanted))
+    liked = data.load(DataSettings(**wanted, rating="stars", min_rating=3))
     before, after = (
         sum((part["history"] > 0).sum() for part in (found.train, found.validation, found.test))
         for found in (everything, liked)
@@ -282,9 +282,9 @@ def test_low_ratings_do_not_count_and_repeated_rows_count_once(tmp_path: Path) -
     assert "ratings below 3 do not count" in liked.about
     with path.open("a", encoding="utf-8") as file:
         file.write(path.read_text(encoding="utf-8").split("\n", 1)[1])
-    assert data.load(Data(**wanted)).fingerprint == everything.fingerprint
+    assert data.load(DataSettings(**wanted)).fingerprint == everything.fingerprint
     with pytest.raises(UserError, match=r"row \d+, column item: user '.+' has rated '.+' already"):
-        data.load(Data(**wanted, rating="stars"))
+        data.load(DataSettings(**wanted, rating="stars"))
 
 
 # --- files ---
@@ -316,7 +316,7 @@ def test_a_bad_csv_is_refused_in_one_line_with_row_and_column(
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
-        data.load(Data(source="csv", path=path, time="when", rating="stars"))
+        data.load(DataSettings(source="csv", path=path, time="when", rating="stars"))
     assert expected in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -329,7 +329,7 @@ def test_names_in_any_script_survive_and_a_byte_order_mark_is_no_part_of_a_name(
     write_csv(path)
     text = path.read_text(encoding="utf-8").replace("i3,", '"קפה, 🍕",')
     path.write_text(text, encoding="utf-8-sig")
-    assert "קפה, 🍕" in data.load(Data(source="csv", path=path)).contract.items
+    assert "קפה, 🍕" in data.load(DataSettings(source="csv", path=path)).contract.items
 
 
 def test_one_user_or_too_few_are_refused(tmp_path: Path) -> None:
@@ -337,22 +337,22 @@ def test_one_user_or_too_few_are_refused(tmp_path: Path) -> None:
     lines = [f"u,i{item}" for item in range(20)]
     path.write_text("\n".join(["user,item", *lines]), encoding="utf-8")
     with pytest.raises(UserError, match=r"no user with 5 items .* is left \(data\.core\)"):
-        data.load(Data(source="csv", path=path))
+        data.load(DataSettings(source="csv", path=path))
     lines = [f"u{user},i{item}" for user in range(5) for item in range(5)]
     path.write_text("\n".join(["user,item", *lines]), encoding="utf-8")
     with pytest.raises(UserError, match="too few users, none is left for"):
-        data.load(Data(source="csv", path=path))
+        data.load(DataSettings(source="csv", path=path))
 
 
 def test_a_missing_file_or_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no\.csv: no such file \(data\.path\)"):
-        data.load(Data(source="csv", path=tmp_path / "no.csv"))
+        data.load(DataSettings(source="csv", path=tmp_path / "no.csv"))
     with pytest.raises(UserError, match=r"none: no such file or folder \(data\.path\)"):
-        data.load(Data(source="movielens", path=tmp_path / "none"))
+        data.load(DataSettings(source="movielens", path=tmp_path / "none"))
     with pytest.raises(UserError, match=r"holds none of u\.data, ratings\.dat, ratings\.csv"):
-        data.load(Data(source="movielens", path=tmp_path))
+        data.load(DataSettings(source="movielens", path=tmp_path))
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
-        data.load(Data(source="csv", path=tmp_path))
+        data.load(DataSettings(source="csv", path=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,7 @@ def test_every_format_of_movielens_is_read_with_its_titles(
     (tmp_path / name).write_text("\n".join(map(separator.join, rows)), encoding="utf-8")
     (tmp_path / films[0]).write_text("\n".join(map(films[1].join, titles)), encoding=encoding)
     for path in (tmp_path, tmp_path / name):
-        found = data.load(Data(source="movielens", path=path, min_rating=4))
+        found = data.load(DataSettings(source="movielens", path=path, min_rating=4))
         assert {int(item) % 4 for item in found.contract.items} == {1, 2, 3}
         assert found.contract.titles is not None
         place = found.contract.items.index("5")
@@ -389,7 +389,7 @@ def test_every_format_of_movielens_is_read_with_its_titles(
         assert "Amélie 1" not in found.contract.numbers
     (tmp_path / name).write_text("1", encoding="utf-8")
     with pytest.raises(UserError, match=f"{name}: row 1"):
-        data.load(Data(source="movielens", path=tmp_path))
+        data.load(DataSettings(source="movielens", path=tmp_path))
 
 
 def test_a_file_that_sets_one_training_setting_keeps_the_other_defaults_of_the_task() -> None:
@@ -406,7 +406,7 @@ def test_settings_that_do_not_fit_each_other_are_refused() -> None:
         ({"test_fold": 5}, "test_fold must be below folds=5"),
     ):
         with pytest.raises(ValidationError, match=expected):
-            Data(**wrong)  # pyright: ignore[reportArgumentType]
+            DataSettings(**wrong)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValidationError, match="keep_least must not exceed keep_most"):
         Settings(name="x", objective={"keep_least": 0.9})  # pyright: ignore[reportArgumentType]
 
@@ -646,7 +646,7 @@ def test_drift_features_are_those_of_the_known_items(small: Contract) -> None:
     np.testing.assert_allclose(found["known_items"], [2, 0, 1])
     np.testing.assert_allclose(found["popularity"], [0.7, 0, 0.1])
     np.testing.assert_allclose(found["rarest"], [0.5, 0, 0.1])
-    outcome = small.outcomes({"scores": np.array([[0, 1, 0, 0, 0], [0, 0, 0, 2, 0]])})
+    outcome = small.prediction_stats({"scores": np.array([[0, 1, 0, 0, 0], [0, 0, 0, 2, 0]])})
     assert outcome["item"].tolist() == ["2", "ä b"]
     assert outcome["popularity"].tolist() == [0.7, 0.3]
 
@@ -700,7 +700,7 @@ def test_every_figure_can_be_drawn_of_few_users(
 ) -> None:
     path = tmp_path / "a.csv"
     write_csv(path, users=30)
-    few = data.load(Data(source="csv", path=path))
+    few = data.load(DataSettings(source="csv", path=path))
     scores = np.zeros((len(few.test["seen"]), len(few.contract.items)), np.float32)
     names = []
     for name, caption, figure in figures.draw(few, {"scores": scores}, {}):
@@ -714,13 +714,16 @@ def test_every_figure_can_be_drawn_of_few_users(
 
 
 def test_labelled_requests_join_every_split_and_all_that_reads_it(dataset: Dataset) -> None:
-    whole, rest = dataset.set_aside(0.4)
+    whole, rest = dataset.holdout(0.4)
     assert len(whole.test_users) == len(whole.test["seen"])
     pairs = simulate.usual(whole, rest, Settings(name="x"))
     names = dataset.contract.items
-    long = (Item(items=[*names[:-9], "unheard.of"]), Truth(items=[*names[-20:], "unheard.of"]))
+    long = (
+        Item(items=[*names[:-9], "unheard.of"]),
+        GroundTruth(items=[*names[-20:], "unheard.of"]),
+    )
     fresh = {"train": [*pairs[:9], long], "validation": pairs[9:13], "test": [*pairs[13:], long]}
-    more = whole.extended(fresh)
+    more = whole.with_examples(fresh)
     for name, added in fresh.items():
         before, after = getattr(whole, name), getattr(more, name)
         assert set(after) == set(before)
@@ -749,9 +752,9 @@ def test_requests_that_tell_nothing_cannot_join(dataset: Dataset) -> None:
         ([own], ["unheard.of"], "example 1: the user took nothing"),
         ([own], [own], "example 1: the user took nothing"),
     ):
-        bad = (Item.model_validate({"items": have}), Truth.model_validate({"items": took}))
+        bad = (Item.model_validate({"items": have}), GroundTruth.model_validate({"items": took}))
         with pytest.raises(ValueError, match=reason):
-            dataset.labelled([(Item(items=[own]), Truth(items=[other])), bad])
+            dataset.encode_labelled([(Item(items=[own]), GroundTruth(items=[other])), bad])
 
 
 def test_scores_of_answers_average_to_the_recall(dataset: Dataset) -> None:
@@ -762,7 +765,7 @@ def test_scores_of_answers_average_to_the_recall(dataset: Dataset) -> None:
     found = own.decode(outputs, [item for item, _ in pairs])
     scores = [own.score(one, truth) for one, (_, truth) in zip(found, pairs, strict=True)]
     np.testing.assert_allclose(scores, objective.scores(outputs, test))
-    assert contract.QUALITY.name in objective.metrics(outputs, test, own)
+    assert contract.SCORE.name in objective.metrics(outputs, test, own)
 
 
 def test_a_truth_counts_what_is_known_once(small: Contract) -> None:
@@ -774,9 +777,9 @@ def test_a_truth_counts_what_is_known_once(small: Contract) -> None:
         }
     )
     first, last = small.items[0], small.items[-1]
-    assert small.score(found, Truth(items=[first, first, last, "unheard of"])) == 0.5
+    assert small.score(found, GroundTruth(items=[first, first, last, "unheard of"])) == 0.5
     with pytest.raises(ValueError, match="knows none of them"):
-        small.score(found, Truth(items=["unheard of"]))
+        small.score(found, GroundTruth(items=["unheard of"]))
 
 
 def test_fashions_turn_popular_items_into_rare_ones_and_back(dataset: Dataset) -> None:
@@ -785,12 +788,12 @@ def test_fashions_turn_popular_items_into_rare_ones_and_back(dataset: Dataset) -
     assert sorted(now) == list(range(len(counts) + 1))
     np.testing.assert_array_equal(now[now], np.arange(len(counts) + 1))
     assert counts[now[1 + counts.argmax()] - 1] == counts.min()
-    whole, rest = dataset.set_aside(0.5)
+    whole, rest = dataset.holdout(0.5)
     usual = simulate.usual(whole, rest, Settings(name="x"))
     shifted = simulate.shifted(whole, rest, Settings(name="x"))
     assert len(usual) + len(shifted) == len(rest["seen"])
     others = {key: array[len(usual) :] for key, array in rest.items()}
-    found = whole.labelled(shifted)
+    found = whole.encode_labelled(shifted)
     for key in ("history", "target"):
         assert named(whole, now[found[key]]) == named(whole, others[key])
 

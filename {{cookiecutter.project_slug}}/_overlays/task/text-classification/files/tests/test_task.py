@@ -14,24 +14,24 @@ import torch
 
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.bundle import load as bundles
-from {{ cookiecutter.package_name }}.config import UserError, load
+from {{ cookiecutter.package_name }}.config import UserError, load_settings
 from {{ cookiecutter.package_name }}.files import write_figure
-from {{ cookiecutter.package_name }}.seam import InvalidItem
+from {{ cookiecutter.package_name }}.interfaces import InvalidItem
 from {{ cookiecutter.package_name }}.task import (
     contract,
     data,
+    diagnostics,
     docstrings,
     encoder,
-    examine,
     figures,
     masking,
     model,
     objective,
     simulate,
 )
-from {{ cookiecutter.package_name }}.task.contract import Contract, Item, Truth
-from {{ cookiecutter.package_name }}.task.settings import Data, Settings
-from {{ cookiecutter.package_name }}.training import checkpoint, loop
+from {{ cookiecutter.package_name }}.task.contract import Contract, GroundTruth, Item
+from {{ cookiecutter.package_name }}.task.settings import DataSettings, Settings
+from {{ cookiecutter.package_name }}.training import checkpoint, fit
 
 from .conftest import CONFIG
 from .quick import QUICK
@@ -40,7 +40,7 @@ WORDS = "sum of all values along an axis or none if it was empty before as given
 
 
 def settings(*overrides: str) -> Settings:
-    return load(Settings, CONFIG, [*QUICK, *overrides], {})
+    return load_settings(Settings, CONFIG, [*QUICK, *overrides], {})
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def entry(name: str, field: str, description: str) -> str:
 
 
 @pytest.fixture
-def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Data:
+def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataSettings:
     """Settings that read two small libraries, of which the second is kept apart."""
     kinds = ["int", "bool, optional", "float", "{'a', 'b'}"]
     for library in ("firstlib", "otherlib"):
@@ -82,7 +82,7 @@ def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Data:
         write_library(tmp_path, library, files)
     monkeypatch.syspath_prepend(str(tmp_path))
     own = ["firstlib", "otherlib"]
-    return Data(libraries=own, unseen="otherlib", cache=tmp_path / "cache", vocabulary=300)
+    return DataSettings(libraries=own, unseen="otherlib", cache=tmp_path / "cache", vocabulary=300)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_type_field_stands_for_one_label_or_none(field: str, label: str | None
     assert docstrings.label_of(field) == label
 
 
-def test_the_type_is_cut_out_and_tests_are_not_read(libraries: Data) -> None:
+def test_the_type_is_cut_out_and_tests_are_not_read(libraries: DataSettings) -> None:
     found = docstrings.read(libraries)
     texts = [text for part in found.parts.values() for text in part.texts]
     assert texts
@@ -125,7 +125,9 @@ def test_the_type_is_cut_out_and_tests_are_not_read(libraries: Data) -> None:
         assert "of a test" not in text
 
 
-def test_source_files_stay_whole_and_the_unseen_library_stays_apart(libraries: Data) -> None:
+def test_source_files_stay_whole_and_the_unseen_library_stays_apart(
+    libraries: DataSettings,
+) -> None:
     parts = docstrings.read(libraries).parts
     assert set(parts) == {"train", "validation", "test", "otherlib"}
     files = {
@@ -139,7 +141,7 @@ def test_source_files_stay_whole_and_the_unseen_library_stays_apart(libraries: D
 
 
 def test_what_is_held_out_is_not_among_the_texts_to_pretrain_on(
-    libraries: Data, tmp_path: Path
+    libraries: DataSettings, tmp_path: Path
 ) -> None:
     before = docstrings.read(libraries)
     copied = before.parts["test"].texts[0].partition(" : ")[2]
@@ -183,7 +185,9 @@ def test_entries_that_look_alike_count_once(dataset: data.Dataset) -> None:
     assert len({text[:100] for text in bare}) >= 0.99 * len(bare)
 
 
-def test_what_was_read_is_kept_under_its_version_and_damage_is_named(libraries: Data) -> None:
+def test_what_was_read_is_kept_under_its_version_and_damage_is_named(
+    libraries: DataSettings,
+) -> None:
     first = docstrings.read(libraries)
     kept = sorted(path.name for path in libraries.cache.iterdir())
     assert kept == ["firstlib-1.0-1.json", "otherlib-1.0-1.json"]
@@ -198,9 +202,9 @@ def test_what_was_read_is_kept_under_its_version_and_damage_is_named(libraries: 
 
 def test_unknown_libraries_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'nosuch' is not an installed package"):
-        data.load(Data(libraries=["nosuch"], unseen=None, cache=tmp_path))
+        data.load(DataSettings(libraries=["nosuch"], unseen=None, cache=tmp_path))
     with pytest.raises(UserError, match=r"data\.unseen: 'numpy' is none of"):
-        data.load(Data(libraries=["pydantic"], unseen="numpy", cache=tmp_path))
+        data.load(DataSettings(libraries=["pydantic"], unseen="numpy", cache=tmp_path))
 
 
 def write_csv(path: Path, count: int = 60, extra: str = "") -> Path:
@@ -211,7 +215,7 @@ def write_csv(path: Path, count: int = 60, extra: str = "") -> Path:
 
 
 def table(path: Path, **more: Any) -> data.Dataset:
-    return data.load(Data(source="csv", path=path, vocabulary=300, **more))
+    return data.load(DataSettings(source="csv", path=path, vocabulary=300, **more))
 
 
 def test_a_csv_file_is_read_and_every_text_is_in_one_split(tmp_path: Path) -> None:
@@ -345,9 +349,9 @@ def test_texts_in_two_classes_can_be_left_out(tmp_path: Path) -> None:
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match=r"source=csv needs data\.path="):
-        Data(source="csv")
+        DataSettings(source="csv")
     with pytest.raises(ValueError, match="none is left to train on"):
-        Data(libraries=["numpy"], unseen="numpy")
+        DataSettings(libraries=["numpy"], unseen="numpy")
     with pytest.raises(UserError, match="heads=3 must divide width=32"):
         settings("model.heads=3")
 
@@ -469,7 +473,7 @@ def test_pretraining_learns_words_resumes_to_the_same_bits_and_can_be_switched_o
     wanted = settings("pretrain.epochs=2", "pretrain.lr=0.01")
     network: Any = model.build(wanted, dataset.contract)
     stage = network.pretraining(wanted, dataset)
-    state = loop.fit(stage, 0, tmp_path / "whole")
+    state = fit.fit(stage, 0, tmp_path / "whole")
     first, last = state.history[0]["masked_loss"], state.history[-1]["masked_loss"]
     untrained = stage.measure(stage.build())["masked_loss"]
     assert last < first < untrained
@@ -480,9 +484,9 @@ def test_pretraining_learns_words_resumes_to_the_same_bits_and_can_be_switched_o
         left -= 1
         return left < 0
 
-    with pytest.raises(loop.Interrupted):
-        loop.fit(stage, 0, tmp_path / "parts", stop=stop)
-    loop.fit(stage, 0, tmp_path / "parts")
+    with pytest.raises(fit.Interrupted):
+        fit.fit(stage, 0, tmp_path / "parts", stop=stop)
+    fit.fit(stage, 0, tmp_path / "parts")
     digests = [bundles.sha256(tmp_path / name / "best.safetensors") for name in ("whole", "parts")]
     assert digests[0] == digests[1]
     assert network.pretraining(settings("pretrain.epochs=0"), dataset) is None
@@ -498,7 +502,7 @@ def test_words_that_the_answer_rests_on_weigh_most(dataset: data.Dataset) -> Non
         logits[:, label] = np.where((tokens == number).any(axis=1), 3.0, -3.0)
         return {"logits": logits}
 
-    found = [one for one in examine.words(ask, dataset) if one["label"] == own.labels[label]]
+    found = [one for one in diagnostics.words(ask, dataset) if one["label"] == own.labels[label]]
     assert found
     for one in found:
         heavy = {word for word, w in zip(one["words"], one["weights"], strict=True) if w > 0.1}
@@ -572,12 +576,12 @@ def test_a_pretrained_encoder_in_hugging_faces_format_goes_all_the_way(
 
 
 def test_labelled_requests_join_every_split_with_their_texts(dataset: data.Dataset) -> None:
-    whole, rest = dataset.set_aside(0.4)
+    whole, rest = dataset.holdout(0.4)
     assert sorted(dataset.texts["test"]) == sorted([*whole.texts["test"], *rest["text"]])
     pairs = simulate.usual(whole, rest, settings())
-    long = (Item(text=" ".join(WORDS * 9)), Truth(label="int"))
+    long = (Item(text=" ".join(WORDS * 9)), GroundTruth(label="int"))
     fresh = {"train": [*pairs[:9], long], "validation": pairs[9:13], "test": pairs[13:]}
-    more = whole.extended(fresh)
+    more = whole.with_examples(fresh)
     for name, added in fresh.items():
         before, after = getattr(whole, name), getattr(more, name)
         count = len(before["label"])
@@ -592,20 +596,23 @@ def test_labelled_requests_join_every_split_with_their_texts(dataset: data.Datas
     assert more.fingerprint != whole.fingerprint
     assert more.unseen == dataset.unseen
     network: Any = model.build(settings(), more.contract)
-    outputs = loop.predict(network, more.test, 64)
+    outputs = fit.predict(network, more.test, 64)
     assert 0 <= objective.metrics(outputs, more.test, more.contract)["macro_f1"] <= 1
     details = objective.details(outputs, more.test, more.contract)
-    details |= examine.examine(network._ask, more)
+    details |= diagnostics.diagnose(network._ask, more)
     assert len(list(figures.draw(more, outputs, details))) >= 2
-    for item, truth in ((Item(text="axis"), Truth(label="haiku")), (Item(text="\t"), pairs[0][1])):
+    for item, truth in (
+        (Item(text="axis"), GroundTruth(label="haiku")),
+        (Item(text="\t"), pairs[0][1]),
+    ):
         with pytest.raises(ValueError, match=r"haiku|nothing to read"):
-            whole.labelled([(item, truth)])
+            whole.encode_labelled([(item, truth)])
 
 
 def test_the_new_client_sends_texts_of_the_library_kept_apart_after_its_sentence(
     dataset: data.Dataset, tmp_path: Path
 ) -> None:
-    whole, rest = dataset.set_aside(0.5)
+    whole, rest = dataset.holdout(0.5)
     pairs = simulate.shifted(whole, rest, settings())
     assert len(pairs) == min(simulate.PAIRS, len(dataset.texts["numpy"]))
     labels = dict(
@@ -618,7 +625,7 @@ def test_the_new_client_sends_texts_of_the_library_kept_apart_after_its_sentence
     right = [dataset.contract.labels[labels[item.text]] == truth.label for item, truth in pairs]
     assert np.mean(right) > 0.98  # two texts may be alike
     assert simulate.generated("axis : The axis.").endswith(" axis : The axis.")
-    own, rest = table(write_csv(tmp_path / "own.csv", 200)).set_aside(0.5)
+    own, rest = table(write_csv(tmp_path / "own.csv", 200)).holdout(0.5)
     before, after = (make(own, rest, settings()) for make in (simulate.usual, simulate.shifted))
     assert len(before) + len(after) == len(rest["label"])
 

@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..seam import Arrays, Metrics, Quality, Shown
+from ..interfaces import Arrays, MetricFormat, Metrics, ScoreMetric
 
 OUTPUTS = ("logits",)
-QUALITY = Quality("accuracy", True)
+SCORE = ScoreMetric("accuracy", True)
 
-NAMED = 10  # of the known classes in a message
-FEWEST = 20  # examples of a slice: of fewer no mean says much
+MAX_NAMED = 10  # of the known classes in a message
+MIN_SLICE_EXAMPLES = 20  # examples of a slice: of fewer no mean says much
 
-SHOWN = {"accuracy": Shown("Accuracy, %", 100, 1), "macro_f1": Shown("Macro F1, %", 100, 1)}
+METRICS = {
+    "accuracy": MetricFormat("Accuracy, %", 100, 1),
+    "macro_f1": MetricFormat("Macro F1, %", 100, 1),
+}
 
 
 class Classified(BaseModel):
@@ -28,7 +31,7 @@ class Classified(BaseModel):
     probabilities: dict[str, float]
 
 
-class Truth(BaseModel):
+class GroundTruth(BaseModel):
     """What turned out to be right about one item."""
 
     model_config = ConfigDict(extra="forbid")
@@ -36,17 +39,19 @@ class Truth(BaseModel):
     label: str = Field(min_length=1, max_length=200, description="the class that it belongs to")
 
 
-def number(truth: Truth, labels: Sequence[str]) -> int:
+def class_index(truth: GroundTruth, labels: Sequence[str]) -> int:
     """Which of the classes the truth names; ValueError when it is none of them."""
     if truth.label not in labels:
-        known = ", ".join(map(_short, labels[:NAMED])) + (", …" if len(labels) > NAMED else "")
+        known = ", ".join(map(_short, labels[:MAX_NAMED])) + (
+            ", …" if len(labels) > MAX_NAMED else ""
+        )
         raise ValueError(f"label: {_short(truth.label)!r} is no class of this model ({known})")
     return labels.index(truth.label)
 
 
-def score(prediction: Classified, truth: Truth, labels: Sequence[str]) -> float:
+def score(prediction: Classified, truth: GroundTruth, labels: Sequence[str]) -> float:
     """1 for a right answer, else 0: the mean is the accuracy. ValueError for an unknown class."""
-    return float(prediction.label == labels[number(truth, labels)])
+    return float(prediction.label == labels[class_index(truth, labels)])
 
 
 def probabilities(outputs: Arrays) -> np.ndarray:
@@ -56,7 +61,7 @@ def probabilities(outputs: Arrays) -> np.ndarray:
     return odds / odds.sum(axis=1, keepdims=True)
 
 
-def answers(outputs: Arrays) -> np.ndarray:
+def predicted_classes(outputs: Arrays) -> np.ndarray:
     """The class (n,) chosen for each example."""
     return outputs["label"] if "label" in outputs else outputs["logits"].argmax(axis=1)
 
@@ -75,7 +80,7 @@ def decode(outputs: Arrays, labels: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def outcomes(outputs: Arrays, labels: list[str]) -> Arrays:
+def prediction_stats(outputs: Arrays, labels: list[str]) -> Arrays:
     """What of the answers drift is watched on."""
     shares = probabilities(outputs)
     return {"label": np.array(labels)[shares.argmax(axis=1)], "probability": shares.max(axis=1)}
@@ -83,7 +88,7 @@ def outcomes(outputs: Arrays, labels: list[str]) -> Arrays:
 
 def hits(outputs: Arrays, split: Arrays) -> np.ndarray:
     """1 (n,) where the answer is right, else 0."""
-    return (answers(outputs) == split["label"]).astype(np.float64)
+    return (predicted_classes(outputs) == split["label"]).astype(np.float64)
 
 
 def f1_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
@@ -95,7 +100,7 @@ def f1_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
     chapter 6. Needs `logits`, which tell how many classes there are.
     """
     count = outputs["logits"].shape[1]
-    chosen = answers(outputs)[:, None] == np.arange(count)
+    chosen = predicted_classes(outputs)[:, None] == np.arange(count)
     there = split["label"][:, None] == np.arange(count)
     size = np.maximum((chosen.sum(axis=0) + there.sum(axis=0)) / len(chosen), 1 / len(chosen))
     f1 = 2 * (chosen & there).mean(axis=0) / size
@@ -106,7 +111,7 @@ def f1_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
 def slices(split: Arrays, labels: list[str]) -> dict[str, np.ndarray]:
     """Which examples (n,) are of a class, by the class's name; those with few are left out."""
     masks = {name: split["label"] == place for place, name in enumerate(labels)}
-    return {name: mask for name, mask in masks.items() if mask.sum() >= FEWEST}
+    return {name: mask for name, mask in masks.items() if mask.sum() >= MIN_SLICE_EXAMPLES}
 
 
 def metrics(outputs: Arrays, split: Arrays, labels: list[str]) -> Metrics:
@@ -131,7 +136,7 @@ def details(outputs: Arrays, split: Arrays, labels: list[str]) -> dict[str, Any]
 def confusion(outputs: Arrays, split: Arrays, labels: list[str]) -> np.ndarray:
     """Counts (true class, chosen class)."""
     count = len(labels)
-    cells = split["label"] * count + answers(outputs)
+    cells = split["label"] * count + predicted_classes(outputs)
     return np.bincount(cells, minlength=count * count).reshape(count, count)
 
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..config import UserError
-from ..seam import Arrays, Labelled, Splits
+from ..interfaces import Arrays, LabelledItem, Splits
 from . import classes
 
 D = TypeVar("D", bound=Splits)
@@ -35,12 +35,12 @@ def checked(where: object, dataset: D, labels: list[str], noun: str, shares: str
     return dataset
 
 
-def labelled(contract: Any, pairs: Sequence[Labelled]) -> Arrays:
+def labelled_arrays(contract: Any, pairs: Sequence[LabelledItem]) -> Arrays:
     """The network's inputs of the items, and `label` int64 (n,), the classes of their truths.
 
     Raises ValueError for an item that the contract refuses and for a class that it does not know.
     """
-    labels = [classes.number(truth, contract.labels) for _, truth in pairs]
+    labels = [classes.class_index(truth, contract.labels) for _, truth in pairs]
     return {**contract.encode([item for item, _ in pairs]), "label": np.array(labels, np.int64)}
 
 

@@ -14,14 +14,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..config import UserError
-from ..seam import Arrays, BaseContract, InvalidItem, Quality
+from ..interfaces import Arrays, BaseContract, InvalidItem, ScoreMetric
 from . import clock, table
 
 # The network's inputs in the order of its `forward`, each with the names of those axes beside the
 # first that may have any length. A forecast needs a fixed past, so there is none.
 INPUTS: dict[str, dict[int, str]] = {"history": {}, "known": {}}
 OUTPUTS = ("quantiles",)
-QUALITY = Quality("mase", False)
+SCORE = ScoreMetric("mase", False)
 QUANTILES = (0.1, 0.5, 0.9)
 
 MAX_HISTORY = 20_000  # entries of a request; only the newest `window` are looked at
@@ -66,7 +66,7 @@ class Prediction(BaseModel):
     id: str | None = None  # which series, as the request named it
 
 
-class Truth(BaseModel):
+class GroundTruth(BaseModel):
     """What turned out to be right about one item."""
 
     model_config = ConfigDict(extra="forbid")
@@ -177,7 +177,7 @@ class Contract(BaseContract):
             found.append(Prediction(times=times, p10=low, p50=median, p90=high, id=item.id))
         return found
 
-    def score(self, prediction: Prediction, truth: Truth) -> float:
+    def score(self, prediction: Prediction, truth: GroundTruth) -> float:
         """The mean absolute error of the median in units of the series' change between seasons,
         over the steps whose values are given. ValueError for a truth that cannot be."""
         given, forecast = len(truth.values), len(prediction.p50)
@@ -191,7 +191,7 @@ class Contract(BaseContract):
         truths = self.believable(truth, key)
         return float(np.abs(self.scaled(np.array(prediction.p50[:given]), key) - truths).mean())
 
-    def believable(self, truth: Truth, key: str) -> np.ndarray:
+    def believable(self, truth: GroundTruth, key: str) -> np.ndarray:
         """A series' true values, scaled, float32 (n,); ValueError if far outside of training's."""
         values = np.array(truth.values)
         with np.errstate(over="ignore"):
@@ -220,7 +220,7 @@ class Contract(BaseContract):
             "roughness": np.abs(np.diff(history, axis=1)).mean(axis=1),
         }
 
-    def outcomes(self, outputs: Arrays) -> Arrays:
+    def prediction_stats(self, outputs: Arrays) -> Arrays:
         """What of the answers drift is watched on."""
         low, median, high = np.moveaxis(outputs["quantiles"].astype(np.float64), 2, 0)
         return {"forecast": median.mean(axis=1), "interval": (high - low).mean(axis=1)}

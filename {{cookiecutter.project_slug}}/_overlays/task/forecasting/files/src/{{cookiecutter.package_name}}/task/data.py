@@ -16,10 +16,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ..config import UserError
-from ..seam import Arrays, Labelled, Splits
+from ..interfaces import Arrays, LabelledItem, Splits
 from . import clock, table
 from .contract import Contract, Covariate, Scale
-from .settings import Data
+from .settings import DataSettings
 
 SHIPPED = Path(__file__).with_name("victoria_demand_2014.csv")
 FEWEST_WINDOWS = 100  # to train on
@@ -62,7 +62,7 @@ class Dataset(Splits):
         """A request's item, made of the first test window."""
         return self.item(int(self.test["series"][0]), int(self.test["origin"][0]))
 
-    def labelled(self, pairs: Sequence[Labelled]) -> Arrays:
+    def encode_labelled(self, pairs: Sequence[LabelledItem]) -> Arrays:
         """Requests, and what came after them, as windows; ValueError for unusable ones: a truth
         must tell of every step of the horizon."""
         contract, numbers = self.contract, {key: n for n, key in enumerate(self.contract.series)}
@@ -103,7 +103,7 @@ class Dataset(Splits):
         return item if len(self.series) == 1 else {**item, "id": series.id}
 
 
-def load(settings: Data) -> Dataset:
+def load(settings: DataSettings) -> Dataset:
     """The data that the settings name; UserError in one line naming file, row and column."""
     path = settings.path or SHIPPED
     series, step, offsets = _read(settings, path)
@@ -129,7 +129,7 @@ def load(settings: Data) -> Dataset:
     return Dataset(**parts, about=about, contract=contract, series=series, blocks=blocks)
 
 
-def cut(settings: Data, count: int) -> Blocks:
+def cut(settings: DataSettings, count: int) -> Blocks:
     """Validation blocks of equal length in the middle of equal parts, and the test at the end."""
     test = count - round(settings.test_share * count)
     part = test / settings.validation_blocks
@@ -139,7 +139,7 @@ def cut(settings: Data, count: int) -> Blocks:
     return Blocks(blocks, (test, count))
 
 
-def _read(settings: Data, path: Path) -> tuple[list[Series], int, bool]:
+def _read(settings: DataSettings, path: Path) -> tuple[list[Series], int, bool]:
     """The file's series, their step in seconds, and whether the times have UTC offsets."""
     rows = table.read(path, settings.separator)
     texts = rows.column(settings.time, "data.time")
@@ -176,7 +176,7 @@ def _read(settings: Data, path: Path) -> tuple[list[Series], int, bool]:
 
 def _stamps(
     rows: table.Table,
-    settings: Data,
+    settings: DataSettings,
     texts: list[str],
     places: list[list[int]],
     zone: clock.ZoneInfo | None,
@@ -196,7 +196,7 @@ def _stamps(
 
 def _disorder(
     rows: table.Table,
-    settings: Data,
+    settings: DataSettings,
     texts: list[str],
     stamps: np.ndarray,
     own: list[int],
@@ -237,7 +237,7 @@ def _disorder(
 
 
 def _contract(
-    settings: Data,
+    settings: DataSettings,
     path: Path,
     series: list[Series],
     step: int,
@@ -296,7 +296,9 @@ def _training(blocks: Blocks, start: int, count: int) -> np.ndarray:
     return free
 
 
-def origins(settings: Data, contract: Contract, blocks: Blocks, name: str) -> Iterator[np.ndarray]:
+def origins(
+    settings: DataSettings, contract: Contract, blocks: Blocks, name: str
+) -> Iterator[np.ndarray]:
     """The last steps of the pasts of a split's windows, for each stretch of the grid."""
     window, horizon = contract.window, contract.horizon
     if name == "train":
@@ -312,7 +314,7 @@ def origins(settings: Data, contract: Contract, blocks: Blocks, name: str) -> It
 
 
 def _windows(
-    settings: Data,
+    settings: DataSettings,
     contract: Contract,
     series: list[Series],
     first: int,
@@ -353,7 +355,7 @@ def _windows(
     return {key: np.ascontiguousarray(array[order]) for key, array in whole.items()}
 
 
-def _enough(settings: Data, path: Path, parts: dict[str, Arrays]) -> None:
+def _enough(settings: DataSettings, path: Path, parts: dict[str, Arrays]) -> None:
     for name, fewest in (
         ("train", FEWEST_WINDOWS),
         ("validation", FEWEST_ORIGINS),

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..seam import Arrays
+from ..interfaces import Arrays
 from . import baseline, clock, objective
 from .contract import QUANTILES
 from .data import Dataset
@@ -85,7 +85,7 @@ def _steps(dataset: Dataset, outputs: Arrays) -> Figure:
     for name, found, color, width in rows:
         error = np.abs(found["quantiles"][:, :, 1] - dataset.test["target"]).mean(axis=0)
         axis.plot(steps, error, color=color, linewidth=width, label=name, marker=".")
-    axis.set(xlabel="steps ahead", ylabel=objective.SHOWN["mase"].title, ylim=(0, None))
+    axis.set(xlabel="steps ahead", ylabel=objective.METRICS["mase"].title, ylim=(0, None))
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     _plain(axis)
     return figure

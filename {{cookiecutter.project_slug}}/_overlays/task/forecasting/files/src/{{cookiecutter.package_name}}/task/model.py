@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..seam import Arrays
+from ..interfaces import Arrays
 from .contract import QUANTILES, Contract
 from .ridge import Ridge
-from .settings import Model, Settings
+from .settings import ModelSettings, Settings
 
 KINDS = {"lstm": "An LSTM", "transformer": "A Transformer"}
 
@@ -24,7 +24,7 @@ class Network(nn.Module):
 
     margin: Tensor
 
-    def __init__(self, contract: Contract, settings: Model) -> None:
+    def __init__(self, contract: Contract, settings: ModelSettings) -> None:
         super().__init__()
         self.kind, self.patch, width = settings.kind, settings.patch, settings.width
         self.horizon, self.window = contract.horizon, contract.window
@@ -98,7 +98,7 @@ class Encoder(nn.Module):
     All You Need, https://arxiv.org/abs/1706.03762; Xiong et al., https://arxiv.org/abs/2002.04745
     """
 
-    def __init__(self, width: int, count: int, settings: Model) -> None:
+    def __init__(self, width: int, count: int, settings: ModelSettings) -> None:
         super().__init__()
         self.place = nn.Parameter(torch.randn(count, width) * 0.02)
         self.blocks = nn.ModuleList(

@@ -11,23 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..seam import Arrays, Metrics, Shown
+from ..interfaces import Arrays, MetricFormat, Metrics
 from . import clock
 from .contract import QUANTILES, Contract
 from .settings import Settings
 
-DECIDES = "mase"  # the metric by which epochs, seeds and models are compared
+PRIMARY_METRIC = "mase"  # the metric by which epochs, seeds and models are compared
 HIGHER_IS_BETTER = False
 # Test windows in a row that belong together and are resampled together. Eight windows begin within
 # one horizon, so these reach over three horizons: neighbours share steps and weather.
-BLOCK = 24
+BLOCK_LENGTH = 24
 FEWEST = 20  # origins of a slice: of fewer no mean says much
 
-SHOWN = {
-    "mase": Shown("MASE", 1, 3),
-    "smape": Shown("sMAPE, %", 1, 2),
-    "pinball": Shown("Pinball loss", 1, 3),
-    "coverage": Shown("80 % interval covers, %", 100, 1),
+METRICS = {
+    "mase": MetricFormat("MASE", 1, 3),
+    "smape": MetricFormat("sMAPE, %", 1, 2),
+    "pinball": MetricFormat("Pinball loss", 1, 3),
+    "coverage": MetricFormat("80 % interval covers, %", 100, 1),
 }
 
 
@@ -82,7 +82,7 @@ def details(outputs: Arrays, split: Arrays, contract: Contract) -> dict[str, Any
     return {"steps_ahead": table}
 
 
-def part_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
+def slice_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
     """One number (n,) like the scores whose mean means something on any part of a split."""
     return scores(outputs, split)
 

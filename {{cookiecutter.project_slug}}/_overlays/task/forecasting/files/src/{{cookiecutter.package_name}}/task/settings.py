@@ -6,12 +6,12 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
-from ..config import BaseSettings, Section, Train
+from ..config import BaseSettings, Section, TrainSettings
 
 Name = Annotated[str, Field(min_length=1)]
 
 
-class Data(Section):
+class DataSettings(Section):
     """Which series, what of them is seen, and how they are split by time."""
 
     path: Path | None = Field(default=None, description="a CSV file; without one Victoria's demand")
@@ -57,7 +57,7 @@ class Data(Section):
             raise ValueError("is no time zone known here, give one like Europe/Berlin") from None
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Data":
+    def _consistent(self) -> "DataSettings":
         if self.seasons != sorted(set(self.seasons)):
             raise ValueError("seasons must be given in ascending order, each once")
         if self.window < self.seasons[-1]:
@@ -69,7 +69,7 @@ class Data(Section):
         return self
 
 
-class Model(Section):
+class ModelSettings(Section):
     """A network on patches of steps; `kind` says what goes over the patches."""
 
     kind: Literal["lstm", "transformer"] = Field(
@@ -82,13 +82,13 @@ class Model(Section):
     dropout: float = Field(default=0.3, ge=0, lt=1, description="share dropped in training")
 
     @model_validator(mode="after")
-    def _divides(self) -> "Model":
+    def _divides(self) -> "ModelSettings":
         if self.width % self.heads:
             raise ValueError(f"width={self.width} must be a multiple of heads={self.heads}")
         return self
 
 
-class Objective(Section):
+class ObjectiveSettings(Section):
     """The loss is the mean pinball loss of the quantiles; this weighs the median against them."""
 
     median_weight: float = Field(
@@ -99,7 +99,7 @@ class Objective(Section):
 class Settings(BaseSettings):
     """Everything that can be set."""
 
-    train: Train = Train(epochs=5, lr=1e-3)
-    data: Data = Data()
-    model: Model = Model()
-    objective: Objective = Objective()
+    train: TrainSettings = TrainSettings(epochs=5, lr=1e-3)
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()

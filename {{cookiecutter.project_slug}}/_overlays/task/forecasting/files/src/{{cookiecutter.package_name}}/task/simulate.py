@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ..seam import Arrays, Labelled
-from .contract import Item, Truth
+from ..interfaces import Arrays, LabelledItem
+from .contract import GroundTruth, Item
 from .data import Dataset
 from .settings import Settings
 
@@ -17,7 +17,7 @@ HEIGHT = 2.0  # in units of the usual change from season to season
 BEFORE = 0.35  # share of what was set aside that comes before the change
 
 
-def usual(dataset: Dataset, rest: Arrays, settings: Settings) -> list[Labelled]:
+def usual(dataset: Dataset, rest: Arrays, settings: Settings) -> list[LabelledItem]:
     """The first windows that were set aside, in order of time.
 
     Those whose past holds hours that the test split forecasts are left out.
@@ -26,7 +26,7 @@ def usual(dataset: Dataset, rest: Arrays, settings: Settings) -> list[Labelled]:
     return [_pair(dataset, rest, row) for row in rows if row < _change(rest)]
 
 
-def shifted(dataset: Dataset, rest: Arrays, settings: Settings) -> list[Labelled]:
+def shifted(dataset: Dataset, rest: Arrays, settings: Settings) -> list[LabelledItem]:
     """The last windows, those that share no hour with the others, and in them the consumer."""
     rows = _after(dataset, rest, int(rest["origin"][_change(rest) - 1]))
     return [_pair(dataset, rest, row, HEIGHT) for row in rows]
@@ -50,7 +50,7 @@ def _after(dataset: Dataset, rest: Arrays, origin: int) -> list[int]:
     return np.flatnonzero(rest["origin"] >= origin + gap).tolist()
 
 
-def _pair(dataset: Dataset, rest: Arrays, row: int, height: float = 0.0) -> Labelled:
+def _pair(dataset: Dataset, rest: Arrays, row: int, height: float = 0.0) -> LabelledItem:
     """A window's past as a request and its future as the truth, both with so much more."""
     contract, origin = dataset.contract, int(rest["origin"][row])
     item = dataset.item(int(rest["series"][row]), origin)
@@ -60,4 +60,4 @@ def _pair(dataset: Dataset, rest: Arrays, row: int, height: float = 0.0) -> Labe
     more = height * unit * runs
     item["values"] = (np.array(item["values"]) + more[: contract.window]).tolist()
     truth = rest["target"][row].astype(float) * unit + center + more[contract.window :]
-    return Item.model_validate(item), Truth(values=truth.tolist())
+    return Item.model_validate(item), GroundTruth(values=truth.tolist())

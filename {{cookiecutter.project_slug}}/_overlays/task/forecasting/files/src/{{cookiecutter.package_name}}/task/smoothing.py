@@ -11,7 +11,7 @@ import itertools
 
 import numpy as np
 
-from ..seam import Arrays
+from ..interfaces import Arrays
 from .data import Dataset
 
 LEVEL = (0.0, 0.01, 0.05, 0.2)

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from ..seam import Arrays
+from ..interfaces import Arrays
 from . import splits
 from .data import Dataset
 

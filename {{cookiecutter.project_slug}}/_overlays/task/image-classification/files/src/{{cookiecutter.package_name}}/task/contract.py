@@ -15,18 +15,18 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..seam import Arrays, BaseContract, InvalidItem
+from ..interfaces import Arrays, BaseContract, InvalidItem
 from . import classes
-from .classes import OUTPUTS, QUALITY, Classified, Truth
+from .classes import OUTPUTS, SCORE, Classified, GroundTruth
 
 __all__ = [
     "INPUTS",
     "OUTPUTS",
-    "QUALITY",
+    "SCORE",
     "Contract",
+    "GroundTruth",
     "Item",
     "Prediction",
-    "Truth",
     "item_from_file",
 ]
 
@@ -101,7 +101,7 @@ class Contract(BaseContract):
         Image.fromarray((image.transpose(1, 2, 0) * 255).astype(np.uint8)).save(file, "PNG")
         return {"image": base64.b64encode(file.getvalue()).decode()}
 
-    def score(self, prediction: Prediction, truth: Truth) -> float:
+    def score(self, prediction: Prediction, truth: GroundTruth) -> float:
         """1 for a right answer, else 0. ValueError for a truth of a class that is not known."""
         return classes.score(prediction, truth, self.labels)
 
@@ -114,9 +114,9 @@ class Contract(BaseContract):
             "bright_share": (pixels > 0.5).mean(axis=1),
         }
 
-    def outcomes(self, outputs: Arrays) -> Arrays:
+    def prediction_stats(self, outputs: Arrays) -> Arrays:
         """What of the answers drift is watched on."""
-        return classes.outcomes(outputs, self.labels)
+        return classes.prediction_stats(outputs, self.labels)
 
     def _from_base64(self, index: int, text: str) -> np.ndarray:
         try:

@@ -15,10 +15,10 @@ from typing import Any, Self
 import numpy as np
 
 from ..config import UserError
-from ..seam import Arrays, Labelled, Splits
+from ..interfaces import Arrays, LabelledItem, Splits
 from . import splits
 from .contract import Contract, picture
-from .settings import Data
+from .settings import DataSettings
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -33,18 +33,18 @@ class Dataset(Splits):
         """A request's item, made of the first test image."""
         return self.contract.item(self.test["image"][0])
 
-    def labelled(self, pairs: Sequence[Labelled]) -> Arrays:
+    def encode_labelled(self, pairs: Sequence[LabelledItem]) -> Arrays:
         """Requests with their classes as a split's arrays; ValueError for unusable ones."""
-        return splits.labelled(self.contract, pairs)
+        return splits.labelled_arrays(self.contract, pairs)
 
-    def set_aside(self, share: float) -> tuple[Self, Arrays]:
+    def holdout(self, share: float) -> tuple[Self, Arrays]:
         """The splits without a random `share` of the test rows, and these rows."""
         kept, aside = splits.drawn(len(self.test["label"]), share)
         test = {name: array[kept] for name, array in self.test.items()}
         return replace(self, test=test), {name: array[aside] for name, array in self.test.items()}
 
 
-def load(settings: Data) -> Dataset:
+def load(settings: DataSettings) -> Dataset:
     """The data that the settings name; UserError in one line naming the file when it is unfit."""
     if settings.source == "digits":
         return _digits(settings)
@@ -55,7 +55,7 @@ def load(settings: Data) -> Dataset:
     return _mnist(settings, folder) if settings.source == "mnist" else _folder(settings, folder)
 
 
-def _digits(settings: Data) -> Dataset:
+def _digits(settings: DataSettings) -> Dataset:
     from sklearn.datasets import load_digits
 
     pixels, digits = map(np.asarray, load_digits(return_X_y=True))
@@ -69,7 +69,7 @@ def _digits(settings: Data) -> Dataset:
     return _split(settings, images, digits.astype(np.int64), fold, contract, about)
 
 
-def _mnist(settings: Data, folder: Path) -> Dataset:
+def _mnist(settings: DataSettings, folder: Path) -> Dataset:
     images, labels = _idx_pair(folder, "train")
     test_images, test_labels = _idx_pair(folder, "t10k")
     if images.shape[1:] != test_images.shape[1:]:
@@ -94,7 +94,7 @@ def _mnist(settings: Data, folder: Path) -> Dataset:
     return _checked(folder, Dataset(train, validation, test, about, contract))
 
 
-def _folder(settings: Data, folder: Path) -> Dataset:
+def _folder(settings: DataSettings, folder: Path) -> Dataset:
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
     if not classes:
         raise UserError(f"{folder}: is empty, it must hold one folder of images per class")
@@ -128,7 +128,7 @@ def _folder(settings: Data, folder: Path) -> Dataset:
 
 
 def _split(
-    settings: Data,
+    settings: DataSettings,
     images: np.ndarray,
     labels: np.ndarray,
     fold: np.ndarray,

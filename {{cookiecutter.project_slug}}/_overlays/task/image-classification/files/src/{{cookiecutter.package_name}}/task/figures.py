@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..seam import Arrays
+from ..interfaces import Arrays
 from . import classes, confusion
 from .data import Dataset
 
@@ -18,7 +18,7 @@ def draw(
 ) -> Iterator[tuple[str, str, Figure]]:
     """(file name, caption, figure) of each picture, for the chosen network on the test split."""
     names = dataset.contract.labels
-    chances, chosen = classes.probabilities(outputs).max(axis=1), classes.answers(outputs)
+    chances, chosen = classes.probabilities(outputs).max(axis=1), classes.predicted_classes(outputs)
     order = np.argsort(-chances, kind="stable")
     wrong = order[chosen[order] != dataset.test["label"][order]]
     shown = wrong[:MANY] if len(wrong) else order[::-1][:MANY]

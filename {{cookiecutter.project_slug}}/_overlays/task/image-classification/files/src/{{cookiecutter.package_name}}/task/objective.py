@@ -7,28 +7,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..seam import Arrays, Metrics
+from ..interfaces import Arrays, Metrics
 from . import classes
-from .classes import SHOWN
+from .classes import METRICS
 from .contract import Contract
-from .settings import Objective, Settings
+from .settings import ObjectiveSettings, Settings
 
 __all__ = [
-    "BLOCK",
-    "DECIDES",
+    "BLOCK_LENGTH",
     "HIGHER_IS_BETTER",
-    "SHOWN",
+    "METRICS",
+    "PRIMARY_METRIC",
     "details",
     "loss",
     "metrics",
-    "part_scores",
     "scores",
+    "slice_scores",
     "slices",
 ]
 
-DECIDES = "accuracy"  # the metric by which epochs, seeds and models are compared
+PRIMARY_METRIC = "accuracy"  # the metric by which epochs, seeds and models are compared
 HIGHER_IS_BETTER = True
-BLOCK = 1  # test examples in a row that belong together and are resampled together
+BLOCK_LENGTH = 1  # test examples in a row that belong together and are resampled together
 
 
 def loss(settings: Settings, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -38,7 +38,7 @@ def loss(settings: Settings, network: nn.Module, batch: dict[str, Tensor]) -> Te
     return functional.cross_entropy(logits, batch["label"], label_smoothing=smoothing)
 
 
-def augment(image: Tensor, settings: Objective) -> Tensor:
+def augment(image: Tensor, settings: ObjectiveSettings) -> Tensor:
     """Each image (batch, channel, row, column) rotated, scaled and shifted a little at random."""
     count, _, height, width = image.shape
     draw = torch.rand(4, count, device=image.device) * 2 - 1  # each uniform in -1..1
@@ -57,7 +57,7 @@ def scores(outputs: Arrays, split: Arrays) -> np.ndarray:
     return classes.hits(outputs, split)
 
 
-def part_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
+def slice_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
     """One number (n,) per example whose mean means something on any part of a split: 1 if right."""
     return classes.hits(outputs, split)
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from ..config import BaseSettings, Section
 
 
-class Data(Section):
+class DataSettings(Section):
     """Which images, and how they are split."""
 
     source: Literal["digits", "mnist", "folder"] = Field(
@@ -26,7 +26,7 @@ class Data(Section):
     )
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Data":
+    def _consistent(self) -> "DataSettings":
         if self.source != "digits" and self.path is None:
             raise ValueError(f"source={self.source} needs data.path=<folder>")
         if self.test_fold >= self.folds:
@@ -34,14 +34,14 @@ class Data(Section):
         return self
 
 
-class Model(Section):
+class ModelSettings(Section):
     """Two convolution blocks; `width` and twice that many channels."""
 
     width: int = Field(default=24, ge=1, le=1024, description="channels of the first block")
     dropout: float = Field(default=0.3, ge=0, lt=1, description="share dropped in training")
 
 
-class Objective(Section):
+class ObjectiveSettings(Section):
     """The loss, and the small changes of an image that do not change its class."""
 
     label_smoothing: float = Field(
@@ -55,6 +55,6 @@ class Objective(Section):
 class Settings(BaseSettings):
     """Everything that can be set."""
 
-    data: Data = Data()
-    model: Model = Model()
-    objective: Objective = Objective()
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()

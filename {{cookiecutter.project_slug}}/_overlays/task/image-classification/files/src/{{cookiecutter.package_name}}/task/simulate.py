@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from ..seam import Arrays, Labelled
-from .contract import Item, Truth
+from ..interfaces import Arrays, LabelledItem
+from .contract import GroundTruth, Item
 from .data import Dataset
 from .settings import Settings
 
@@ -19,12 +19,12 @@ PAIRS = 700  # about so many shifted ones
 BEFORE = 0.4  # share of what was set aside that comes before the change
 
 
-def usual(dataset: Dataset, rest: Arrays, settings: Settings) -> list[Labelled]:
+def usual(dataset: Dataset, rest: Arrays, settings: Settings) -> list[LabelledItem]:
     """The first of the pictures that were set aside, as they are and in their order."""
     return [_pair(dataset, image, label) for image, label in _rows(rest)[: _change(rest)]]
 
 
-def shifted(dataset: Dataset, rest: Arrays, settings: Settings) -> list[Labelled]:
+def shifted(dataset: Dataset, rest: Arrays, settings: Settings) -> list[LabelledItem]:
     """The others, from the new scanner.
 
     Each is scanned several times, at a new angle each time, so that there are enough. All scans of
@@ -57,6 +57,6 @@ def _rows(rest: Arrays) -> list[tuple[np.ndarray, int]]:
     return list(zip(rest["image"], rest["label"].tolist(), strict=True))
 
 
-def _pair(dataset: Dataset, image: np.ndarray, label: int) -> Labelled:
+def _pair(dataset: Dataset, image: np.ndarray, label: int) -> LabelledItem:
     contract = dataset.contract
-    return Item.model_validate(contract.item(image)), Truth(label=contract.labels[label])
+    return Item.model_validate(contract.item(image)), GroundTruth(label=contract.labels[label])

@@ -14,14 +14,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..config import UserError
-from ..seam import Arrays, BaseContract, Quality
+from ..interfaces import Arrays, BaseContract, ScoreMetric
 from . import imports, ranking
 
 # The network's inputs in the order of its `forward`, each with the names of those axes beside the
 # first that may have any length.
 INPUTS: dict[str, dict[int, str]] = {"history": {1: "length"}}
 OUTPUTS = ("scores",)
-QUALITY = Quality("recall_at_10", True)
+SCORE = ScoreMetric("recall_at_10", True)
 
 MAX_ITEMS = 1000  # of a request's lists; more are refused before they are looked at
 MAX_K = 100
@@ -67,7 +67,7 @@ class Prediction(BaseModel):
     fallback: bool
 
 
-class Truth(BaseModel):
+class GroundTruth(BaseModel):
     """What turned out to be right about one item."""
 
     model_config = ConfigDict(extra="forbid")
@@ -114,7 +114,7 @@ class Contract(BaseContract):
         rows = zip(outputs["scores"], items, strict=True)
         return [self._answer(scores, item) for scores, item in rows]
 
-    def score(self, prediction: Prediction, truth: Truth) -> float:
+    def score(self, prediction: Prediction, truth: GroundTruth) -> float:
         """The share of what the user took that is among the first 10 recommendations, or among all
         where fewer were asked for.
 
@@ -145,7 +145,7 @@ class Contract(BaseContract):
             "rarest": np.where(known > 0, rarest, 0.0),
         }
 
-    def outcomes(self, outputs: Arrays) -> Arrays:
+    def prediction_stats(self, outputs: Arrays) -> Arrays:
         """What of the answers drift is watched on."""
         first = outputs["scores"].argmax(axis=1)
         return {"item": np.array(self.items)[first], "popularity": self.shares[first]}

@@ -20,10 +20,10 @@ from typing import Any, Self
 import numpy as np
 
 from ..config import UserError
-from ..seam import Arrays, Labelled, Splits
+from ..interfaces import Arrays, LabelledItem, Splits
 from . import imports, tables
 from .contract import MAX_ITEMS, Contract
-from .settings import Data
+from .settings import DataSettings
 from .tables import Interactions
 
 HELD_BACK = 5  # one of so many items
@@ -45,7 +45,7 @@ class Dataset(Splits):
         """A request's item, made of the first test user."""
         return self.contract.item(self.test["history"][0])
 
-    def labelled(self, pairs: Sequence[Labelled]) -> Arrays:
+    def encode_labelled(self, pairs: Sequence[LabelledItem]) -> Arrays:
         """Requests, and what was taken after them, as a split's arrays.
 
         Items that the contract does not know are left out, of what was taken also those that the
@@ -62,7 +62,7 @@ class Dataset(Splits):
         longest = max((len(history) for history, _, _ in rows), default=1)
         return _arrays(rows, longest, max((len(target) for _, target, _ in rows), default=1))
 
-    def set_aside(self, share: float) -> tuple[Self, Arrays]:
+    def holdout(self, share: float) -> tuple[Self, Arrays]:
         """The splits without a random `share` of the test rows, and these rows.
 
         Neighbours are files of one library: the last rows would be users of another kind.
@@ -74,13 +74,13 @@ class Dataset(Splits):
         less = replace(self, test=test, test_users=[self.test_users[row] for row in kept])
         return less, {name: array[aside] for name, array in self.test.items()}
 
-    def extended(self, fresh: Mapping[str, Sequence[Labelled]]) -> Self:
+    def with_examples(self, fresh: Mapping[str, Sequence[LabelledItem]]) -> Self:
         """The splits with more examples at their ends; `fresh` has them by the split's name."""
         users = [*self.test_users, *[OUTSIDE] * len(fresh.get("test", []))]
-        return replace(super().extended(fresh), test_users=users)
+        return replace(super().with_examples(fresh), test_users=users)
 
 
-def load(settings: Data) -> Dataset:
+def load(settings: DataSettings) -> Dataset:
     """The data that the settings name; UserError in one line naming the file when it is unfit."""
     if settings.source == "imports":
         found, about = _imports(settings)
@@ -100,7 +100,7 @@ def load(settings: Data) -> Dataset:
     return _split(settings, found, about)
 
 
-def _imports(settings: Data) -> tuple[Interactions, str]:
+def _imports(settings: DataSettings) -> tuple[Interactions, str]:
     files, versions = imports.installed(settings.libraries, settings.cache)
     found, numbers, kinds = Interactions(), {}, set()
     for name, modules in files.items():
@@ -121,7 +121,7 @@ def _imports(settings: Data) -> tuple[Interactions, str]:
     return found, about
 
 
-def _split(settings: Data, found: Interactions, about: str) -> Dataset:
+def _split(settings: DataSettings, found: Interactions, about: str) -> Dataset:
     user, item, time = found.arrays()
     kept = _core(user, item, settings.core)
     where = settings.path or "data.libraries"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ..seam import Arrays
+from ..interfaces import Arrays
 from . import ranking
 
 ROWS = 4096  # users that are unpacked at a time

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..seam import Arrays
+from ..interfaces import Arrays
 from . import linear
 from .contract import Contract
 from .settings import Settings

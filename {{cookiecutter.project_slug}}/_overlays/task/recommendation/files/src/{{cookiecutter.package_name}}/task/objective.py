@@ -7,22 +7,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..seam import Arrays, Metrics, Shown
+from ..interfaces import Arrays, MetricFormat, Metrics
 from . import ranking
 from .contract import Contract, K
 from .settings import Settings
 
-DECIDES = "recall_at_10"  # the metric by which epochs, seeds and models are compared
+PRIMARY_METRIC = "recall_at_10"  # the metric by which epochs, seeds and models are compared
 HIGHER_IS_BETTER = True
-BLOCK = 1  # test examples in a row that belong together and are resampled together
+BLOCK_LENGTH = 1  # test examples in a row that belong together and are resampled together
 FEWEST = 20  # users of a slice: of fewer no mean says much
 TABLE_K = (1, 5, 10, 20, 50)
 
-SHOWN = {
-    "recall_at_10": Shown("Recall@10, %", 100, 1),
-    "ndcg_at_10": Shown("NDCG@10, %", 100, 1),
-    "coverage_at_10": Shown("Coverage@10, %", 100, 1),
-    "popularity_lift": Shown("Popularity lift", 1, 2),
+METRICS = {
+    "recall_at_10": MetricFormat("Recall@10, %", 100, 1),
+    "ndcg_at_10": MetricFormat("NDCG@10, %", 100, 1),
+    "coverage_at_10": MetricFormat("Coverage@10, %", 100, 1),
+    "popularity_lift": MetricFormat("Popularity lift", 1, 2),
 }
 
 
@@ -75,7 +75,7 @@ def details(outputs: Arrays, split: Arrays, contract: Contract) -> dict[str, Any
     }
 
 
-def part_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
+def slice_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
     """One number (n,) like the scores whose mean means something on any part of a split."""
     return scores(outputs, split)
 

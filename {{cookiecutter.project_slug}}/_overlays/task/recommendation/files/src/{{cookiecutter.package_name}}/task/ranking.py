@@ -8,7 +8,7 @@ Recommendation, KDD 2020).
 
 import numpy as np
 
-from ..seam import Arrays
+from ..interfaces import Arrays
 
 
 def marks(lists: np.ndarray, count: int) -> np.ndarray:

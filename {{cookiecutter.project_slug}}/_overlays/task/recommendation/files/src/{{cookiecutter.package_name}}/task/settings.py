@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ..config import BaseSettings, Section, Train
+from ..config import BaseSettings, Section, TrainSettings
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -20,7 +20,7 @@ LIBRARIES = [
 ]
 
 
-class Data(Section):
+class DataSettings(Section):
     """Who took what, and how users are split."""
 
     source: Literal["imports", "movielens", "csv"] = Field(
@@ -63,7 +63,7 @@ class Data(Section):
     )
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Data":
+    def _consistent(self) -> "DataSettings":
         if self.source != "imports" and self.path is None:
             raise ValueError(f"source={self.source} needs data.path=<file>")
         if self.source == "csv" and self.min_rating is not None and self.rating is None:
@@ -73,7 +73,7 @@ class Data(Section):
         return self
 
 
-class Model(Section):
+class ModelSettings(Section):
     """The network: a table of item vectors, used on both sides, and one layer between."""
 
     width: int = Field(default=384, ge=1, le=4096, description="numbers per item")
@@ -86,7 +86,7 @@ class Model(Section):
     )
 
 
-class Objective(Section):
+class ObjectiveSettings(Section):
     """In training the network sees a random part of a user's items and is to name them all."""
 
     keep_least: float = Field(default=0.4, gt=0, le=1, description="smallest share that it sees")
@@ -96,13 +96,13 @@ class Objective(Section):
     )
 
     @model_validator(mode="after")
-    def _ordered(self) -> "Objective":
+    def _ordered(self) -> "ObjectiveSettings":
         if self.keep_least > self.keep_most:
             raise ValueError("keep_least must not exceed keep_most")
         return self
 
 
-class Training(Train):
+class Training(TrainSettings):
     """The shared settings with defaults for this task."""
 
     epochs: int = Field(default=50, ge=1, description="passes over the training split")
@@ -115,7 +115,7 @@ class Training(Train):
 class Settings(BaseSettings):
     """Everything that can be set."""
 
-    data: Data = Data()
-    model: Model = Model()
-    objective: Objective = Objective()
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
     train: Training = Training()  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ..seam import Arrays, Labelled
-from .contract import Item, Truth
+from ..interfaces import Arrays, LabelledItem
+from .contract import GroundTruth, Item
 from .data import Dataset
 from .settings import Settings
 
@@ -16,13 +16,13 @@ FASHIONS = 100
 BEFORE = 0.25  # share of what was set aside that comes before the change
 
 
-def usual(dataset: Dataset, rest: Arrays, settings: Settings) -> list[Labelled]:
+def usual(dataset: Dataset, rest: Arrays, settings: Settings) -> list[LabelledItem]:
     """The first of the users that were set aside, as they are and in their order."""
     same = np.arange(len(dataset.contract.items) + 1)
     return _pairs(dataset, rest, same)[: _change(rest)]
 
 
-def shifted(dataset: Dataset, rest: Arrays, settings: Settings) -> list[Labelled]:
+def shifted(dataset: Dataset, rest: Arrays, settings: Settings) -> list[LabelledItem]:
     """The others after the fashions turned, both in what they have and in what they take."""
     return _pairs(dataset, rest, turned(dataset.contract.counts))[_change(rest) :]
 
@@ -42,13 +42,13 @@ def _change(rest: Arrays) -> int:
     return round(BEFORE * len(rest["seen"]))
 
 
-def _pairs(dataset: Dataset, rest: Arrays, now: np.ndarray) -> list[Labelled]:
+def _pairs(dataset: Dataset, rest: Arrays, now: np.ndarray) -> list[LabelledItem]:
     names = dataset.contract.items
     rows = zip(now[rest["history"]].tolist(), now[rest["target"]].tolist(), strict=True)
     return [
         (
             Item(items=[names[number - 1] for number in history if number]),
-            Truth(items=[names[number - 1] for number in target if number]),
+            GroundTruth(items=[names[number - 1] for number in target if number]),
         )
         for history, target in rows
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import UserError
-from .settings import Data
+from .settings import DataSettings
 
 # MovieLens' files: separator, and the columns' names where the file has no line of its own for them
 RATINGS = {"u.data": "\t", "ratings.dat": "::", "ratings.csv": ","}
@@ -43,14 +43,14 @@ class Interactions:
         return np.array(self.user, np.int64), np.array(self.item, np.int64), time
 
 
-def read_csv(settings: Data) -> Interactions:
+def read_csv(settings: DataSettings) -> Interactions:
     """A CSV with a line of column names; UserError naming file, row and column of what is wrong."""
     assert settings.path is not None, "the settings' own check"
     columns = [settings.user, settings.item, settings.rating, settings.time]
     return _read(settings.path, ",", columns, None, settings.min_rating)
 
 
-def read_movielens(settings: Data) -> Interactions:
+def read_movielens(settings: DataSettings) -> Interactions:
     """MovieLens' ratings, in any of its three formats, with the films' titles if they are there."""
     assert settings.path is not None, "the settings' own check"
     path = settings.path

@@ -15,18 +15,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Encoding, Tokenizer
 
 from ..config import UserError
-from ..seam import Arrays, BaseContract, InvalidItem
+from ..interfaces import Arrays, BaseContract, InvalidItem
 from . import classes
-from .classes import OUTPUTS, QUALITY, Classified, Truth
+from .classes import OUTPUTS, SCORE, Classified, GroundTruth
 
 __all__ = [
     "INPUTS",
     "OUTPUTS",
-    "QUALITY",
+    "SCORE",
     "Contract",
+    "GroundTruth",
     "Item",
     "Prediction",
-    "Truth",
     "item_from_file",
 ]
 
@@ -105,7 +105,7 @@ class Contract(BaseContract):
             )
         ]
 
-    def score(self, prediction: Prediction, truth: Truth) -> float:
+    def score(self, prediction: Prediction, truth: GroundTruth) -> float:
         """1 for a right answer, else 0. ValueError for a truth of a class that is not known."""
         return classes.score(prediction, truth, self.labels)
 
@@ -124,9 +124,9 @@ class Contract(BaseContract):
             "rarity": (np.log2(tokens + 1.0) * there).sum(axis=1) / count,
         }
 
-    def outcomes(self, outputs: Arrays) -> Arrays:
+    def prediction_stats(self, outputs: Arrays) -> Arrays:
         """What of the answers drift is watched on."""
-        return classes.outcomes(outputs, self.labels)
+        return classes.prediction_stats(outputs, self.labels)
 
     @property
     def vocabulary(self) -> int:

@@ -10,10 +10,10 @@ import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from ..config import UserError
-from ..seam import Arrays, Labelled, Splits
+from ..interfaces import Arrays, LabelledItem, Splits
 from . import docstrings, splits, tables
 from .contract import Contract
-from .settings import Data
+from .settings import DataSettings
 from .texts import PARTS, Part
 
 SPECIAL = ["[PAD]", "[UNK]", "[MASK]"]
@@ -39,11 +39,11 @@ class Dataset(Splits):
         """The token that fills up shorter texts."""
         return self.contract.pad
 
-    def labelled(self, pairs: Sequence[Labelled]) -> Arrays:
+    def encode_labelled(self, pairs: Sequence[LabelledItem]) -> Arrays:
         """Requests with their classes as a split's arrays; ValueError for unusable ones."""
-        return splits.labelled(self.contract, pairs)
+        return splits.labelled_arrays(self.contract, pairs)
 
-    def set_aside(self, share: float) -> tuple[Self, Arrays]:
+    def holdout(self, share: float) -> tuple[Self, Arrays]:
         """The splits without a random `share` of the test rows, and these rows; they have their
         `text` too, which is an array of objects."""
         texts = np.array(self.texts["test"], dtype=object)
@@ -53,16 +53,16 @@ class Dataset(Splits):
         less = replace(self, test=test, texts={**self.texts, "test": texts[kept].tolist()})
         return less, rest
 
-    def extended(self, fresh: Mapping[str, Sequence[Labelled]]) -> Self:
+    def with_examples(self, fresh: Mapping[str, Sequence[LabelledItem]]) -> Self:
         """The splits with more examples at their ends; `fresh` has them by the split's name."""
         texts = {
             name: [*self.texts[name], *(item.text for item, _ in pairs)]
             for name, pairs in fresh.items()
         }
-        return replace(super().extended(fresh), texts={**self.texts, **texts})
+        return replace(super().with_examples(fresh), texts={**self.texts, **texts})
 
 
-def load(settings: Data) -> Dataset:
+def load(settings: DataSettings) -> Dataset:
     """The data that the settings name; UserError in one line naming the file when it is unfit."""
     found = (docstrings if settings.source == "docstrings" else tables).read(settings)
     parts, unlabelled = found.parts, found.unlabelled
@@ -144,7 +144,7 @@ def fetch(name: str) -> Tokenizer:
         raise UserError(f"data.tokenizer: {name}: no tokenizer.json to be had: {reason}") from None
 
 
-def describe(tokenizer: Tokenizer, labels: list[str], settings: Data) -> Contract:
+def describe(tokenizer: Tokenizer, labels: list[str], settings: DataSettings) -> Contract:
     """The contract of a tokenizer and its classes."""
     numbers = tokenizer.get_vocab()
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ..config import UserError
 from ..files import write_text
-from .settings import Data
+from .settings import DataSettings
 from .texts import PARTS, Part, Texts, part_by_hash
 
 ALIKE = 100  # texts that agree in so many letters are one text, copied
@@ -61,7 +61,7 @@ class Source(NamedTuple):
     paragraphs: list[str]  # of prose, parameters not among them
 
 
-def read(settings: Data) -> Texts:
+def read(settings: DataSettings) -> Texts:
     """Parameters of the libraries by split, and what the training files say besides.
 
     Source files stay whole. Entries that look alike count once, the unseen library's last; nothing
@@ -152,7 +152,7 @@ def label_of(field: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _home(source: Source, settings: Data) -> str:
+def _home(source: Source, settings: DataSettings) -> str:
     """The part that a source file belongs to."""
     if source.library == settings.unseen:
         return source.library

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .contract import Contract
-from .settings import Model
+from .settings import ModelSettings
 
 GROUP = 16  # texts of like length that are computed together
 
@@ -50,7 +50,7 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """`tokens` (text, token) → a vector for each (text, token, width)."""
 
-    def __init__(self, contract: Contract, settings: Model) -> None:
+    def __init__(self, contract: Contract, settings: ModelSettings) -> None:
         super().__init__()
         self.pad, self.width = contract.pad, settings.width
         self.word = nn.Embedding(contract.vocabulary, settings.width)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import colormaps, font_manager
 from matplotlib.figure import Figure
 
-from ..seam import Arrays
+from ..interfaces import Arrays
 from . import classes, confusion
 from .data import Dataset
 
@@ -23,7 +23,7 @@ def draw(
 ) -> Iterator[tuple[str, str, Figure]]:
     """(file name, caption, figure) of each picture, for the chosen network on the test split."""
     names, truth = dataset.contract.labels, dataset.test["label"]
-    chances, chosen = classes.probabilities(outputs).max(axis=1), classes.answers(outputs)
+    chances, chosen = classes.probabilities(outputs).max(axis=1), classes.predicted_classes(outputs)
     order = np.argsort(-chances, kind="stable")
     wrong = order[chosen[order] != truth[order]]
     shown = wrong[:MANY] if len(wrong) else order[::-1][:MANY]

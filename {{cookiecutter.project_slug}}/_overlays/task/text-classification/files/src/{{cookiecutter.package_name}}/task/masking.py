@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..seam import Metrics, Stage
+from ..interfaces import Metrics, Stage
 from .contract import Contract
 from .encoder import Encoder, groups
 from .settings import Settings

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..seam import Arrays, Stage
-from . import examine, masking
+from ..interfaces import Arrays, Stage
+from . import diagnostics, masking
 from .contract import Contract
 from .encoder import Encoder, groups
 from .pretrained import Pretrained
@@ -40,9 +40,9 @@ class Network(nn.Module):
         most = x.masked_fill(~there, -torch.inf).amax(dim=1)
         return self.head(self.drop(torch.cat([mean, most], dim=1)))
 
-    def examine(self, dataset: Any) -> dict[str, Any]:
+    def diagnose(self, dataset: Any) -> dict[str, Any]:
         """What to add to an evaluation's details."""
-        return examine.examine(self._ask, dataset)
+        return diagnostics.diagnose(self._ask, dataset)
 
     @torch.inference_mode()
     def _ask(self, tokens: np.ndarray) -> Arrays:

@@ -7,30 +7,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..seam import Arrays, Metrics
+from ..interfaces import Arrays, Metrics
 from . import classes
-from .classes import SHOWN
+from .classes import METRICS
 from .contract import Contract
 from .settings import Settings
 
 __all__ = [
-    "BLOCK",
-    "DECIDES",
+    "BLOCK_LENGTH",
     "HIGHER_IS_BETTER",
-    "SHOWN",
+    "METRICS",
+    "PRIMARY_METRIC",
     "details",
     "loss",
     "metrics",
-    "part_scores",
     "scores",
+    "slice_scores",
     "slices",
 ]
 
-DECIDES = "macro_f1"  # the metric by which epochs, seeds and models are compared
+PRIMARY_METRIC = "macro_f1"  # the metric by which epochs, seeds and models are compared
 HIGHER_IS_BETTER = True
 # Test examples in a row that belong together and are resampled together: a source file documents
 # about so many parameters, in one hand.
-BLOCK = 16
+BLOCK_LENGTH = 16
 
 
 def loss(settings: Settings, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -56,7 +56,7 @@ def scores(outputs: Arrays, split: Arrays) -> np.ndarray:
     return classes.f1_scores(outputs, split)
 
 
-def part_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
+def slice_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
     """One number (n,) per example whose mean means something on any part of a split: 1 if right."""
     return classes.hits(outputs, split)
 

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from ..config import UserError
 from .contract import Contract
-from .settings import Model
+from .settings import ModelSettings
 
 
 class Pretrained(nn.Module):
     """`tokens` (text, token) → a vector for each (text, token, width)."""
 
-    def __init__(self, contract: Contract, settings: Model) -> None:
+    def __init__(self, contract: Contract, settings: ModelSettings) -> None:
         super().__init__()
         self.pad, self.body = contract.pad, _fetch(str(settings.pretrained))
         config: Any = self.body.config

@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..config import BaseSettings, Section, Train
+from ..config import BaseSettings, Section, TrainSettings
 
 
-class Data(Section):
+class DataSettings(Section):
     """Which texts, how they are split, how they become tokens."""
 
     source: Literal["docstrings", "csv"] = Field(
@@ -59,7 +59,7 @@ class Data(Section):
     )
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Data":
+    def _consistent(self) -> "DataSettings":
         if self.source == "csv" and self.path is None:
             raise ValueError("source=csv needs data.path=<file>")
         if self.unseen is not None and self.libraries == [self.unseen]:
@@ -69,7 +69,7 @@ class Data(Section):
         return self
 
 
-class Model(Section):
+class ModelSettings(Section):
     """A transformer encoder of our own, or a pretrained one."""
 
     width: int = Field(default=96, ge=8, le=4096, multiple_of=8, description="of a token's vector")
@@ -89,7 +89,7 @@ class Model(Section):
     )
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Model":
+    def _consistent(self) -> "ModelSettings":
         if self.width % self.heads:
             raise ValueError(f"heads={self.heads} must divide width={self.width}")
         return self
@@ -104,7 +104,7 @@ class Pretrain(Section):
     masked: float = Field(default=0.2, gt=0, lt=1, description="share of tokens to be guessed")
 
 
-class Objective(Section):
+class ObjectiveSettings(Section):
     """The loss."""
 
     label_smoothing: float = Field(
@@ -115,7 +115,7 @@ class Objective(Section):
     )
 
 
-class TextTrain(Train):
+class TextTrain(TrainSettings):
     """How the classifier is trained."""
 
     epochs: int = Field(default=5, ge=1, description="passes over the training split")
@@ -125,11 +125,11 @@ class TextTrain(Train):
 class Settings(BaseSettings):
     """Everything that can be set."""
 
-    data: Data = Data()
-    model: Model = Model()
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
     pretrain: Pretrain = Pretrain()
-    objective: Objective = Objective()
-    train: Train = TextTrain()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    train: TrainSettings = TextTrain()
 
     @model_validator(mode="before")
     @classmethod

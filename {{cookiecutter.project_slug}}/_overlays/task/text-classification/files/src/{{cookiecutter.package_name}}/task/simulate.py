@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ..seam import Arrays, Labelled
-from .contract import Item, Truth
+from ..interfaces import Arrays, LabelledItem
+from .contract import GroundTruth, Item
 from .data import Dataset
 from .settings import Settings
 
@@ -17,13 +17,13 @@ PAIRS = 800  # shifted ones, at most
 BEFORE = 0.4  # share of what was set aside that comes before the change, if both come from it
 
 
-def usual(dataset: Dataset, rest: Arrays, settings: Settings) -> list[Labelled]:
+def usual(dataset: Dataset, rest: Arrays, settings: Settings) -> list[LabelledItem]:
     """The texts that were set aside, as they are and in their order."""
     end = None if dataset.unseen else _change(rest)
     return _pairs(dataset, rest["text"].tolist()[:end], rest["label"][:end])
 
 
-def shifted(dataset: Dataset, rest: Arrays, settings: Settings) -> list[Labelled]:
+def shifted(dataset: Dataset, rest: Arrays, settings: Settings) -> list[LabelledItem]:
     """The texts of the library that is kept apart, after the sentence, in a random order.
 
     Data without such a library gives the later of the texts that were set aside, after it as well.
@@ -46,9 +46,9 @@ def _change(rest: Arrays) -> int:
     return round(BEFORE * len(rest["label"]))
 
 
-def _pairs(dataset: Dataset, texts: list[str], labels: np.ndarray) -> list[Labelled]:
+def _pairs(dataset: Dataset, texts: list[str], labels: np.ndarray) -> list[LabelledItem]:
     names = dataset.contract.labels
     return [
-        (Item(text=text), Truth(label=names[label]))
+        (Item(text=text), GroundTruth(label=names[label]))
         for text, label in zip(texts, labels.tolist(), strict=True)
     ]

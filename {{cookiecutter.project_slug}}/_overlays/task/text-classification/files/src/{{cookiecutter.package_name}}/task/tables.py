@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import UserError
-from .settings import Data
+from .settings import DataSettings
 from .texts import PARTS, Part, Texts, part_by_hash
 
 
@@ -21,7 +21,7 @@ class Row(NamedTuple):
     where: str  # for messages
 
 
-def read(settings: Data) -> Texts:
+def read(settings: DataSettings) -> Texts:
     """The files' texts; UserError in one line naming file, row and column when unfit.
 
     A text that stands in several rows counts once, and never in two splits.
@@ -60,7 +60,7 @@ def read(settings: Data) -> Texts:
     return Texts(parts, list(parts["train"].texts), str(path), about + ".")
 
 
-def _rows(path: Path, settings: Data, home: str | None = None) -> Iterator[Row]:
+def _rows(path: Path, settings: DataSettings, home: str | None = None) -> Iterator[Row]:
     names = [*settings.text, settings.label, *([settings.split] if settings.split else [])]
     cells = _jsonl if path.suffix.lower() in (".jsonl", ".ndjson") else _csv
     for where, row in cells(path, names, settings.header):

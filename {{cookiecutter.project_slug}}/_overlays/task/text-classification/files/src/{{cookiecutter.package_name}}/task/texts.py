@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass, field
 
-from .settings import Data
+from .settings import DataSettings
 
 PARTS = ("train", "validation", "test")
 
@@ -31,7 +31,7 @@ class Texts:
     about: str  # a sentence for the report
 
 
-def part_by_hash(key: str, settings: Data) -> str:
+def part_by_hash(key: str, settings: DataSettings) -> str:
     """The split of a text or file: it depends on nothing but the key itself."""
     place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6]) / 2**48
     test_share = 0 if settings.test_path else settings.test_share

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..config import UserError, WorkError
-from ..seam import Arrays, Metrics, Prepares, Stage
+from ..interfaces import Arrays, Metrics, Prepares, Stage
 from ..task import contract, model, objective
 from ..task.data import Dataset
 from ..task.settings import Settings
@@ -26,7 +26,7 @@ from . import checkpoint
 
 
 @dataclass
-class State:
+class TrainingState:
     """How far the training has come; stored in every checkpoint."""
 
     epoch: int = 0  # epochs done
@@ -41,7 +41,7 @@ class Interrupted(Exception):
     """Somebody asked to stop; everything needed to go on is on disk."""
 
 
-def main_stage(settings: Settings, dataset: Dataset) -> Stage:
+def training_stage(settings: Settings, dataset: Dataset) -> Stage:
     """The training that the run is about; a network may ask for another one before it."""
 
     def build() -> nn.Module:
@@ -61,7 +61,7 @@ def main_stage(settings: Settings, dataset: Dataset) -> Stage:
         build=build,
         loss=lambda network, batch: objective.loss(settings, network, batch),
         measure=measure,
-        decides=objective.DECIDES,
+        decides=objective.PRIMARY_METRIC,
         higher_is_better=objective.HIGHER_IS_BETTER,
     )
 
@@ -70,10 +70,10 @@ def fit(
     stage: Stage,
     seed: int,
     folder: Path,
-    on_epoch: Callable[[State], None] = lambda state: None,
+    on_epoch: Callable[[TrainingState], None] = lambda state: None,
     stop: Callable[[], bool] = lambda: False,
     start: Path | None = None,
-) -> State:
+) -> TrainingState:
     """Train one network; `folder` gets `best.safetensors` and `last.safetensors`.
 
     Goes on from `last.safetensors` if it is there, else begins with the weights of `start`. Raises
@@ -90,10 +90,10 @@ def fit(
     data = {name: torch.from_numpy(array).to(device) for name, array in stage.data.items()}
     count = len(next(iter(data.values())))
     steps = math.ceil(count / train.batch_size)
-    state, loss_sum = State(), torch.zeros((), device=device)
+    state, loss_sum = TrainingState(), torch.zeros((), device=device)
     last = folder / "last.safetensors"
     if last.exists():
-        state = State(**checkpoint.restore(last, network, optimizer, loss_sum))
+        state = TrainingState(**checkpoint.restore(last, network, optimizer, loss_sum))
     bar = tqdm(
         total=train.epochs * steps,
         initial=state.epoch * steps + state.step,

@@ -26,30 +26,29 @@ import numpy as np
 
 from . import cli
 from .bundle import deployment
-from .bundle.load import Bundle, load
-from .config import WorkError
-from .config import load as load_settings
-from .experiments.report import markdown
+from .bundle.load import Bundle, load_bundle
+from .config import WorkError, load_settings
+from .experiments.report import markdown_table
 from .files import read_json, write_figure
-from .monitoring import live
-from .seam import Labelled
+from .interfaces import LabelledItem
+from .monitoring import online
 from .store.database import Database
 from .task import data, simulate
-from .task.contract import QUALITY, Prediction
+from .task.contract import SCORE, Prediction
 from .task.settings import Settings
 
 CONFIG = Path("configs/loop.yaml")
-FOLDER = Path("loop")
-MARK = FOLDER / ".made-by-make-loop"
+LOOP_FOLDER = Path("loop")
+MARK = LOOP_FOLDER / ".made-by-make-loop"
 STEPS = 20  # looks at quality and drift, over the whole story
 LEARN = 0.45  # share of the changed traffic that is there to learn from
 AFTER = 0.1  # and that is left for the time after the promotion
 WINDOW = 120  # newest items that the picture's drift looks at
 COLORS = ("#1f5fa8", "#c2571a", "#2a7f62", "#8a5fb0")
-PATIENCE = 60.0  # seconds for the server to do what it was told
+WAIT_SECONDS = 60.0  # seconds for the server to do what it was told
 
 
-class Look(NamedTuple):
+class Observation(NamedTuple):
     """What one part of the traffic showed."""
 
     requests: int  # until then
@@ -66,7 +65,7 @@ class Look(NamedTuple):
 class Story:
     """What happened, in order."""
 
-    looks: list[Look] = field(default_factory=list)
+    looks: list[Observation] = field(default_factory=list)
     events: list[tuple[int, str]] = field(default_factory=list)  # requests until then, what
     rows: list[list[str]] = field(default_factory=list)
     requests: int = 0
@@ -85,10 +84,10 @@ class Story:
 
 def main() -> int:
     started = time.monotonic()
-    if FOLDER.exists() and not MARK.exists():
-        print(f"error: {FOLDER}/ was not made by make loop; move it away", file=sys.stderr)
+    if LOOP_FOLDER.exists() and not MARK.exists():
+        print(f"error: {LOOP_FOLDER}/ was not made by make loop; move it away", file=sys.stderr)
         return 2
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    shutil.rmtree(LOOP_FOLDER, ignore_errors=True)
     MARK.parent.mkdir()
     MARK.touch()
     settings = load_settings(Settings, CONFIG)
@@ -97,10 +96,10 @@ def main() -> int:
     except WorkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    picture = FOLDER / "loop.png"
-    draw(story, picture)
-    print("\n".join(["", *markdown([["Step", "What happened"], *story.rows]), ""]))
-    print(f"written: {picture}; the log, runs and history are in {FOLDER}/")
+    picture = LOOP_FOLDER / "loop.png"
+    draw_story(story, picture)
+    print("\n".join(["", *markdown_table([["Step", "What happened"], *story.rows]), ""]))
+    print(f"written: {picture}; the log, runs and history are in {LOOP_FOLDER}/")
     print(f"the whole loop took {time.monotonic() - started:.0f} s")
     return 0
 
@@ -108,36 +107,36 @@ def main() -> int:
 def tell(settings: Settings) -> Story:
     """Live through it all; WorkError where the story takes another turn."""
     story = Story()
-    dataset, rest = data.load(settings.data).set_aside(settings.live.set_aside)
+    dataset, rest = data.load(settings.data).holdout(settings.live.set_aside)
     usual = simulate.usual(dataset, rest, settings)
     shifted = simulate.shifted(dataset, rest, settings)
     if not usual or not shifted:
         raise WorkError(f"{CONFIG}: live.set_aside={settings.live.set_aside} leaves no traffic")
     size = max(10, (len(usual) + len(shifted)) // STEPS)
-    learn, tried, after = cut(shifted, LEARN, 1 - LEARN - AFTER, AFTER)
+    learn, tried, after = split_by_shares(shifted, LEARN, 1 - LEARN - AFTER, AFTER)
 
     for verb in ("train", "evaluate", "deploy"):
-        verb_of(verb)
-    champion = deployed(settings)
-    with server(settings) as url, Traffic(settings, url, story) as traffic:
+        run_command(verb)
+    champion = load_champion(settings)
+    with server(settings) as url, SimulatedTraffic(settings, url, story) as traffic:
         story.tell("deploy", f"champion {champion.version} serves")
         traffic.send(usual, size)
-        verb_of("drift", "--rows", str(max(live.FEWEST, len(usual))), allowed=(0,))
+        run_command("drift", "--rows", str(max(online.MIN_DRIFT_ROWS, len(usual))), allowed=(0,))
         before = story.quality(0)
-        story.tell("usual traffic", f"{len(usual)} requests, {QUALITY.name} {before:.3f}")
+        story.tell("usual traffic", f"{len(usual)} requests, {SCORE.name} {before:.3f}")
 
         change = story.requests
         story.events.append((change, "the world changes"))
         print(f"\n{simulate.SHIFT}")
         traffic.send(learn, size)
-        verb_of("drift", "--rows", str(max(live.FEWEST, len(learn))), allowed=(3,))
+        run_command("drift", "--rows", str(max(online.MIN_DRIFT_ROWS, len(learn))), allowed=(3,))
         drifted = sorted(traffic.drifted)
         bad = story.quality(change + size)
-        story.tell("the world changes", f"{len(learn)} requests, {QUALITY.name} {bad:.3f}")
+        story.tell("the world changes", f"{len(learn)} requests, {SCORE.name} {bad:.3f}")
         story.tell("drift", ", ".join(drifted) or "none found")
 
-        verb_of("retrain", "--if-needed")
-        found = deployment.read(settings.paths.deployment)
+        run_command("retrain", "--if-needed")
+        found = deployment.read_deployment(settings.paths.deployment)
         if found.challenger is None:
             raise WorkError("retraining gave no challenger; the table above says why")
         gate = read_json(settings.paths.runs / found.challenger.version / "gate.json")
@@ -145,10 +144,10 @@ def tell(settings: Settings) -> Story:
             "retrain", f"challenger {found.challenger.version}: {gate['reason']}", "retrained"
         )
 
-        until(lambda: traffic.variants() >= {"champion", "challenger"})
+        wait_until(lambda: traffic.variants() >= {"champion", "challenger"})
         begun = story.requests
         verdict = traffic.test(tried, size, found)
-        verb_of("ab")
+        run_command("ab")
         story.tell(
             "A/B test",
             f"{verdict.decision} after {story.requests - begun} requests: "
@@ -157,18 +156,18 @@ def tell(settings: Settings) -> Story:
         if verdict.decision != "promote":
             raise WorkError(f"the A/B test did not say promote: {verdict.reason}")
 
-        verb_of("promote", "--reason", "the loop's A/B test")
+        run_command("promote", "--reason", "the loop's A/B test")
         version = found.challenger.version
-        until(lambda: traffic.ready() == version)
+        wait_until(lambda: traffic.ready() == version)
         promoted = story.requests
         story.tell("promote", f"{version} answers all, the server ran on", "promoted")
         traffic.send(after, size)
         good = story.quality(promoted)
-        story.tell("afterwards", f"{len(after)} requests, {QUALITY.name} {good:.3f}")
+        story.tell("afterwards", f"{len(after)} requests, {SCORE.name} {good:.3f}")
     return story
 
 
-class Traffic:
+class SimulatedTraffic:
     """Callers who ask the server, and later tell what was right."""
 
     def __init__(self, settings: Settings, url: str, story: Story) -> None:
@@ -177,16 +176,16 @@ class Traffic:
         self.drifted: set[str] = set()
         host, _, port = url.removeprefix("http://").partition(":")
         self._connection = http.client.HTTPConnection(host, int(port), timeout=30)
-        self._contract = deployed(settings).contract
+        self._contract = load_champion(settings).contract
 
-    def __enter__(self) -> "Traffic":
+    def __enter__(self) -> "SimulatedTraffic":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
         self.database.close()
 
-    def send(self, pairs: Sequence[Labelled], size: int) -> None:
+    def send(self, pairs: Sequence[LabelledItem], size: int) -> None:
         """Ask about all of them, in parts, each followed by its feedback and a look."""
         for start in range(0, len(pairs), size):
             part = pairs[start : start + size]
@@ -206,8 +205,8 @@ class Traffic:
         self._connection.close()  # what comes next may last longer than the server keeps it open
 
     def test(
-        self, pairs: Sequence[Labelled], size: int, deployed: deployment.Deployment
-    ) -> "live.ab.Verdict":
+        self, pairs: Sequence[LabelledItem], size: int, deployed: deployment.Deployment
+    ) -> "online.ab_test.Verdict":
         """Send more until the A/B test is decided, looking after every part."""
         for start in range(0, len(pairs), size):
             self.send(pairs[start : start + size], size)
@@ -215,8 +214,8 @@ class Traffic:
                 break
         return self._verdict(deployed)
 
-    def _verdict(self, deployed: deployment.Deployment) -> "live.ab.Verdict":
-        return live.ab_verdict(self.settings.ab, self.database, deployed, self._contract)[1]
+    def _verdict(self, deployed: deployment.Deployment) -> "online.ab_test.Verdict":
+        return online.measure_ab_test(self.settings.ab, self.database, deployed, self._contract)[1]
 
     def variants(self) -> set[str]:
         """Those that answer."""
@@ -227,15 +226,19 @@ class Traffic:
         return self._get("/readyz").get("model_version")
 
     def _look(self, scores: dict[str, list[float]]) -> None:
-        place, _ = deployment.deployed(self.settings.paths.deployment)  # another one in the end
-        found = live.drift(self.database, read_json(place / "reference.json"), rows=WINDOW)
+        place, _ = deployment.champion_path(
+            self.settings.paths.deployment
+        )  # another one in the end
+        found = online.measure_drift(
+            self.database, read_json(place / "reference.json"), rows=WINDOW
+        )
         drift = {row.feature: row.psi for row in found if row.statistic}
         self.drifted |= {row.feature for row in found if row.drifted}
-        look = Look(self.story.requests, scores, drift)
+        look = Observation(self.story.requests, scores, drift)
         self.story.looks.append(look)
         shown = ", ".join(f"{value:.3f}" for value in look.quality.values())
         worst = max(drift.values(), default=0.0)
-        print(f"{self.story.requests:>6} requests  {QUALITY.name} {shown}  drift {worst:.2f}")
+        print(f"{self.story.requests:>6} requests  {SCORE.name} {shown}  drift {worst:.2f}")
 
     def _post(self, path: str, content: object, headers: dict[str, str] | None = None) -> dict:
         head = {"content-type": "application/json", **(headers or {})}
@@ -253,7 +256,7 @@ class Traffic:
         return json.loads(content)
 
 
-def draw(story: Story, path: Path) -> None:
+def draw_story(story: Story, path: Path) -> None:
     """Quality and drift over the requests, with what happened marked."""
     from matplotlib.figure import Figure
 
@@ -266,8 +269,8 @@ def draw(story: Story, path: Path) -> None:
         some = [look for look in story.looks if version in look.quality]
         heights = [look.quality[version] for look in some]
         top.plot([look.requests for look in some], heights, "o-", ms=4, color=color, label=label)
-    better = "higher" if QUALITY.higher_is_better else "lower"
-    top.set_ylabel(f"{QUALITY.name} by feedback\n({better} is better)")
+    better = "higher" if SCORE.higher_is_better else "lower"
+    top.set_ylabel(f"{SCORE.name} by feedback\n({better} is better)")
     names = {name for look in story.looks for name in look.drift}
     courses = {name: [look.drift.get(name, np.nan) for look in story.looks] for name in names}
     most = sorted(names, key=lambda name: -np.nanmax(courses[name]))[: len(COLORS)]
@@ -289,7 +292,7 @@ def draw(story: Story, path: Path) -> None:
     write_figure(path, figure)
 
 
-def verb_of(verb: str, *arguments: str, allowed: tuple[int, ...] = (0,)) -> None:
+def run_command(verb: str, *arguments: str, allowed: tuple[int, ...] = (0,)) -> None:
     """Run a verb as a person would; WorkError when it ends otherwise than expected."""
     command = [verb, "--config", str(CONFIG), *arguments]
     print(f"\n$ {' '.join(command)}", flush=True)
@@ -311,12 +314,12 @@ def server(settings: Settings) -> Iterator[str]:
     }
     command = [sys.executable, "-m", cli.__name__, "serve"]
     print("\n$ serve", flush=True)
-    log = FOLDER / "server.log"
+    log = LOOP_FOLDER / "server.log"
     with log.open("w") as output:
         process = subprocess.Popen(command, env={**os.environ, **variables}, stderr=output)
     try:
-        until(lambda: process.poll() is not None or '"listening"' in log.read_text())
-        until(lambda: process.poll() is not None or "startup complete" in log.read_text())
+        wait_until(lambda: process.poll() is not None or '"listening"' in log.read_text())
+        wait_until(lambda: process.poll() is not None or "startup complete" in log.read_text())
         if process.poll() is not None:
             raise WorkError(f"the server ended with {process.returncode}: {log.read_text()}")
         lines = [json.loads(line) for line in log.read_text().splitlines()]
@@ -326,24 +329,24 @@ def server(settings: Settings) -> Iterator[str]:
         process.wait(30)
 
 
-def until(done: Callable[[], object]) -> None:
+def wait_until(done: Callable[[], object]) -> None:
     """Wait for something; WorkError when it does not come."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_SECONDS
     while not done():
         if time.monotonic() > deadline:
             raise WorkError("the server did not do what it was told in time; see loop/server.log")
         time.sleep(0.1)
 
 
-def cut(pairs: Sequence[Labelled], *shares: float) -> list[Sequence[Labelled]]:
+def split_by_shares(pairs: Sequence[LabelledItem], *shares: float) -> list[Sequence[LabelledItem]]:
     """Parts in their order, of these shares."""
     ends = [round(share * len(pairs)) for share in np.cumsum([0, *shares])]
     return [pairs[start:end] for start, end in pairwise(ends)]
 
 
-def deployed(settings: Settings) -> Bundle:
+def load_champion(settings: Settings) -> Bundle:
     """The champion."""
-    return load(*deployment.deployed(settings.paths.deployment))
+    return load_bundle(*deployment.champion_path(settings.paths.deployment))
 
 
 if __name__ == "__main__":

@@ -10,22 +10,22 @@ from ..files import read_json
 from ..task.data import Dataset
 from ..training import runs
 from ..training.evaluate import evaluate
-from ..training.loop import Interrupted, State
+from ..training.fit import Interrupted, TrainingState
 from ..training.runs import Run
 
 
-def train(run: Run, dataset: Dataset, again: str) -> None:
+def train_tracked(run: Run, dataset: Dataset, again: str) -> None:
     """Train what is not trained yet; WorkError when stopped, saying that `again` goes on."""
     from .tracking import Tracker, track
 
     tracker = Tracker(run.settings)
 
-    def on_epoch(part: runs.Part, state: State) -> None:
+    def on_epoch(part: runs.TrainingJob, state: TrainingState) -> None:
         tracker.log_epochs(tracker.child(run, part.name), state)
 
     try:
         with track(tracker, run):
-            for part, state in runs.train(run, dataset, on_epoch):
+            for part, state in runs.train_run(run, dataset, on_epoch):
                 tracker.finish(tracker.child(run, part.name), "FINISHED")
                 print(
                     f"{part.name}: {part.stage.decides} {state.best:.4f} on validation "
@@ -35,7 +35,7 @@ def train(run: Run, dataset: Dataset, again: str) -> None:
         raise WorkError(f"stopped, nothing is lost; go on with: {again}") from None
 
 
-def measure(run: Run, dataset: Dataset) -> dict[str, Any]:
+def evaluate_tracked(run: Run, dataset: Dataset) -> dict[str, Any]:
     """The run's evaluation, made anew."""
     from .tracking import Tracker
 
@@ -44,7 +44,7 @@ def measure(run: Run, dataset: Dataset) -> dict[str, Any]:
     return found
 
 
-def evaluation(run: Run, dataset: Dataset) -> dict[str, Any]:
+def read_or_evaluate(run: Run, dataset: Dataset) -> dict[str, Any]:
     """The run's evaluation; measured and tracked now if that was not done yet."""
     path = run.folder / "evaluation.json"
-    return read_json(path) if path.exists() else measure(run, dataset)
+    return read_json(path) if path.exists() else evaluate_tracked(run, dataset)

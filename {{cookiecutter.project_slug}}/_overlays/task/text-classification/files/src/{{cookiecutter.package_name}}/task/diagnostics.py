@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..seam import Arrays
+from ..interfaces import Arrays
 from . import classes
 from .data import Dataset
 
@@ -15,7 +15,7 @@ EXPLAINED = 8  # texts whose words are weighed
 FEW_WORDS, MANY_WORDS = 6, 40  # texts of other lengths show little, or fill a page
 
 
-def examine(ask: Ask, dataset: Dataset) -> dict[str, Any]:
+def diagnose(ask: Ask, dataset: Dataset) -> dict[str, Any]:
     """The tables and lists to add to an evaluation's details."""
     found: dict[str, Any] = {"words": words(ask, dataset)}
     if dataset.unseen:

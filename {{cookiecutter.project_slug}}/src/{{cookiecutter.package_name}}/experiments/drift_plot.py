@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..files import write_figure
-from .drift import Drift
+from ..monitoring.drift import FeatureDrift
 
 BLUE, GREY = "#1f5fa8", "#8a8f98"
 PANELS = 12
@@ -21,10 +21,10 @@ BARS = 8  # the most frequent categories
 BINS = 30
 
 
-def draw(
+def draw_drift(
     reference: Mapping[str, Mapping[str, Any]],
     live: Mapping[str, np.ndarray],
-    found: list[Drift],
+    found: list[FeatureDrift],
     path: Path,
 ) -> None:
     """Write a PNG with a panel for each compared feature: the drifted first, 12 at most."""

@@ -7,21 +7,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..bundle.deployment import Deployment
-from ..config import AB, WorkError
-from ..seam import Arrays
-from ..store import read
+from ..config import ABTestSettings, WorkError
+from ..interfaces import Arrays
+from ..store import queries
 from ..store.database import Database
-from ..task.contract import QUALITY, Contract
-from . import ab
-from .drift import Drift, compare
+from ..task.contract import SCORE, Contract
+from . import ab_test
+from .drift import FeatureDrift, compare_distributions
 
 ANSWER = "answer: "  # tells what was answered from what was asked, where both have one name
-ROWS = 1000  # newest items that drift and quality look at
-FEWEST = 100  # of them, for a verdict on drift
+WINDOW_ROWS = 1000  # newest items that drift and quality look at
+MIN_DRIFT_ROWS = 100  # of them, for a verdict on drift
 VARIANTS = ("champion", "challenger", "shadow")
 
 
-class LiveQuality(NamedTuple):
+class OnlineQuality(NamedTuple):
     """How good the answers of a version turned out to be."""
 
     version: str
@@ -36,47 +36,49 @@ class LiveQuality(NamedTuple):
 class Arm(NamedTuple):
     """One variant of a test: what it had to do and how well it did."""
 
-    traffic: read.Traffic
+    traffic: queries.VariantTraffic
     labels: int
     mean: float | None  # score of the labelled answers
 
 
-def expected(reference: Mapping[str, Any]) -> dict[str, Any]:
+def reference_distributions(reference: Mapping[str, Any]) -> dict[str, Any]:
     """The distributions of a bundle's reference, by the names that drift has."""
     answers = {f"{ANSWER}{name}": found for name, found in reference["predictions"].items()}
     return {**reference["features"], **answers}
 
 
-def observed(window: read.Window) -> Arrays:
+def online_values(window: queries.Window) -> Arrays:
     """The live values by the same names."""
     answers = {f"{ANSWER}{name}": values for name, values in window.outcomes.items()}
     return {**window.features, **answers}
 
 
-def drift(
+def measure_drift(
     database: Database,
     reference: Mapping[str, Any],
-    rows: int = ROWS,
+    rows: int = WINDOW_ROWS,
     version: str | None = None,
     since: float | None = None,
-) -> list[Drift]:
+) -> list[FeatureDrift]:
     """The newest items against a bundle's reference, if of one version then in shadow as well."""
-    variants = VARIANTS if version else read.ANSWERING
-    window = read.window(database, rows, variants, version, since)
-    return compare(expected(reference), observed(window), fewest=FEWEST)
+    variants = VARIANTS if version else queries.ANSWERING
+    window = queries.read_window(database, rows, variants, version, since)
+    return compare_distributions(
+        reference_distributions(reference), online_values(window), fewest=MIN_DRIFT_ROWS
+    )
 
 
-def quality(
+def measure_quality(
     database: Database,
     contract: Contract,
     manifests: Mapping[str, Mapping[str, Any]],
-    rows: int = ROWS,
+    rows: int = WINDOW_ROWS,
     since: float | None = None,
-) -> list[LiveQuality]:
+) -> list[OnlineQuality]:
     """The mean score by version and variant, of the truths that came last; `manifests` by version
     tell what was expected."""
     scores: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in read.scored(database, contract, rows, since=since):
+    for row in queries.read_scored(database, contract, rows, since=since):
         scores[row.version, row.variant].append(row.score)
     return [
         _quality(version, variant, found, manifests.get(version, {}))
@@ -86,42 +88,45 @@ def quality(
 
 def _quality(
     version: str, variant: str, scores: list[float], manifest: Mapping[str, Any]
-) -> LiveQuality:
+) -> OnlineQuality:
     mean = float(np.mean(scores))
-    wanted = manifest.get("metrics", {}).get(QUALITY.name)
+    wanted = manifest.get("metrics", {}).get(SCORE.name)
     drop = None
     if wanted:  # of nothing no share is lost
-        lost = wanted - mean if QUALITY.higher_is_better else mean - wanted
+        lost = wanted - mean if SCORE.higher_is_better else mean - wanted
         drop = lost / abs(wanted)
-    return LiveQuality(version, variant, QUALITY.name, mean, len(scores), wanted, drop)
+    return OnlineQuality(version, variant, SCORE.name, mean, len(scores), wanted, drop)
 
 
-def ab_verdict(
-    settings: AB, database: Database, deployment: Deployment, contract: Contract
-) -> tuple[list[Arm], ab.Verdict]:
+def measure_ab_test(
+    settings: ABTestSettings, database: Database, deployment: Deployment, contract: Contract
+) -> tuple[list[Arm], ab_test.Verdict]:
     """Both sides of the test that runs, and what to do; WorkError when there is none to judge."""
     challenger, test = deployment.challenger, deployment.test
     if challenger is None or test is None:
         raise WorkError("there is no challenger, so nothing is tested")
     if challenger.mode == "split" and challenger.share == 1:
         raise WorkError("the challenger has all callers, so there is nothing to compare it with")
-    rules = ab.Rules(**settings.model_dump(), higher_is_better=QUALITY.higher_is_better)
-    rows = read.scored(database, contract, test=test)
+    rules = ab_test.TestRules(**settings.model_dump(), higher_is_better=SCORE.higher_is_better)
+    rows = queries.read_scored(database, contract, test=test)
     arms = []
-    for traffic in read.summary(database, test):
+    for traffic in queries.read_traffic(database, test):
         own = [row.score for row in rows if row.variant == traffic.variant]
         arms.append(Arm(traffic, len(own), float(np.mean(own)) if own else None))
     if challenger.mode == "shadow":
-        return arms, ab.paired(*_pairs(rows), rules)
+        return arms, ab_test.compare_paired(*_pairs(rows), rules)
     units = np.array([row.unit for row in rows], str)
     challenged = np.array([row.variant == "challenger" for row in rows], bool)
     scores = np.array([row.score for row in rows], np.float64)
-    return arms, ab.split(units, challenged, scores, challenger.share, rules)
+    return arms, ab_test.compare_split(units, challenged, scores, challenger.share, rules)
 
 
-def _pairs(rows: list[read.Scored]) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(rows: list[queries.ScoredPrediction]) -> tuple[np.ndarray, np.ndarray]:
     """Caller (n,) and score of shadow - champion (n,) of what both have answered."""
-    sides: dict[str, dict[tuple[str, int], read.Scored]] = {"champion": {}, "shadow": {}}
+    sides: dict[str, dict[tuple[str, int], queries.ScoredPrediction]] = {
+        "champion": {},
+        "shadow": {},
+    }
     for row in rows:
         sides[row.variant][row.request_id, row.item] = row
     both = [(row, sides["shadow"].get(key)) for key, row in sides["champion"].items()]

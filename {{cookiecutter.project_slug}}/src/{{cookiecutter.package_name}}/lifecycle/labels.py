@@ -12,69 +12,76 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import Retrain
-from ..seam import Arrays, join
-from ..store.read import Known
+from ..config import RetrainSettings
+from ..interfaces import Arrays, join_rows
+from ..store.queries import LabelledExample
 from ..task import objective
 from ..task.data import Dataset
-from ..training import labelled
-from ..training.labelled import Row, Split
+from ..training import feedback_data
+from ..training.feedback_data import FeedbackRow, Split
 
-DIGITS = 3  # that values are compared with: a request's numbers are rounded on their way
+COMPARED_DECIMALS = 3  # that values are compared with: a request's numbers are rounded on their way
 
 
-def newest(folder: Path) -> Path | None:
+def newest_file(folder: Path) -> Path | None:
     """The file that was written last."""
     return max(folder.glob("[0-9]*.jsonl"), default=None)
 
 
-def following(folder: Path, rows: Sequence[Row]) -> Path:
+def next_file(folder: Path, rows: Sequence[FeedbackRow]) -> Path:
     """The name of a file with these rows: its number, and the hash of its content."""
-    last = newest(folder)
+    last = newest_file(folder)
     number = int(last.name.split("-")[0]) + 1 if last else 1
-    digest = hashlib.sha256(labelled.text(rows).encode()).hexdigest()
+    digest = hashlib.sha256(feedback_data.feedback_text(rows).encode()).hexdigest()
     return folder / f"{number:05d}-{digest[:8]}.jsonl"
 
 
-def known(folder: Path) -> list[Row]:
+def read_collected(folder: Path) -> list[FeedbackRow]:
     """All that was ever taken from the log."""
-    path = newest(folder)
-    return labelled.read(path) if path else []
+    path = newest_file(folder)
+    return feedback_data.read_feedback_rows(path) if path else []
 
 
-def fresh(log: Sequence[Known], rows: Sequence[Row]) -> list[Known]:
+def uncollected(
+    log: Sequence[LabelledExample], rows: Sequence[FeedbackRow]
+) -> list[LabelledExample]:
     """What of the log was never taken."""
     keys = {row.key for row in rows}
     return [one for one in log if (one.request_id, one.item) not in keys]
 
 
-def gather(
-    dataset: Dataset, rows: Sequence[Row], log: Sequence[Known], rules: Retrain
-) -> list[Row]:
+def collect_rows(
+    dataset: Dataset,
+    rows: Sequence[FeedbackRow],
+    log: Sequence[LabelledExample],
+    rules: RetrainSettings,
+) -> list[FeedbackRow]:
     """All rows of the next file: the known ones with today's truths, then the log's new ones.
 
     `dataset` is the original data. What the contract cannot use is `unused`.
     """
     old = _corrected(rows, log)
     altered = [row for row, before in zip(old, rows, strict=True) if row is not before]
-    new = [_row(one) for one in fresh(log, rows)]
-    useless = {row.key for row in [*altered, *new] if labelled.unusable(dataset, row)}
-    divided = divide([row for row in new if row.key not in useless], rules, bool(rows))
+    new = [_row(one) for one in uncollected(log, rows)]
+    useless = {row.key for row in [*altered, *new] if feedback_data.why_unusable(dataset, row)}
+    divided = assign_splits([row for row in new if row.key not in useless], rules, bool(rows))
     left_out = [row for row in new if row.key in useless]
     old = [_into(row, "unused") if row.key in useless else row for row in old]
-    return apart(dataset, [*old, *sorted([*divided, *left_out], key=_time)])
+    return without_leaks(dataset, [*old, *sorted([*divided, *left_out], key=_time)])
 
 
-def divide(rows: Sequence[Row], rules: Retrain, continued: bool) -> list[Row]:
+def assign_splits(
+    rows: Sequence[FeedbackRow], rules: RetrainSettings, continued: bool
+) -> list[FeedbackRow]:
     """New rows with their splits: in order of time the first train, the last test.
 
     Rows next to another split's may hold the same values (a series' windows), so `BLOCK` - 1 of
     them are left out wherever a split begins. With too few rows for that, none is taken yet.
     """
     rows = sorted(rows, key=_time)
-    if len(rows) < fewest(continued):
+    if len(rows) < min_new_rows(continued):
         return []
-    gap = objective.BLOCK - 1
+    gap = objective.BLOCK_LENGTH - 1
     count = len(rows) - _lost(continued)
     test = max(1, round(rules.test_share * count))
     validation = max(1, round(rules.validation_share * count))
@@ -90,25 +97,25 @@ def divide(rows: Sequence[Row], rules: Retrain, continued: bool) -> list[Row]:
     return [_into(row, split) for row, split in zip(rows, splits, strict=True)]
 
 
-def fewest(continued: bool) -> int:
+def min_new_rows(continued: bool) -> int:
     """New rows from which on they are divided: no more than half of them are left out."""
-    return max(len(labelled.SPLITS), 2 * _lost(continued))
+    return max(len(feedback_data.SPLITS), 2 * _lost(continued))
 
 
 def _lost(continued: bool) -> int:
     """Rows left out between splits; the first part also follows a split where there are rows."""
-    return (objective.BLOCK - 1) * (3 if continued else 2)
+    return (objective.BLOCK_LENGTH - 1) * (3 if continued else 2)
 
 
-def apart(dataset: Dataset, rows: Sequence[Row]) -> list[Row]:
+def without_leaks(dataset: Dataset, rows: Sequence[FeedbackRow]) -> list[FeedbackRow]:
     """The rows without exact copies in two splits: a copy of what the original data holds out is
     left out, another copy goes where the first one went."""
     used = [row for row in rows if row.split != "unused"]
     if not used:
         return list(rows)
-    own = dataset.labelled([row.pair() for row in used])
-    held_out = join(dataset.validation, dataset.test, dataset.filler)
-    marks = list(_marks(join(held_out, own, dataset.filler)))
+    own = dataset.encode_labelled([row.pair() for row in used])
+    held_out = join_rows(dataset.validation, dataset.test, dataset.filler)
+    marks = list(_marks(join_rows(held_out, own, dataset.filler)))
     places: dict[bytes, Split] = dict.fromkeys(marks[: -len(used)], "unused")
     splits: dict[tuple[str, int], Split] = {
         row.key: places.setdefault(mark, row.split)
@@ -120,12 +127,15 @@ def apart(dataset: Dataset, rows: Sequence[Row]) -> list[Row]:
 def _marks(split: Arrays) -> Iterator[bytes]:
     """A digest of each row's content; flags are not content."""
     arrays = [array for array in split.values() if array.dtype.kind != "b"]
-    rounded = [array if array.dtype.kind in "iu" else array.round(DIGITS) + 0.0 for array in arrays]
+    rounded = [
+        array if array.dtype.kind in "iu" else array.round(COMPARED_DECIMALS) + 0.0
+        for array in arrays
+    ]
     for row in zip(*rounded, strict=True):
         yield hashlib.sha256(b"".join(np.asarray(part).tobytes() for part in row)).digest()
 
 
-def _corrected(rows: Sequence[Row], log: Sequence[Known]) -> list[Row]:
+def _corrected(rows: Sequence[FeedbackRow], log: Sequence[LabelledExample]) -> list[FeedbackRow]:
     truths = {(one.request_id, one.item): one.truth for one in log}
     changed = {
         row.key: truth
@@ -138,9 +148,9 @@ def _corrected(rows: Sequence[Row], log: Sequence[Known]) -> list[Row]:
     ]
 
 
-def _row(one: Known) -> Row:
+def _row(one: LabelledExample) -> FeedbackRow:
     item, truth = json.loads(one.input), json.loads(one.truth)
-    return Row(
+    return FeedbackRow(
         request_id=one.request_id,
         index=one.item,
         at=one.at,
@@ -150,9 +160,9 @@ def _row(one: Known) -> Row:
     )
 
 
-def _into(row: Row, split: Split) -> Row:
+def _into(row: FeedbackRow, split: Split) -> FeedbackRow:
     return row if row.split == split else row.model_copy(update={"split": split})
 
 
-def _time(row: Row) -> tuple[float, str, int]:
+def _time(row: FeedbackRow) -> tuple[float, str, int]:
     return row.at, *row.key

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..config import UserError
-from ..task.contract import Truth
+from ..task.contract import GroundTruth
 
 OWN = ("request_id", "item")  # columns that are no field of the truth
 
@@ -23,17 +23,17 @@ class Feedback(BaseModel):
         min_length=1, max_length=64, description="the request's id, as its answer told it"
     )
     item: int = Field(default=0, ge=0, lt=2**31, description="which of the request's items, from 0")
-    truth: Truth = Field(description="what turned out to be right")
+    truth: GroundTruth = Field(description="what turned out to be right")
 
 
-class Line(NamedTuple):
+class FeedbackLine(NamedTuple):
     """A truth, and the row of the file that it ends in."""
 
     row: int
     feedback: Feedback
 
 
-def read(path: Path) -> list[Line]:
+def read_feedback_file(path: Path) -> list[FeedbackLine]:
     """All truths of a file; UserError naming row and column."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -47,16 +47,16 @@ def read(path: Path) -> list[Line]:
     return lines
 
 
-def _json(path: Path, text: str) -> Iterator[Line]:
+def _json(path: Path, text: str) -> Iterator[FeedbackLine]:
     for row, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                yield Line(row, Feedback.model_validate_json(line))
+                yield FeedbackLine(row, Feedback.model_validate_json(line))
             except ValidationError as error:
                 raise _refused(path, row, error) from None
 
 
-def _csv(path: Path, text: str) -> Iterator[Line]:
+def _csv(path: Path, text: str) -> Iterator[FeedbackLine]:
     reader = csv.reader(text.splitlines(keepends=True), strict=True)
     try:
         header = next(reader, [])
@@ -70,7 +70,7 @@ def _csv(path: Path, text: str) -> Iterator[Line]:
                 raise UserError(f"{path}: row {reader.line_num}: has {found}")
             filled = {name: cell for name, cell in zip(header, cells, strict=True) if cell}
             try:
-                yield Line(reader.line_num, _feedback(filled))
+                yield FeedbackLine(reader.line_num, _feedback(filled))
             except ValidationError as error:
                 raise _refused(path, reader.line_num, error) from None
     except csv.Error as error:

@@ -24,46 +24,46 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..seam import Arrays
-from ..store.row import Row
-from .batches import Answer, Ran
-from .engine import SHADOW, Model
+from ..interfaces import Arrays
+from ..store.row import PredictionRow
 from .logs import logger
-from .metrics import Metrics
-from .settings import Serving
+from .metrics import ServerMetrics
+from .models import SHADOW, ServedModel
+from .scheduler import BatchResult, RequestResult
+from .settings import ServerSettings
 
 if TYPE_CHECKING:
     from ..store.database import Database
 
-MANY = 500  # answers that are dealt with before the time is up
-CHUNK = 1000  # rows of a transaction
-PAUSES = (0.25, 0.5, 1, 2, 5)  # seconds before a failed write is tried again
+FLUSH_EVENTS = 500  # answers that are dealt with before the time is up
+TRANSACTION_ROWS = 1000  # rows of a transaction
+RETRY_SECONDS = (0.25, 0.5, 1, 2, 5)  # seconds before a failed write is tried again
 PRUNE_SECONDS = 3600.0
 FIRST_PRUNE_SECONDS = 60.0  # after the start, which has other things to do
 JUMP_SECONDS = 300.0  # more than a clock is set right by from time to time
-BUCKETS = 20  # values of an outcome that metrics tell apart
+MAX_BUCKETS = 20  # values of an outcome that metrics tell apart
 
 
-class Answered(NamedTuple):
+class PredictionEvent(NamedTuple):
     """A request that got its predictions."""
 
-    model: Model
+    model: ServedModel
     test: str | None
     unit: str
     request_id: str
     at: float  # seconds since the epoch
     seconds: float
     body: bytes  # of the request
-    answer: Answer
+    answer: RequestResult
 
 
-class Recorder:
+class PredictionEvents:
     """Takes note of answers."""
 
-    def __init__(self, settings: Serving, metrics: Metrics) -> None:
+    def __init__(self, settings: ServerSettings, metrics: ServerMetrics) -> None:
         self.settings, self.metrics = settings, metrics
-        self.events: deque[Answered] = deque()
-        self._rows: deque[Row] = deque()
+        self.events: deque[PredictionEvent] = deque()
+        self._rows: deque[PredictionRow] = deque()
         self._bytes = 0
         self._digesting = threading.Lock()
         self._wake, self._work = threading.Event(), threading.Condition()
@@ -87,10 +87,10 @@ class Recorder:
 
         return Database(self.settings.database_url)
 
-    def add(self, event: Answered) -> None:
+    def add(self, event: PredictionEvent) -> None:
         """Take note; called on the request's path."""
         self.events.append(event)
-        if len(self.events) == MANY:
+        if len(self.events) == FLUSH_EVENTS:
             self._wake.set()
 
     def start(self) -> None:
@@ -130,7 +130,7 @@ class Recorder:
         """Turn what was noted into counts and rows. Safe in any thread."""
         with self._digesting:
             events = [self.events.popleft() for _ in range(len(self.events))]
-            by_model: dict[int, list[Answered]] = {}
+            by_model: dict[int, list[PredictionEvent]] = {}
             for event in events:
                 by_model.setdefault(id(event.model), []).append(event)
             for some in by_model.values():
@@ -144,7 +144,7 @@ class Recorder:
             oldest = self._rows[0].at if self._rows else 0
             self.metrics.log_lag.set(max(0.0, time.time() - oldest) if oldest else 0)
 
-    def _digest(self, model: Model, events: list[Answered]) -> None:
+    def _digest(self, model: ServedModel, events: list[PredictionEvent]) -> None:
         names = model.version, model.variant
         if model.variant != SHADOW:
             self.metrics.requests("/v1/predict", "200", *names).inc(len(events))
@@ -153,7 +153,7 @@ class Recorder:
         items = sum(event.answer.stop - event.answer.start for event in events)
         self.metrics.predictions(*names).inc(items)
         contract = model.bundle.contract
-        outcomes = _columns(events, lambda ran: ran.outputs, contract.outcomes)
+        outcomes = _columns(events, lambda ran: ran.outputs, contract.prediction_stats)
         self._count(model, outcomes)
         if not self.logs:
             return
@@ -161,7 +161,7 @@ class Recorder:
         inputs = self._inputs(events)
         self._enqueue(
             [
-                Row(
+                PredictionRow(
                     event.request_id,
                     event.at,
                     *names,
@@ -180,7 +180,7 @@ class Recorder:
             ]
         )
 
-    def _count(self, model: Model, outcomes: Columns) -> None:
+    def _count(self, model: ServedModel, outcomes: Columns) -> None:
         """Predictions by class or bucket."""
         for name, values in outcomes.values.items():
             key = model.bundle.digest, name
@@ -190,14 +190,14 @@ class Recorder:
                 names = name, bucket, model.version, model.variant
                 self.metrics.predicted(*names).inc(count)
 
-    def _inputs(self, events: list[Answered]) -> list[str | None]:
+    def _inputs(self, events: list[PredictionEvent]) -> list[str | None]:
         """What is kept of what was asked."""
         if self.settings.log_inputs == "none":
             return [None] * len(events)
         share = self.settings.log_sample if self.settings.log_inputs == "sampled" else 1
         return [_items(event.body) if random() < share else None for event in events]
 
-    def _enqueue(self, rows: list[Row]) -> None:
+    def _enqueue(self, rows: list[PredictionRow]) -> None:
         most = self.settings.log_megabytes * 2**20
         lost = 0
         with self._work:
@@ -227,7 +227,7 @@ class Recorder:
                 self._work.wait_for(lambda: self._rows or self._ends(), PRUNE_SECONDS)
                 if not self._rows and self._ends():
                     break
-                rows = [self._rows.popleft() for _ in range(min(CHUNK, len(self._rows)))]
+                rows = [self._rows.popleft() for _ in range(min(TRANSACTION_ROWS, len(self._rows)))]
                 self._bytes -= sum(map(_size, rows))
                 self._in_flight = len(rows)
             try:
@@ -242,7 +242,11 @@ class Recorder:
                     self._prune()
             except Exception as error:  # the rows go back and wait; nobody else notices
                 self._failed(rows, error, failures)
-                time.sleep(PAUSES[min(failures, len(PAUSES) - 1)] if not self._stopping else 0.2)
+                time.sleep(
+                    RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
+                    if not self._stopping
+                    else 0.2
+                )
                 failures += 1
             finally:
                 with self._work:
@@ -253,13 +257,13 @@ class Recorder:
     def _ends(self) -> bool:
         return self._stopping and not self._digester.is_alive()
 
-    def _write(self, rows: list[Row]) -> None:
-        from ..store.database import Refused
-        from ..store.write import write
+    def _write(self, rows: list[PredictionRow]) -> None:
+        from ..store.database import RowsRejected
+        from ..store.write import insert_predictions
 
         try:
-            self.metrics.log_rows.inc(write(self.database, rows))
-        except Refused as error:
+            self.metrics.log_rows.inc(insert_predictions(self.database, rows))
+        except RowsRejected as error:
             if len(rows) > 1:  # only those that the database cannot take are lost
                 for row in rows:
                     self._write([row])
@@ -269,7 +273,7 @@ class Recorder:
             logger.error("prediction log lost a row", extra={"fields": fields})
 
     def _prune(self) -> None:
-        from ..store.write import prune
+        from ..store.write import prune_log
 
         now, day = time.time(), 86400
         jump = now - time.monotonic() - self._ahead
@@ -279,9 +283,9 @@ class Recorder:
             logger.warning("the clock jumped, nothing is forgotten now", extra={"fields": fields})
             return
         before = now - self.settings.log_days * day
-        prune(self.database, before, now - self.settings.input_days * day)
+        prune_log(self.database, before, now - self.settings.input_days * day)
 
-    def _failed(self, rows: list[Row], error: Exception, failures: int) -> None:
+    def _failed(self, rows: list[PredictionRow], error: Exception, failures: int) -> None:
         self.metrics.log_errors.inc()
         with self._work:
             self._rows.extendleft(reversed(rows))
@@ -330,7 +334,7 @@ class Buckets:
         self.names: set[str] = set()
         self.edges = np.array(known.get("edges", []))
         if isinstance(counts, dict):
-            self.names = set(sorted(counts, key=lambda name: -counts[name])[:BUCKETS])
+            self.names = set(sorted(counts, key=lambda name: -counts[name])[:MAX_BUCKETS])
         shown = [f"{edge:.3g}" for edge in self.edges]
         inner = [f"{low} to {high}" for low, high in pairwise(shown)]
         self.bins = [f"below {shown[0]}", *inner, f"above {shown[-1]}"] if shown else []
@@ -346,10 +350,12 @@ class Buckets:
 
 
 def _columns(
-    events: list[Answered], arrays: Callable[[Ran], Arrays], measure: Callable[[Arrays], Arrays]
+    events: list[PredictionEvent],
+    arrays: Callable[[BatchResult], Arrays],
+    measure: Callable[[Arrays], Arrays],
 ) -> Columns:
     """What `measure` says of the batches that the events were in: few calls for many events."""
-    by_shape: dict[object, dict[int, Ran]] = {}
+    by_shape: dict[object, dict[int, BatchResult]] = {}
     for number, ran in {id(event.answer.ran): event.answer.ran for event in events}.items():
         shape = tuple(array.shape[1:] for array in arrays(ran).values())
         by_shape.setdefault(shape, {})[number] = ran
@@ -389,5 +395,5 @@ def _items(body: bytes) -> str:
     return body[body.index(b"[") : body.rindex(b"]") + 1].decode()
 
 
-def _size(row: Row) -> int:
+def _size(row: PredictionRow) -> int:
     return 300 + len(row.input or "") + len(row.output) + len(row.features) + len(row.outcomes)

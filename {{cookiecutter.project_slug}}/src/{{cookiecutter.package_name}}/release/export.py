@@ -12,17 +12,17 @@ import onnx
 import torch
 from torch import nn
 
+from ..bundle import load
+from ..bundle.reference import distribution
 from ..config import WorkError
 from ..files import write_json
-from ..seam import Arrays
+from ..interfaces import Arrays
 from ..task import contract
 from ..task.contract import Contract
 from ..task.data import Dataset
 from ..training.evaluate import load_network
-from ..training.loop import predict
+from ..training.fit import predict
 from ..training.runs import Run
-from . import load
-from .reference import distribution
 
 TRACED_ROWS = 3
 PARITY_ROWS = (1, 2, 7, 64)  # none of them the traced number
@@ -30,17 +30,17 @@ PARITY_SHARES = (0.0, 0.3, 0.8)  # of each other axis of free length; at least o
 TOLERANCE = 1e-4  # largest difference between torch and ONNX Runtime, relative to the output
 
 
-def pack(run: Run, dataset: Dataset, evaluation: dict[str, Any], run_id: str) -> Path:
+def pack_bundle(run: Run, dataset: Dataset, evaluation: dict[str, Any], run_id: str) -> Path:
     """The run's bundle, made and verified unless it is there already; WorkError without parity."""
     folder = run.folder / "bundle"
     if folder.exists():
-        load.verify(folder)
+        load.verify_bundle(folder)
         return folder
     work = run.folder / ".bundle"
     shutil.rmtree(work, ignore_errors=True)  # what an interrupted export left
     work.mkdir()
     network = load_network(run, dataset, evaluation["chosen_seed"]).cpu()
-    export(network, dataset.validation, work / load.MODEL)
+    export_onnx(network, dataset.validation, work / load.MODEL)
     dataset.contract.save(work)
     session = load.onnxruntime.InferenceSession(work / load.MODEL)
     outputs = check_parity(network, dataset.validation, session)
@@ -66,12 +66,12 @@ def pack(run: Run, dataset: Dataset, evaluation: dict[str, Any], run_id: str) ->
             "files": {path.name: load.sha256(path) for path in sorted(work.iterdir())},
         },
     )
-    load.load(work)
+    load.load_bundle(work)
     work.rename(folder)
     return folder
 
 
-def export(network: nn.Module, split: Arrays, path: Path) -> None:
+def export_onnx(network: nn.Module, split: Arrays, path: Path) -> None:
     """Write the network as one ONNX file; the first axis and those of the contract are free."""
     arguments = tuple(torch.from_numpy(split[name][:TRACED_ROWS]) for name in contract.INPUTS)
     sizes = {name: torch.export.Dim(name) for name in {"batch", *_free_axes()}}
@@ -137,5 +137,5 @@ def reference(contract: Contract, inputs: Arrays, outputs: Arrays) -> dict[str, 
     return {
         "rows": len(next(iter(inputs.values()))),
         "features": {k: distribution(v) for k, v in contract.features(inputs).items()},
-        "predictions": {k: distribution(v) for k, v in contract.outcomes(outputs).items()},
+        "predictions": {k: distribution(v) for k, v in contract.prediction_stats(outputs).items()},
     }

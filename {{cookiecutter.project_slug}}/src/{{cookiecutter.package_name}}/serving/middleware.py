@@ -14,19 +14,21 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .engine import CHAMPION, Engine
 from .logs import logger
-from .metrics import Metrics
-from .settings import Serving
+from .metrics import ServerMetrics
+from .models import CHAMPION, ModelManager
+from .settings import ServerSettings
 
 GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-QUIET = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds by machines
+UNLOGGED_ROUTES = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds by machines
 
 
-class Observe:
+class RequestMiddleware:
     """Gives each request its id, names the model version in the answer, counts and logs."""
 
-    def __init__(self, app: ASGIApp, engine: Engine, metrics: Metrics, settings: Serving) -> None:
+    def __init__(
+        self, app: ASGIApp, engine: ModelManager, metrics: ServerMetrics, settings: ServerSettings
+    ) -> None:
         self.app, self.engine, self.metrics, self.settings = app, engine, metrics, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,7 +37,7 @@ class Observe:
             return
         started = time.perf_counter()
         state: dict[str, Any] = scope.setdefault("state", {})
-        state["request_id"] = request_id = own_id(scope) or new_id()
+        state["request_id"] = request_id = client_request_id(scope) or new_request_id()
         version = self.engine.version
         status, begun, left = 500, False, self.settings.max_body_bytes
 
@@ -65,18 +67,18 @@ class Observe:
         except Exception:
             logger.exception("unexpected error", extra={"fields": {"request_id": request_id}})
             if not begun:
-                content = problem([], "unexpected error in the server", "internal", request_id)
+                content = error_body([], "unexpected error in the server", "internal", request_id)
                 await JSONResponse(content, 500)(scope, receive, answer)
         finally:
             seconds = time.perf_counter() - started
             # An address that no route knows could be anything, and must not become a label.
             route = getattr(scope.get("route"), "path", "unknown")
             self.metrics.request(route, status, version, CHAMPION, seconds)
-            line(self.settings, scope, route, status, seconds, request_id, version)
+            log_access(self.settings, scope, route, status, seconds, request_id, version)
 
 
-def line(
-    settings: Serving,
+def log_access(
+    settings: ServerSettings,
     scope: Scope,
     route: str,
     status: int,
@@ -86,7 +88,7 @@ def line(
 ) -> None:
     """A log line for a request, where one is wanted: failures of the server always have one."""
     level = logging.ERROR if status >= 500 and status not in (503, 504) else logging.DEBUG
-    if settings.access_log and level < logging.INFO and route not in QUIET:
+    if settings.access_log and level < logging.INFO and route not in UNLOGGED_ROUTES:
         level = logging.INFO
     if logger.isEnabledFor(level):
         fields = {
@@ -100,12 +102,12 @@ def line(
         logger.log(level, "request", extra={"fields": fields})
 
 
-def problem(loc: list[str | int], message: str, kind: str, request_id: str) -> dict[str, Any]:
+def error_body(loc: list[str | int], message: str, kind: str, request_id: str) -> dict[str, Any]:
     """An error in the form that FastAPI's own have."""
     return {"detail": [{"loc": loc, "msg": message, "type": kind}], "request_id": request_id}
 
 
-def own_id(scope: Scope) -> str | None:
+def client_request_id(scope: Scope) -> str | None:
     """The caller's own request id, if it is harmless to log."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and GOOD_ID.fullmatch(value):
@@ -113,7 +115,7 @@ def own_id(scope: Scope) -> str | None:
     return None
 
 
-def new_id() -> str:
+def new_request_id() -> str:
     """32 hexadecimal digits: the time in milliseconds, so that a database's index grows at its end,
     and 80 bits that nobody can guess, as whoever knows the id may send feedback."""
     return f"{int(time.time() * 1000):012x}{os.urandom(10).hex()}"

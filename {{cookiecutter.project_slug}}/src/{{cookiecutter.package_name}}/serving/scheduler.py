@@ -22,14 +22,16 @@ from typing import NamedTuple
 from pydantic import TypeAdapter
 
 from ..bundle.load import Bundle
-from ..seam import Arrays, InvalidItem
+from ..interfaces import Arrays, InvalidItem
 from ..task.contract import Item, Prediction
 
 INLINE_SECONDS = 0.0015  # a request that needs longer goes to a lane
-TURN_SECONDS = 0.005  # longest time that batches may hold the event loop in one turn
-BATCH_SECONDS = 0.05  # longest batch of a lane, where batches make a model faster
-LEARNING = 0.05  # weight of a batch's time in what is believed of the next ones
-WORTH = 0.9  # of the time alone that an item in a batch must need for batches to be worth it
+MAX_TURN_SECONDS = 0.005  # longest time that batches may hold the event loop in one turn
+MAX_BATCH_SECONDS = 0.05  # longest batch of a lane, where batches make a model faster
+LATENCY_WEIGHT = 0.05  # weight of a batch's time in what is believed of the next ones
+BATCHING_GAIN = (
+    0.9  # of the time alone that an item in a batch must need for batches to be worth it
+)
 
 _predictions = TypeAdapter(list[Prediction])
 
@@ -38,11 +40,11 @@ class Overloaded(Exception):
     """More work waits than can be done in time."""
 
 
-class TooLate(Exception):
+class DeadlineExceeded(Exception):
     """The deadline passed before the work was begun."""
 
 
-class Ran(NamedTuple):
+class BatchResult(NamedTuple):
     """A batch: its arrays, shared by all requests in it."""
 
     inputs: Arrays
@@ -50,29 +52,29 @@ class Ran(NamedTuple):
     items: int
 
 
-class Answer(NamedTuple):
+class RequestResult(NamedTuple):
     """A request's part of a batch."""
 
     body: bytes  # the predictions, as a JSON list
-    ran: Ran
+    ran: BatchResult
     start: int  # its first row
     stop: int
     queued: float  # seconds
     computed: float
 
 
-class Job:
+class PendingRequest:
     """A request that waits for its answer."""
 
     __slots__ = ("arrived", "deadline", "future", "items")
-    future: asyncio.Future[Answer]
+    future: asyncio.Future[RequestResult]
 
     def __init__(self, items: list[Item], deadline: float = math.inf) -> None:
         self.items, self.deadline = items, deadline
         self.arrived = time.perf_counter()
 
 
-class Pace(NamedTuple):
+class LatencyProfile(NamedTuple):
     """What an item costs in seconds, alone and in a batch, measured when a model is loaded."""
 
     alone: float
@@ -80,18 +82,18 @@ class Pace(NamedTuple):
 
     def most(self, seconds: float) -> int:
         """Items of the largest batch: one request's if batches bring nothing."""
-        if self.batched > WORTH * self.alone:
+        if self.batched > BATCHING_GAIN * self.alone:
             seconds = min(seconds, 2 * INLINE_SECONDS)
         return max(1, int(seconds / self.batched))
 
 
-class Lanes:
+class WorkerPool:
     """Threads that run models; batches start in the order in which their queues got work."""
 
     def __init__(self, count: int) -> None:
         self.count = self.free = count
-        self.waiting: deque[Queue] = deque()
-        self.later: deque[Queue] = deque()  # shadows: only when nobody else waits
+        self.waiting: deque[ModelQueue] = deque()
+        self.later: deque[ModelQueue] = deque()  # shadows: only when nobody else waits
         self._threads = ThreadPoolExecutor(count, "lane", initializer=_step_back)
 
     def start(self) -> None:
@@ -111,27 +113,27 @@ class Lanes:
 
     def _finish(
         self,
-        queue: Queue,
-        jobs: list[Job],
+        queue: ModelQueue,
+        jobs: list[PendingRequest],
         started: float,
-        done: asyncio.Future[list[Answer | Exception]],
+        done: asyncio.Future[list[RequestResult | Exception]],
     ) -> None:
         self.free += 1
         answers = done.result()
         if not any(isinstance(answer, Exception) for answer in answers):  # those are too quick
             queue.took(sum(len(job.items) for job in jobs), time.perf_counter() - started)
-        deliver(jobs, answers)
+        resolve(jobs, answers)
         self.start()
 
 
-class Queue:
+class ModelQueue:
     """The requests that wait for one model."""
 
     def __init__(
         self,
         bundle: Bundle,
-        pace: Pace,
-        lanes: Lanes,
+        pace: LatencyProfile,
+        lanes: WorkerPool,
         inline: float,
         limit: float,
         patient: bool,
@@ -140,22 +142,22 @@ class Queue:
         self.bundle, self.pace, self.lanes = bundle, pace, lanes
         self.inline = inline  # the longest request, in seconds, that the event loop answers itself
         self.limit, self.patient, self.on_batch = limit, patient, on_batch
-        self.jobs: deque[Job] = deque()
+        self.jobs: deque[PendingRequest] = deque()
         self._waiting = 0  # items of these jobs
         self._seconds = pace.batched  # that a lane needs for an item now, others want the cores too
-        self._soon: list[Job] = []  # those of this turn of the event loop
-        self._most = pace.most(BATCH_SECONDS)
-        self._most_inline = pace.most(TURN_SECONDS)
+        self._soon: list[PendingRequest] = []  # those of this turn of the event loop
+        self._most = pace.most(MAX_BATCH_SECONDS)
+        self._most_inline = pace.most(MAX_TURN_SECONDS)
 
     @property
     def full(self) -> bool:
         """Whether more waits than is done in the time that may be waited."""
         return self._waiting * self._seconds > self.limit * self.lanes.count
 
-    def submit(self, items: list[Item], deadline: float) -> asyncio.Future[Answer]:
+    def submit(self, items: list[Item], deadline: float) -> asyncio.Future[RequestResult]:
         """The coming answer; Overloaded when too much waits already."""
         loop = asyncio.get_running_loop()
-        job = Job(items, deadline)
+        job = PendingRequest(items, deadline)
         job.future = loop.create_future()
         if self.pace.alone * len(items) <= self.inline:
             if not self._soon:
@@ -171,7 +173,7 @@ class Queue:
         self.lanes.start()
         return job.future
 
-    def take(self) -> list[Job]:
+    def take(self) -> list[PendingRequest]:
         """The next batch of a lane: what waits, up to what is worth while."""
         jobs = [self.jobs.popleft()]
         items = len(jobs[0].items)
@@ -183,13 +185,13 @@ class Queue:
 
     def took(self, items: int, seconds: float) -> None:
         """Learn from a batch of a lane how quick this model is at present."""
-        self._seconds += LEARNING * (seconds / items - self._seconds)
+        self._seconds += LATENCY_WEIGHT * (seconds / items - self._seconds)
 
-    def run(self, jobs: list[Job]) -> list[Answer | Exception]:
+    def run(self, jobs: list[PendingRequest]) -> list[RequestResult | Exception]:
         """Answers to requests, in order, or what hinders them. Safe in any thread."""
         started = time.perf_counter()
-        found: dict[Job, Answer | Exception] = {
-            job: TooLate() for job in jobs if started > job.deadline
+        found: dict[PendingRequest, RequestResult | Exception] = {
+            job: DeadlineExceeded() for job in jobs if started > job.deadline
         }
         good = [job for job in jobs if job not in found]
         try:
@@ -205,9 +207,11 @@ class Queue:
         jobs, self._soon = self._soon[: self._most_inline], self._soon[self._most_inline :]
         if self._soon:  # the rest after others had their turn
             asyncio.get_running_loop().call_soon(self._turn)
-        deliver(jobs, self.run(jobs))
+        resolve(jobs, self.run(jobs))
 
-    def _encode(self, jobs: list[Job], found: dict[Job, Answer | Exception]) -> Arrays:
+    def _encode(
+        self, jobs: list[PendingRequest], found: dict[PendingRequest, RequestResult | Exception]
+    ) -> Arrays:
         """The inputs of all; a request that cannot be encoded leaves the batch with its error."""
         encode = self.bundle.contract.encode
         try:
@@ -223,12 +227,16 @@ class Queue:
             return encode([item for job in good for item in job.items]) if good else {}
 
     def _answer(
-        self, jobs: list[Job], inputs: Arrays, started: float, found: dict[Job, Answer | Exception]
+        self,
+        jobs: list[PendingRequest],
+        inputs: Arrays,
+        started: float,
+        found: dict[PendingRequest, RequestResult | Exception],
     ) -> None:
         items = jobs[0].items if len(jobs) == 1 else [item for job in jobs for item in job.items]
         outputs = self.bundle.run(inputs)
         predictions = self.bundle.contract.decode(outputs, items)
-        ran, start = Ran(inputs, outputs, len(items)), 0
+        ran, start = BatchResult(inputs, outputs, len(items)), 0
         bodies = []
         for job in jobs:
             stop = start + len(job.items)
@@ -236,11 +244,11 @@ class Queue:
             start = stop
         computed = time.perf_counter() - started
         for job, body, start, stop in bodies:
-            found[job] = Answer(body, ran, start, stop, started - job.arrived, computed)
+            found[job] = RequestResult(body, ran, start, stop, started - job.arrived, computed)
         self.on_batch(len(items))
 
 
-def deliver(jobs: list[Job], answers: list[Answer | Exception]) -> None:
+def resolve(jobs: list[PendingRequest], answers: list[RequestResult | Exception]) -> None:
     """Wake up those who wait."""
     for job, answer in zip(jobs, answers, strict=True):
         if job.future.done():  # nobody waits any more

@@ -19,15 +19,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-BORROWED = 200  # units' worth of pooled variance that each variant's own is mixed with
-UNEVEN = 0.001  # chance of ever calling a correct traffic split uneven
-BELIEF = 100  # units that the prior of the traffic split is worth
+BORROWED_UNITS = 200  # units' worth of pooled variance that each variant's own is mixed with
+SRM_ALPHA = 0.001  # chance of ever calling a correct traffic split uneven
+SRM_PRIOR_UNITS = 100  # units that the prior of the traffic split is worth
 
 Decision = Literal["keep going", "promote", "stop"]
 
 
 @dataclass(frozen=True)
-class Rules:
+class TestRules:
     """When a test ends.
 
     `alpha` bounds, as units become many, the probability that the true difference is *ever*
@@ -59,7 +59,7 @@ class Verdict:
     alpha: float
 
 
-class Group(NamedTuple):
+class UnitStats(NamedTuple):
     """Number, mean and variance of the units of one variant; arrays hold many looks at once."""
 
     count: Any
@@ -67,12 +67,12 @@ class Group(NamedTuple):
     variance: Any  # with divisor count - 1
 
 
-def split(
+def compare_split(
     units: np.ndarray,
     variant: np.ndarray,
     scores: np.ndarray,
     share: float,
-    rules: Rules | None = None,
+    rules: TestRules | None = None,
 ) -> Verdict:
     """Verdict from scored answers: caller (n,), whether the challenger answered (n,), score (n,).
 
@@ -82,27 +82,33 @@ def split(
     """
     if not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1, not {share}")
-    rules = rules or Rules()
+    rules = rules or TestRules()
     challenged, values = _units(units, variant, scores, rules)
     groups = _group(values[~challenged]), _group(values[challenged])
-    chance = unevenness(groups[1].count, groups[0].count, share)
-    return _verdict(*groups, interval(*groups, rules), chance > math.log(1 / UNEVEN), rules)
+    chance = srm_log_bayes_factor(groups[1].count, groups[0].count, share)
+    return _verdict(
+        *groups, confidence_interval(*groups, rules), chance > math.log(1 / SRM_ALPHA), rules
+    )
 
 
-def paired(units: np.ndarray, differences: np.ndarray, rules: Rules | None = None) -> Verdict:
+def compare_paired(
+    units: np.ndarray, differences: np.ndarray, rules: TestRules | None = None
+) -> Verdict:
     """Verdict of a shadow run: caller (n,) and score of challenger - champion on one request (n,).
 
     Every request is answered by both, so what makes requests easy or hard cancels out.
     """
-    rules = rules or Rules()
+    rules = rules or TestRules()
     group = _group(_units(units, np.ones(len(differences), bool), differences, rules)[1])
     error = math.sqrt(group.variance / group.count) if group.count > 1 else math.inf
-    margin = width(group.count, rules) * error
+    margin = interval_width(group.count, rules) * error
     bounds = group.mean, group.mean - margin, group.mean + margin
     return _verdict(group, group, bounds, False, rules)
 
 
-def interval(champion: Group, challenger: Group, rules: Rules) -> tuple[Any, Any, Any]:
+def confidence_interval(
+    champion: UnitStats, challenger: UnitStats, rules: TestRules
+) -> tuple[Any, Any, Any]:
     """Difference of means with its lower and upper bound; elementwise over the looks of arrays.
 
     The difference of means is the augmented inverse-probability-weighted estimate whose regression
@@ -117,15 +123,15 @@ def interval(champion: Group, challenger: Group, rules: Rules) -> tuple[Any, Any
     spread: Any = 0.0  # squared standard error of the difference
     for group in (champion, challenger):
         count = np.maximum(group.count, 1)
-        mixed = (group.variance * count + pooled * BORROWED) / (count + BORROWED)
+        mixed = (group.variance * count + pooled * BORROWED_UNITS) / (count + BORROWED_UNITS)
         spread = spread + np.maximum(group.variance, mixed) / count
-    margin = width(units, rules) * np.sqrt(spread)
+    margin = interval_width(units, rules) * np.sqrt(spread)
     margin = np.where(np.minimum(champion.count, challenger.count) < 2, np.inf, margin)
     difference = challenger.mean - champion.mean
     return difference, difference - margin, difference + margin
 
 
-def width(units: Any, rules: Rules) -> Any:
+def interval_width(units: Any, rules: TestRules) -> Any:
     """Half the interval in standard errors after so many units: 3.04 at 1000 with 5 %, not 1.96.
 
     The boundary of theorem 2.2, with its parameter rho chosen by the paper's closed form to be
@@ -136,22 +142,22 @@ def width(units: Any, rules: Rules) -> Any:
     return np.sqrt(2 * (1 + 1 / mixed) * (np.log(mixed + 1) / 2 - math.log(rules.alpha)))
 
 
-def unevenness(challengers: int, champions: int, share: float) -> float:
+def srm_log_bayes_factor(challengers: int, champions: int, share: float) -> float:
     """Log Bayes factor of another share than the one set; ever above log(1/p) with chance <= p.
 
     Such a mismatch says that variants lose callers or labels differently, and then the scores that
     are left do not compare. Source: Lindon and Malek, Anytime-valid inference for multinomial count
     data, NeurIPS 35 (2022), here with a beta prior around the share.
     """
-    value = math.lgamma(BELIEF) - math.lgamma(BELIEF + challengers + champions)
+    value = math.lgamma(SRM_PRIOR_UNITS) - math.lgamma(SRM_PRIOR_UNITS + challengers + champions)
     for count, part in ((challengers, share), (champions, 1 - share)):
-        prior = BELIEF * part
+        prior = SRM_PRIOR_UNITS * part
         value += math.lgamma(prior + count) - math.lgamma(prior) - count * math.log(part)
     return value
 
 
 def _units(
-    units: np.ndarray, variant: np.ndarray, scores: np.ndarray, rules: Rules
+    units: np.ndarray, variant: np.ndarray, scores: np.ndarray, rules: TestRules
 ) -> tuple[np.ndarray, np.ndarray]:
     """Variant that each caller met first, and the mean of its scores there, turned so that more
     is better; callers without a score are left out."""
@@ -165,14 +171,18 @@ def _units(
     return variant[first][scored], sign * totals[scored] / answers[scored]
 
 
-def _group(values: np.ndarray) -> Group:
+def _group(values: np.ndarray) -> UnitStats:
     if not len(values):
-        return Group(0, 0.0, 0.0)
-    return Group(len(values), values.mean(), values.var(ddof=1) if len(values) > 1 else 0.0)
+        return UnitStats(0, 0.0, 0.0)
+    return UnitStats(len(values), values.mean(), values.var(ddof=1) if len(values) > 1 else 0.0)
 
 
 def _verdict(
-    champion: Group, challenger: Group, bounds: tuple[Any, Any, Any], uneven: bool, rules: Rules
+    champion: UnitStats,
+    challenger: UnitStats,
+    bounds: tuple[Any, Any, Any],
+    uneven: bool,
+    rules: TestRules,
 ) -> Verdict:
     difference, low, high = (float(bound) for bound in bounds)
     units = champion.count, challenger.count
@@ -183,7 +193,7 @@ def _verdict(
 
 
 def _decide(
-    units: tuple[int, int], low: float, high: float, uneven: bool, rules: Rules
+    units: tuple[int, int], low: float, high: float, uneven: bool, rules: TestRules
 ) -> tuple[Decision, str]:
     if uneven:
         reason = "units are not divided as set, so the scores do not compare"

@@ -15,30 +15,30 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle import deployment as folder
-from ..bundle.deployment import Deployment, Installed
-from ..bundle.load import BadBundle, Bundle, load
+from ..bundle.deployment import BundleRef, Deployment
+from ..bundle.load import BadBundle, Bundle, load_bundle
 from ..task.contract import Item
-from .batches import INLINE_SECONDS, Job, Lanes, Pace, Queue
 from .logs import logger
-from .metrics import NO_MODEL, Metrics
-from .settings import Serving
+from .metrics import NO_MODEL, ServerMetrics
+from .scheduler import INLINE_SECONDS, LatencyProfile, ModelQueue, PendingRequest, WorkerPool
+from .settings import ServerSettings
 
 RETRY_SECONDS = 10.0  # a deployment that was refused is tried again, its files may arrive late
-TIMED_CALLS = 10  # at most, and
+MAX_TIMED_CALLS = 10  # at most, and
 TIMED_SECONDS = 0.1  # no further ones after that time: slow models differ little from call to call
 TIMED_BATCH = 16
 CHAMPION, CHALLENGER, SHADOW = "champion", "challenger", "shadow"
 
 
 @dataclass(frozen=True)
-class Model:
+class ServedModel:
     """A bundle in use. A request keeps the one that it started with."""
 
     variant: str
     bundle: Bundle
     example: dict[str, Any]  # a request's body
     reference: dict[str, Any]
-    queue: Queue
+    queue: ModelQueue
     loaded_at: str
 
     @cached_property
@@ -68,15 +68,15 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Live:
+class ActiveModels:
     """All that answers at a moment; replaced as a whole."""
 
     deployment: Deployment
-    champion: Model
-    challenger: Model | None
+    champion: ServedModel
+    challenger: ServedModel | None
     salt: bytes  # tests of other versions divide the callers anew
 
-    def choose(self, caller: str, request_id: str) -> tuple[Model, str]:
+    def choose(self, caller: str, request_id: str) -> tuple[ServedModel, str]:
         """The model that answers, always the same one for a caller, and the caller's unit."""
         test = self.deployment.challenger
         if test is None and not caller:  # nobody asks who it was
@@ -87,7 +87,7 @@ class Live:
             return self.champion, unit
         return (self.challenger if self._within(unit, test.share) else self.champion), unit
 
-    def shadow(self, unit: str) -> Model | None:
+    def shadow(self, unit: str) -> ServedModel | None:
         """The model that answers this request too, unseen, if any."""
         test = self.deployment.challenger
         if test is None or test.mode != "shadow" or not self._within(unit, test.share):
@@ -100,15 +100,15 @@ class Live:
         return int(unit, 16) < share * 2**64
 
 
-class Engine:
+class ModelManager:
     """Loads what is deployed and watches the deployment folder for changes."""
 
-    def __init__(self, settings: Serving, metrics: Metrics) -> None:
+    def __init__(self, settings: ServerSettings, metrics: ServerMetrics) -> None:
         self.settings, self.metrics = settings, metrics
-        self.live: Live | None = None
+        self.live: ActiveModels | None = None
         self.problem: str | None = None  # why the newest deployment is not the one that answers
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        self.lanes = Lanes(settings.lanes or max(1, (cores or 1) // settings.workers))
+        self.lanes = WorkerPool(settings.lanes or max(1, (cores or 1) // settings.workers))
         self._seen: object = self  # equal to no stamp: the first look always counts
         self._tried = 0.0
 
@@ -148,7 +148,7 @@ class Engine:
         self.live, self.problem = live, None
         self.metrics.serving([one for one in (live.champion, live.challenger) if one])
 
-    def models(self) -> list[Model]:
+    def models(self) -> list[ServedModel]:
         """Those that are loaded."""
         live = self.live
         return [one for one in (live.champion, live.challenger) if one] if live else []
@@ -157,8 +157,8 @@ class Engine:
         """Let running work end."""
         self.lanes.close()
 
-    def _load(self) -> Live:
-        found = folder.read(self.settings.deployment_dir)
+    def _load(self) -> ActiveModels:
+        found = folder.read_deployment(self.settings.deployment_dir)
         challenger = None
         if (test := found.challenger) is not None:
             variant = SHADOW if test.mode == "shadow" else CHALLENGER
@@ -166,16 +166,16 @@ class Engine:
         champion = self._model(found.champion, CHAMPION)
         versions = [champion.version, challenger.version if challenger else ""]
         salt = blake2b("~".join(versions).encode(), digest_size=16).digest()
-        return Live(found, champion, challenger, salt)
+        return ActiveModels(found, champion, challenger, salt)
 
-    def _model(self, installed: Installed, variant: str) -> Model:
+    def _model(self, installed: BundleRef, variant: str) -> ServedModel:
         """The bundle, loaded and warmed; the one in use if it is the same."""
         for model in self.models():
             same = model.bundle.digest == installed.manifest_sha256
             if same and model.variant == variant:
                 return model
-        place = folder.place_of(self.settings.deployment_dir, installed)
-        bundle = load(place, installed.manifest_sha256)
+        place = folder.bundle_path(self.settings.deployment_dir, installed)
+        bundle = load_bundle(place, installed.manifest_sha256)
         if bundle.version != installed.version:
             raise BadBundle(f"{place}: holds version {bundle.version}, not {installed.version}")
         model = self._warm(bundle, variant, place)
@@ -188,29 +188,29 @@ class Engine:
         logger.info("model loaded", extra={"fields": fields})
         return model
 
-    def _warm(self, bundle: Bundle, variant: str, place: Path) -> Model:
+    def _warm(self, bundle: Bundle, variant: str, place: Path) -> ServedModel:
         """Let the bundle answer its own example: it must work, and it tells what an item costs."""
         path = place / "example.json"
         try:
             reference = json.loads((place / "reference.json").read_bytes())
             example = json.loads(path.read_bytes())
             items = [Item.model_validate(item) for item in example["items"]]
-            probe = self._queue(bundle, Pace(1, 1), variant, on_batch=lambda items: None)
-            pace = Pace(_seconds(probe, items), _seconds(probe, items * TIMED_BATCH))
+            probe = self._queue(bundle, LatencyProfile(1, 1), variant, on_batch=lambda items: None)
+            pace = LatencyProfile(_seconds(probe, items), _seconds(probe, items * TIMED_BATCH))
         except Exception as error:  # whatever it is, this bundle does not answer
             message = f"{path}: the model does not answer its own example: {error}"
             raise BadBundle(message) from None
         observe = self.metrics.batch_items(bundle.version, variant).observe
         queue = self._queue(bundle, pace, variant, observe)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return Model(variant, bundle, example, reference, queue, now)
+        return ServedModel(variant, bundle, example, reference, queue, now)
 
     def _queue(
-        self, bundle: Bundle, pace: Pace, variant: str, on_batch: Callable[[int], None]
-    ) -> Queue:
+        self, bundle: Bundle, pace: LatencyProfile, variant: str, on_batch: Callable[[int], None]
+    ) -> ModelQueue:
         fits = pace.alone <= INLINE_SECONDS
         inline = {"auto": INLINE_SECONDS if fits else -1, "inline": math.inf, "lanes": -1}
-        return Queue(
+        return ModelQueue(
             bundle,
             pace,
             self.lanes,
@@ -228,12 +228,12 @@ class Engine:
         return found.st_mtime_ns, found.st_ino, found.st_size
 
 
-def _seconds(queue: Queue, items: list[Item]) -> float:
+def _seconds(queue: ModelQueue, items: list[Item]) -> float:
     """The median time of an item, without the first call, which is slower."""
     times: list[float] = []
-    while len(times) < 2 or (len(times) <= TIMED_CALLS and sum(times) < TIMED_SECONDS):
+    while len(times) < 2 or (len(times) <= MAX_TIMED_CALLS and sum(times) < TIMED_SECONDS):
         started = time.perf_counter()
-        (answer,) = queue.run([Job(items)])
+        (answer,) = queue.run([PendingRequest(items)])
         if isinstance(answer, Exception):
             raise answer
         times.append(time.perf_counter() - started)

@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from ..config import Retrain
+from ..config import RetrainSettings
 
 Outcome = Literal["retrain", "not needed", "waits for labels", "a test is running"]
 BY_HAND = "by hand"
 
 
 @dataclass(frozen=True)
-class Facts:
+class RetrainSignals:
     """What is known of the champion when it is asked whether it needs a successor."""
 
     drifted: list[str]  # features and predictions
@@ -56,7 +56,9 @@ class Decision:
         return [head, *([*check[:3], "yes" if check.reason else "no"] for check in self.checks)]
 
 
-def decide(facts: Facts, rules: Retrain, if_needed: bool, force: bool = False) -> Decision:
+def decide(
+    facts: RetrainSignals, rules: RetrainSettings, if_needed: bool, force: bool = False
+) -> Decision:
     """What to do. Age alone needs no labels; the other reasons wait until there are some to learn
     from. Without `if_needed` the wish is a reason; `force` disregards a running test."""
     checks = [_drift(facts), _quality(facts, rules), _labels(facts, rules), _age(facts, rules)]
@@ -75,13 +77,13 @@ def decide(facts: Facts, rules: Retrain, if_needed: bool, force: bool = False) -
     return Decision("retrain", reasons, checks)
 
 
-def _drift(facts: Facts) -> Check:
+def _drift(facts: RetrainSignals) -> Check:
     names = ", ".join(facts.drifted)
     found = names or ("none" if facts.compared else "too few rows to judge")
     return Check("drifted", found, "any", f"drift of {names}" if names else None)
 
 
-def _quality(facts: Facts, rules: Retrain) -> Check:
+def _quality(facts: RetrainSignals, rules: RetrainSettings) -> Check:
     limit = f"{rules.quality_drop:.0%} on {rules.least_labels} labels"
     if facts.drop is None:
         return Check(f"{facts.metric} worse by", "no labels", limit, None)
@@ -91,12 +93,12 @@ def _quality(facts: Facts, rules: Retrain) -> Check:
     return Check(f"{facts.metric} worse by", found, limit, reason)
 
 
-def _labels(facts: Facts, rules: Retrain) -> Check:
+def _labels(facts: RetrainSignals, rules: RetrainSettings) -> Check:
     reason = f"{facts.fresh} new labels" if facts.fresh >= rules.new_labels else None
     return Check("new labels", str(facts.fresh), str(rules.new_labels), reason)
 
 
-def _age(facts: Facts, rules: Retrain) -> Check:
+def _age(facts: RetrainSignals, rules: RetrainSettings) -> Check:
     reason = f"the newest model is {facts.days:.0f} days old"
     due = facts.days > rules.max_days
     return Check("days old", f"{facts.days:.1f}", f"{rules.max_days:g}", reason if due else None)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from sqlalchemy import ColumnElement, Select, func, select
 
-from ..seam import Arrays
-from ..task.contract import Contract, Prediction, Truth
+from ..interfaces import Arrays
+from ..task.contract import Contract, GroundTruth, Prediction
 from .database import Database
 from .tables import feedback, predictions
 
@@ -27,7 +27,7 @@ class Window(NamedTuple):
     rows: int
 
 
-class Scored(NamedTuple):
+class ScoredPrediction(NamedTuple):
     """A prediction whose truth is known."""
 
     request_id: str
@@ -40,7 +40,7 @@ class Scored(NamedTuple):
     score: float
 
 
-class Known(NamedTuple):
+class LabelledExample(NamedTuple):
     """A request's item to learn from; the last two are JSON."""
 
     request_id: str
@@ -51,7 +51,7 @@ class Known(NamedTuple):
     truth: str
 
 
-class Traffic(NamedTuple):
+class VariantTraffic(NamedTuple):
     """What one variant had to do."""
 
     variant: str
@@ -63,7 +63,7 @@ class Traffic(NamedTuple):
     p99_ms: float
 
 
-def window(
+def read_window(
     database: Database,
     rows: int,
     variants: Sequence[str] = ANSWERING,
@@ -87,14 +87,14 @@ def window(
     return Window(features, outcomes, kept)
 
 
-def scored(
+def read_scored(
     database: Database,
     contract: Contract,
     rows: int | None = None,
     test: str | None = None,
     variants: Sequence[str] | None = None,
     since: float | None = None,
-) -> list[Scored]:
+) -> list[ScoredPrediction]:
     """Predictions with the score that `contract` gives them, of the `rows` truths that came last;
     truths that it refuses are left out."""
     names = ("model_version", "variant", "test", "unit", "at", "output")
@@ -105,21 +105,21 @@ def scored(
     if rows is not None:
         wanted = wanted.order_by(feedback.c.at.desc(), predictions.c.id.desc()).limit(rows)
     parsed = lru_cache(8)(json.loads)  # one text holds the answers to all items of a request
-    scores: list[Scored] = []
+    scores: list[ScoredPrediction] = []
     with database.reading() as connection:
         found = connection.execute(wanted).all()
     for row in sorted(found, key=_in_time):
         try:
             answer = Prediction.model_validate(parsed(row.output)[row.item])
-            score = contract.score(answer, Truth.model_validate_json(row.truth))
+            score = contract.score(answer, GroundTruth.model_validate_json(row.truth))
         except (ValueError, IndexError):
             continue
         whose = row.model_version, row.variant, row.test, row.unit, row.at
-        scores.append(Scored(row.request_id, row.item, *whose, score))
+        scores.append(ScoredPrediction(row.request_id, row.item, *whose, score))
     return scores
 
 
-def labelled(database: Database, after: float = 0.0) -> list[Known]:
+def read_labelled(database: Database, after: float = 0.0) -> list[LabelledExample]:
     """Items of which input and truth are known, the truth since after a time, for retraining."""
     wanted = _with_truth("unit", "at", "input").where(
         feedback.c.at > after,
@@ -127,7 +127,7 @@ def labelled(database: Database, after: float = 0.0) -> list[Known]:
         predictions.c.variant.in_(ANSWERING),
     )
     parsed = lru_cache(8)(json.loads)
-    known: dict[tuple[str, int], Known] = {}
+    known: dict[tuple[str, int], LabelledExample] = {}
     with database.reading() as connection:
         found = connection.execute(wanted).all()
     for _, request_id, item, truth, unit, at, inputs in sorted(found, key=_in_time):
@@ -135,12 +135,12 @@ def labelled(database: Database, after: float = 0.0) -> list[Known]:
             text = json.dumps(parsed(inputs)[item], ensure_ascii=False)
         except ValueError:  # a body that names its items twice is no list
             continue
-        row = Known(request_id, item, at, unit, text, truth)
+        row = LabelledExample(request_id, item, at, unit, text, truth)
         known.setdefault((request_id, item), row)  # one id may have been sent to both variants
     return list(known.values())
 
 
-def summary(database: Database, test: str) -> list[Traffic]:
+def read_traffic(database: Database, test: str) -> list[VariantTraffic]:
     """What each variant had to do in a test."""
     column, ms = predictions.c, predictions.c.milliseconds
     own = column.test == test
@@ -159,7 +159,7 @@ def summary(database: Database, test: str) -> list[Traffic]:
             ordered = select(ms).where(own, column.variant == row[0]).order_by(ms).limit(1)
             ranks = [round(share * (row[1] - 1)) for share in (0.5, 0.99)]
             times = [connection.execute(ordered.offset(rank)).scalar() or 0.0 for rank in ranks]
-            found.append(Traffic(*row, *times))
+            found.append(VariantTraffic(*row, *times))
     return found
 
 

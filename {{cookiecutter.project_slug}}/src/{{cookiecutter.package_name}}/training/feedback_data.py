@@ -11,15 +11,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..config import UserError
 from ..files import write_text
-from ..seam import Labelled
-from ..task.contract import Item, Truth
+from ..interfaces import LabelledItem
+from ..task.contract import GroundTruth, Item
 from ..task.data import Dataset
 
 Split = Literal["train", "validation", "test", "unused"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
-class Row(BaseModel):
+class FeedbackRow(BaseModel):
     """One item of a request with its truth; `unused` rows are kept, so that they stay unused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,22 +35,22 @@ class Row(BaseModel):
     def key(self) -> tuple[str, int]:
         return self.request_id, self.index
 
-    def pair(self) -> Labelled:
+    def pair(self) -> LabelledItem:
         """Item and truth as the contract knows them. Raises ValueError when it does not."""
-        return Item.model_validate(self.item), Truth.model_validate(self.truth)
+        return Item.model_validate(self.item), GroundTruth.model_validate(self.truth)
 
 
-def read(path: Path) -> list[Row]:
+def read_feedback_rows(path: Path) -> list[FeedbackRow]:
     """The rows of a file; UserError naming file and line."""
     try:
         content = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror} (live.feedback)") from None
-    rows: dict[tuple[str, int], Row] = {}
+    rows: dict[tuple[str, int], FeedbackRow] = {}
     lines = content.removesuffix("\n").split("\n") if content else []
     for number, line in enumerate(lines, 1):  # splitlines() would also cut at signs within texts
         try:
-            row = Row.model_validate_json(line)
+            row = FeedbackRow.model_validate_json(line)
         except ValidationError as error:
             raise UserError(f"{path}: line {number}: {_reason(error)}") from None
         if rows.setdefault(row.key, row) is not row:
@@ -59,20 +59,20 @@ def read(path: Path) -> list[Row]:
     return list(rows.values())
 
 
-def write(path: Path, rows: Iterable[Row]) -> None:
+def write_feedback_rows(path: Path, rows: Iterable[FeedbackRow]) -> None:
     """Write the file, whole or not at all."""
-    write_text(path, text(rows))
+    write_text(path, feedback_text(rows))
 
 
-def text(rows: Iterable[Row]) -> str:
+def feedback_text(rows: Iterable[FeedbackRow]) -> str:
     """The content of a file with these rows."""
     return "".join(f"{row.model_dump_json()}\n" for row in rows)
 
 
-def join(dataset: Dataset, path: Path) -> Dataset:
+def with_feedback(dataset: Dataset, path: Path) -> Dataset:
     """The dataset with a file's rows at the ends of its splits; UserError naming file and line."""
-    lines = list(enumerate(read(path), 1))
-    fresh: dict[str, list[Labelled]] = {name: [] for name in SPLITS}
+    lines = list(enumerate(read_feedback_rows(path), 1))
+    fresh: dict[str, list[LabelledItem]] = {name: [] for name in SPLITS}
     for number, row in lines:
         if row.split == "unused":
             continue
@@ -81,18 +81,18 @@ def join(dataset: Dataset, path: Path) -> Dataset:
         except ValueError as error:
             raise UserError(f"{path}: line {number}: {_reason(error)}") from None
     try:
-        return dataset.extended(fresh)
+        return dataset.with_examples(fresh)
     except ValueError:
         for number, row in lines:
-            if row.split != "unused" and (reason := unusable(dataset, row)):
+            if row.split != "unused" and (reason := why_unusable(dataset, row)):
                 raise UserError(f"{path}: line {number}: {reason}") from None
         raise
 
 
-def unusable(dataset: Dataset, row: Row) -> str | None:
+def why_unusable(dataset: Dataset, row: FeedbackRow) -> str | None:
     """Why a row cannot become an example, None when it can."""
     try:
-        dataset.labelled([row.pair()])
+        dataset.encode_labelled([row.pair()])
     except ValueError as error:
         return _reason(error)
     return None

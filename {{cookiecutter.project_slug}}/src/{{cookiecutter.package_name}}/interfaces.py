@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, run
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from .config import Train
+from .config import TrainSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Arrays = dict[str, np.ndarray]  # by name; the first axis counts the examples
 Metrics = dict[str, float]
-Labelled = tuple[Any, Any]  # an `Item` and the `Truth` that came to be known of it
+LabelledItem = tuple[Any, Any]  # an `Item` and the `Truth` that came to be known of it
 
 
 class InvalidItem(ValueError):
@@ -34,7 +34,7 @@ class InvalidItem(ValueError):
         self.index, self.field = index, field
 
 
-class Shown(NamedTuple):
+class MetricFormat(NamedTuple):
     """How a metric is written in tables: its value times `scale`, with `digits` decimals."""
 
     title: str
@@ -42,7 +42,7 @@ class Shown(NamedTuple):
     digits: int
 
 
-class Quality(NamedTuple):
+class ScoreMetric(NamedTuple):
     """What the score of one answer against its truth is called; a metric of `objective` by name."""
 
     name: str
@@ -83,20 +83,20 @@ class Splits(ABC):
         return 0
 
     @abstractmethod
-    def labelled(self, pairs: Sequence[Labelled]) -> Arrays:
+    def encode_labelled(self, pairs: Sequence[LabelledItem]) -> Arrays:
         """Examples from outside with a split's arrays. Raises ValueError for unusable ones."""
 
-    def set_aside(self, share: float) -> tuple[Self, Arrays]:
+    def holdout(self, share: float) -> tuple[Self, Arrays]:
         """The splits without the last `share` of the test rows, and these rows."""
         kept = round((1 - share) * len(next(iter(self.test.values()))))
         test = {name: array[:kept] for name, array in self.test.items()}
         rest = {name: array[kept:] for name, array in self.test.items()}
         return replace(self, test=test), rest
 
-    def extended(self, fresh: Mapping[str, Sequence[Labelled]]) -> Self:
+    def with_examples(self, fresh: Mapping[str, Sequence[LabelledItem]]) -> Self:
         """The splits with more examples at their ends; `fresh` has them by the split's name."""
         joined = {
-            name: join(getattr(self, name), self.labelled(pairs), self.filler)
+            name: join_rows(getattr(self, name), self.encode_labelled(pairs), self.filler)
             for name, pairs in fresh.items()
             if pairs
         }
@@ -113,7 +113,7 @@ class Splits(ABC):
         return digest.hexdigest()
 
 
-def join(first: Arrays, second: Arrays, filler: int) -> Arrays:
+def join_rows(first: Arrays, second: Arrays, filler: int) -> Arrays:
     """The rows of both, those of shorter rows filled up."""
     whole = {}
     for name, array in first.items():
@@ -133,7 +133,7 @@ class Stage:
     """One training from its first step to its last: all that the loop needs to know."""
 
     name: str
-    train: Train
+    train: TrainSettings
     data: Arrays  # what is learned from, a row per example
     build: Callable[[], nn.Module]
     loss: Callable[[nn.Module, dict[str, Tensor]], Tensor]  # of a batch of `data`
@@ -170,9 +170,9 @@ class Calibrates(Protocol):
 
 
 @runtime_checkable
-class Examines(Protocol):
+class Diagnoses(Protocol):
     """A network may be asked more than the test split: data of another kind, why it answers so."""
 
-    def examine(self, dataset: Any) -> dict[str, Any]:
+    def diagnose(self, dataset: Any) -> dict[str, Any]:
         """What to add to the `details` of an evaluation; tables are printed and reported."""
         ...

@@ -1,0 +1,1 @@
+"""From a run to what answers: export, register, deploy, try, promote, return."""
