@@ -20,6 +20,7 @@ CHOICES.pop("_copy_without_render")
 COMBINATIONS = [
     dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*CHOICES.values())
 ]
+KINDS = ("files", "parts", "also")  # what an overlay may hold, beside nested overlays
 # Built from parts, so that this file does not hold them.
 STUBS = ["TO" + "DO", "FIX" + "ME", "XX" + "X", "NotImplemented" + "Error", "lorem" + " ipsum"]
 
@@ -30,16 +31,36 @@ def files(folder: Path) -> dict[Path, bytes]:
     return {path: (folder / path).read_bytes() for path in found if path.parts[0] != ".git"}
 
 
+def overlays() -> list[Path]:
+    """Every overlay, nested ones too: the folders that hold `files`, `parts` or `also`."""
+    return sorted({path.parent for kind in KINDS for path in OVERLAYS.rglob(kind)})
+
+
+def chosen_by(overlay: Path) -> dict[str, str]:
+    """The answers that an overlay belongs to, by question."""
+    names = overlay.relative_to(OVERLAYS).parts
+    return dict(zip(names[::2], names[1::2], strict=True))
+
+
+def can_meet(one: Path, other: Path) -> bool:
+    """Whether a project can get both; a shared overlay (`_…`) meets every value of its question."""
+    first, second = chosen_by(one), chosen_by(other)
+    return all(
+        first[question] == second[question] or "_" in (first[question][0], second[question][0])
+        for question in first.keys() & second.keys()
+    )
+
+
 def test_every_choice_has_its_overlay_and_every_overlay_its_choice() -> None:
     questions = {path.name for path in OVERLAYS.iterdir()}
     assert questions == set(CHOICES)
     for question in questions:
         folders = list((OVERLAYS / question).iterdir())
         assert {path.name for path in folders if path.name[0] != "_"} == set(CHOICES[question])
-        for folder in folders:
-            parts = {path.name for path in folder.iterdir()}
-            assert parts
-            assert parts <= {"files", "parts", "also"}
+    for overlay in overlays():
+        assert {path.name for path in overlay.iterdir()} <= {*KINDS, *CHOICES}
+        for question, value in chosen_by(overlay).items():
+            assert value[0] == "_" or value in CHOICES[question]
 
 
 def test_every_shared_overlay_is_used_and_every_used_one_is_there() -> None:
@@ -59,15 +80,14 @@ def test_every_choice_is_explained() -> None:
 
 def test_no_overlay_takes_the_place_of_a_core_file() -> None:
     core = set(files(PROJECT))
-    for overlay in OVERLAYS.glob("*/*/files"):
-        assert not core & set(files(overlay))
+    for overlay in overlays():
+        assert not core & set(files(overlay / "files"))
 
 
 def test_overlays_that_can_meet_write_different_files() -> None:
-    for one, other in itertools.combinations(OVERLAYS.glob("*/*/files"), 2):
-        same_question = one.parents[1] == other.parents[1]
-        if not same_question or "_" in (one.parent.name[0], other.parent.name[0]):
-            assert not set(files(one)) & set(files(other))
+    for one, other in itertools.combinations(overlays(), 2):
+        if can_meet(one, other):
+            assert not set(files(one / "files")) & set(files(other / "files")), f"{one} {other}"
 
 
 def test_every_overlay_of_a_question_has_the_same_parts() -> None:
@@ -153,8 +173,8 @@ def test_nothing_is_left_to_be_filled_in(cookies: Cookies) -> None:
 
 def test_overlays_hold_no_jinja_but_the_two_names() -> None:
     blank = re.compile(r"\{\{ ?cookiecutter\.(package_name|project_slug) ?\}\}")
-    for overlay in OVERLAYS.glob("*/*/files"):
-        for path, content in files(overlay).items():
+    for overlay in overlays():
+        for path, content in files(overlay / "files").items():
             if b"cookiecutter" in content or path.suffix == ".py":
                 text = blank.sub("", content.decode())
                 assert "cookiecutter" not in text, path
