@@ -21,8 +21,9 @@ from typing import Any
 from unittest.mock import patch
 
 import uvloop
-from bench.serving import models, predict, settings
+from bench.serving import context, models, settings
 from bench.serving.app import create_app
+from bench.serving.wiring import ServerSettings
 
 FLIGHTS = (1, 16)
 SHOWN = 14  # rows of the profile
@@ -55,7 +56,7 @@ async def main(bodies: list[bytes], rounds: int, count: int) -> dict[str, Any]:
 async def running(*given: str) -> AsyncIterator[Any]:
     """The application, started and stopped as uvicorn does it."""
     app, inbox, outbox = (
-        create_app(settings.load_server_settings(given)),
+        create_app(settings.load_server_settings(ServerSettings, given)),
         asyncio.Queue(),
         asyncio.Queue(),
     )
@@ -72,13 +73,13 @@ def switched(app: Any, off: str) -> ExitStack:
     """With these features off; the log is off by setting, the rest is taken out of the path."""
     stack = ExitStack()
     if "metrics" in off:
-        stack.enter_context(patch.object(app.predict.recorder, "add", lambda _event: None))
+        stack.enter_context(patch.object(app.predict.observer, "add", lambda _event: None))
     if "routing" in off:
         stack.enter_context(
-            patch.object(models.ActiveModels, "choose", lambda live, *_: (live.champion, ""))
+            patch.object(models.ActiveModels, "choose", lambda active, *_: (active.champion, ""))
         )
     if "id" in off.split(", "):
-        stack.enter_context(patch.object(predict, "client_request_id", lambda _scope: "0"))
+        stack.enter_context(patch.object(context, "new_request_id", lambda: "0"))
     return stack
 
 
@@ -87,11 +88,8 @@ async def turn(app: Any, bodies: list[bytes], flight: int, count: int) -> tuple[
     whole, own = time.process_time(), time.thread_time()
     await asyncio.gather(*(caller(app, bodies, count // flight) for _ in range(flight)))
     own = time.thread_time() - own
-    flushed = (
-        await asyncio.to_thread(app.predict.recorder.flush, 10)
-        if app.predict.recorder.logs
-        else True
-    )
+    events = app.predict.observer.events
+    flushed = await asyncio.to_thread(events.flush, 10) if events.log.enabled else True
     assert flushed, "the log did not take its rows"
     return time.process_time() - whole, own
 

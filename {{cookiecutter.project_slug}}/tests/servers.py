@@ -1,10 +1,9 @@
-"""Servers to test, in this process and as real ones, and what is asked of them."""
+"""Servers under test, in this process and as real processes, and requests to them."""
 
 import json
 import os
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -12,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -22,17 +21,19 @@ from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
 from {{ cookiecutter.package_name }}.bundle import load
 from {{ cookiecutter.package_name }}.bundle.deployment import BundleRef, Challenger
-from {{ cookiecutter.package_name }}.serving import app
-from {{ cookiecutter.package_name }}.serving.settings import ServerSettings
+from {{ cookiecutter.package_name }}.serving.app import create_app
+from {{ cookiecutter.package_name }}.serving.middleware import RequestMiddleware
+from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 
 T = TypeVar("T")
-MARK = "TEST_SERVER"  # in the environment of a server's processes, to find those that are left
+MARK = "TEST_SERVER"  # in the environment of a server's processes, to find those left over
+INTERVALS = ("reload_seconds", "log_seconds")  # that tests do not wait for
 
 
-def until(found: Callable[[], T], seconds: float = 30) -> T:
-    """The first true value of `found`."""
+def until(condition: Callable[[], T], seconds: float = 30) -> T:
+    """Wait for the first true value of `condition` and return it."""
     deadline = time.monotonic() + seconds
-    while not (value := found()):
+    while not (value := condition()):
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.02)
     return value
@@ -40,32 +41,33 @@ def until(found: Callable[[], T], seconds: float = 30) -> T:
 
 @contextmanager
 def started(deployment: Path, **settings: Any) -> Iterator[TestClient]:
-    """The application in this process."""
-    given = {"reload_seconds": 0.02, "log_seconds": 0.02, **settings}
-    application = app.create_app(ServerSettings(deployment_dir=deployment, **given))
+    """Start the application in this process."""
+    fast = {name: 0.02 for name in INTERVALS if name in ServerSettings.model_fields}
+    application = create_app(ServerSettings(deployment_dir=deployment, **{**fast, **settings}))
     with TestClient(application, raise_server_exceptions=False) as client:
-        seen: set[tuple[str, str, int]] = set()
+        answered: set[tuple[str, str, int]] = set()
 
-        def note(answer: Any) -> None:
-            seen.add((answer.request.url.path, answer.request.method.lower(), answer.status_code))
+        def record(answer: Any) -> None:
+            request = answer.request
+            answered.add((request.url.path, request.method.lower(), answer.status_code))
 
-        client.event_hooks = {"response": [note]}
+        client.event_hooks = {"response": [record]}
         yield client
         client.event_hooks = {}
-        assert_documented(client, seen)
+        assert_documented(client, answered)
 
 
-def assert_documented(client: TestClient, seen: set[tuple[str, str, int]]) -> None:
-    """Whatever a known route answers stands in the documentation, but for faults of our own."""
+def assert_documented(client: TestClient, answered: set[tuple[str, str, int]]) -> None:
+    """Check that each status of a known route is documented, except errors of the server."""
     paths = client.get("/openapi.json").json()["paths"]
-    for path, method, status in seen:
+    for path, method, status in answered:
         if method in paths.get(path, {}) and status != 500:
             assert str(status) in paths[path][method]["responses"], f"{method} {path}: {status}"
 
 
-def inside(client: TestClient) -> app.Application:
-    """The application that a client of `started` talks to."""
-    return cast(app.Application, client.app)
+def inside(client: TestClient) -> RequestMiddleware:
+    """The application behind a client of `started`."""
+    return cast(RequestMiddleware, client.app)
 
 
 def sample(client: TestClient, name: str, **labels: str) -> float:
@@ -74,25 +76,17 @@ def sample(client: TestClient, name: str, **labels: str) -> float:
 
 
 def total(text: str, name: str, **labels: str) -> float:
-    """The same of a text that Prometheus reads."""
-    found = 0.0
+    """The sum of a metric's samples in Prometheus' text format."""
+    value_sum = 0.0
     for line in text.splitlines():
         head, _, value = line.rpartition(" ")
         if head.partition("{")[0] == name and all(f'{k}="{v}"' in head for k, v in labels.items()):
-            found += float(value)
-    return found
-
-
-def log_rows(path: Path | str = "predictions.db") -> list[dict[str, Any]]:
-    """All rows of the prediction log, in the order in which they were written."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.row_factory = sqlite3.Row
-        rows = connection.execute("SELECT * FROM predictions ORDER BY id")
-        return [dict(row) for row in rows]
+            value_sum += float(value)
+    return value_sum
 
 
 def another(deployment: Path, version: str) -> BundleRef:
-    """A copy of the champion's bundle under another version, installed beside it."""
+    """Install a copy of the champion's bundle under another version."""
     source, _ = folder.champion_path(deployment)
     place = source.with_name(version)
     place.mkdir()
@@ -105,7 +99,7 @@ def another(deployment: Path, version: str) -> BundleRef:
 
 
 def remade(deployment: Path, installed: BundleRef) -> BundleRef:
-    """The same after its manifest has been told of its files' new content."""
+    """Renew the hashes in its manifest, after its files have been changed."""
     path = folder.bundle_path(deployment, installed) / load.MANIFEST
     manifest = json.loads(path.read_bytes())
     manifest["files"] = {name: load.sha256(path.with_name(name)) for name in manifest["files"]}
@@ -114,7 +108,7 @@ def remade(deployment: Path, installed: BundleRef) -> BundleRef:
 
 
 def crown(deployment: Path, champion: BundleRef) -> None:
-    """Deploy it, as `deploy` and `promote` do."""
+    """Make it the champion, as `deploy` and `promote` do."""
     folder.replace_deployment(
         deployment, folder.with_champion(deployment, champion), "test", "a test"
     )
@@ -123,11 +117,11 @@ def crown(deployment: Path, champion: BundleRef) -> None:
 def challenge(
     deployment: Path, challenger: BundleRef, share: float, mode: str = "split", since: str = "now"
 ) -> None:
-    """Let the champion be challenged from now on."""
+    """Start a test of a challenger, or change its share."""
     test = {**challenger.model_dump(), "share": share, "mode": mode, "since": since}
-    found = folder.read_deployment(deployment)
-    changed = {"challenger": Challenger.model_validate(test)}
-    folder.write_deployment(deployment, found.model_copy(update=changed))
+    before = folder.read_deployment(deployment)
+    after = {"challenger": Challenger.model_validate(test)}
+    folder.write_deployment(deployment, before.model_copy(update=after))
 
 
 class Answer(NamedTuple):
@@ -150,10 +144,10 @@ class Server(NamedTuple):
     log: Path
 
     def ask(self, path: str, body: Any = None, **headers: str) -> Answer:
-        """Its answer, over a connection of its own."""
+        """Send a request over a connection of its own."""
         data = None if body is None else json.dumps(body).encode()
-        given = {"content-type": "application/json", **headers}
-        request = urllib.request.Request(self.url + path, data, given)
+        headers = {"content-type": "application/json", **headers}
+        request = urllib.request.Request(self.url + path, data, headers)
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 return Answer(answer.status, answer.headers, answer.read().decode())
@@ -161,7 +155,7 @@ class Server(NamedTuple):
             return Answer(error.code, error.headers, error.read().decode())
 
     def ready(self) -> bool:
-        """Whether it has a model; false as well while nobody answers."""
+        """Whether it has a model; false too while nothing listens."""
         try:
             return self.ask("/readyz").status == 200
         except OSError:
@@ -174,7 +168,7 @@ class Server(NamedTuple):
 
 @contextmanager
 def running(deployment: Path, **settings: Any) -> Iterator[Server]:
-    """A real server that is ready; its process is ended if the test did not."""
+    """Start a real server and wait until it is ready; it is killed if the test does not end it."""
     log = deployment.parent / f"log-{time.monotonic_ns()}"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -198,48 +192,48 @@ def running(deployment: Path, **settings: Any) -> Iterator[Server]:
 def _address(process: subprocess.Popen[bytes], log: Path) -> str | None:
     text = log.read_text(encoding="utf-8")
     assert process.poll() is None, text
-    found = re.search(r'"message": "listening", "url": "([^"]+)"', text)
-    return found[1] if found else None
+    address = re.search(r'"message": "listening", "url": "([^"]+)"', text)
+    return address[1] if address else None
 
 
 def environment(deployment: Path, mark: Path, **settings: Any) -> dict[str, str]:
-    """Variables with these settings."""
-    given = {"port": 0, "deployment_dir": deployment, "reload_seconds": 0.05, **settings}
-    variables = {f"APP_{name.upper()}": str(value) for name, value in given.items()}
+    """The environment with these settings as variables."""
+    settings = {"port": 0, "deployment_dir": deployment, "reload_seconds": 0.05, **settings}
+    variables = {f"APP_{name.upper()}": str(value) for name, value in settings.items()}
     return {**os.environ, **variables, MARK: str(mark)}
 
 
 def refused(deployment: Path, **settings: Any) -> tuple[int, list[str]]:
-    """Exit code and last words of a server that should not start."""
+    """Exit code and error messages of a server that must not start."""
     command = [sys.executable, "-m", cli.__name__, "serve"]
-    given = environment(deployment, deployment, **settings)
-    done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=60)
+    variables = environment(deployment, deployment, **settings)
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
     lines = done.stderr.splitlines()
     return done.returncode, [line for line in lines if not line.startswith('{"time"')]
 
 
 def processes(server: Server) -> list[int]:
-    """The numbers of a server's living processes, from /proc."""
-    wanted = f"{MARK}={server.log}".encode()
-    found = []
+    """The ids of a server's running processes, from /proc."""
+    mark = f"{MARK}={server.log}".encode()
+    pids = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             alive = b") Z " not in (path / "stat").read_bytes()
-            if alive and wanted in (path / "environ").read_bytes().split(b"\0"):
-                found.append(int(path.name))
+            if alive and mark in (path / "environ").read_bytes().split(b"\0"):
+                pids.append(int(path.name))
         except OSError:  # ended meanwhile
             continue
-    return found
+    return pids
 
 
 class Load:
-    """Callers who ask without pause until told to stop."""
+    """Clients that send requests without pause, until the end of the `with` block."""
 
     def __init__(self, ask: Callable[[], Any], callers: int = 2) -> None:
         self.answers: list[Any] = []
         self._done = threading.Event()
         self._ask = ask
-        self._threads = [threading.Thread(target=self._go_on) for _ in range(callers)]
+        self._threads = [threading.Thread(target=self._send) for _ in range(callers)]
 
     def __enter__(self) -> "Load":
         for thread in self._threads:
@@ -251,7 +245,7 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def _go_on(self) -> None:
+    def _send(self) -> None:
         while not self._done.is_set():
             self.answers.append(self._ask())
 

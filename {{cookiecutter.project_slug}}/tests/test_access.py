@@ -1,4 +1,4 @@
-"""Who may ask, from where, and what the documentation promises them."""
+"""API keys, CORS, and the promises of the OpenAPI documentation."""
 
 import json
 import re
@@ -9,8 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }}.config import UserError
-from {{ cookiecutter.package_name }}.serving import app
+from {{ cookiecutter.package_name }}.serving.schemas import ErrorResponse, PredictResponse
 from {{ cookiecutter.package_name }}.serving.settings import load_server_settings
+from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 
 from .quick import BAD_ITEMS
 from .servers import sample, started
@@ -28,7 +29,7 @@ PAGE = "https://pages.example"
         {"authorization": "bearer second-key"},
     ],
 )
-def test_one_of_the_keys_opens_the_door(
+def test_each_api_key_is_accepted_in_both_headers(
     deployment: Path, example: dict[str, Any], headers: dict[str, str]
 ) -> None:
     with started(deployment, api_keys=KEYS) as client:
@@ -48,7 +49,7 @@ def test_one_of_the_keys_opens_the_door(
         {"authorization": "first-key"},
     ],
 )
-def test_without_a_key_only_health_metrics_and_documentation_are_open(
+def test_without_a_valid_key_only_health_metrics_and_docs_answer(
     deployment: Path, example: dict[str, Any], headers: dict[str, str]
 ) -> None:
     with started(deployment, api_keys=KEYS) as client:
@@ -78,58 +79,59 @@ def test_without_a_key_only_health_metrics_and_documentation_are_open(
         ("database_url=postgresql://me:@host/log", "me:@"),
     ],
 )
-def test_production_refuses_secrets_that_everybody_knows(setting: str, secret: str) -> None:
-    load_server_settings([setting])
-    with pytest.raises(UserError) as wrong:
-        load_server_settings(["environment=production", setting])
-    (line,) = str(wrong.value).splitlines()
+def test_production_refuses_well_known_secrets(setting: str, secret: str) -> None:
+    load_server_settings(ServerSettings, [setting])
+    with pytest.raises(UserError) as raised:
+        load_server_settings(ServerSettings, ["environment=production", setting])
+    (line,) = str(raised.value).splitlines()
     assert f"command line: {setting.partition('=')[0]}: " in line
     assert secret not in line
 
 
-def test_production_takes_good_secrets() -> None:
-    given = ["api_keys=long-and-random", "database_url=postgresql://me:as-random@host/log"]
-    assert load_server_settings(["environment=production", *given]).api_keys == ["long-and-random"]
+def test_production_accepts_random_secrets() -> None:
+    settings = ["environment=production", "api_keys=long-and-random"]
+    settings.append("database_url=postgresql://me:as-random@host/log")
+    assert load_server_settings(ServerSettings, settings).api_keys == ["long-and-random"]
 
 
 @pytest.mark.parametrize(
     "setting", ["database_url=mysql://me:hunter2@host/log", "api_keys=hunter2,x environment=test"]
 )
-def test_a_wrong_setting_shows_no_password(setting: str) -> None:
-    with pytest.raises(UserError) as wrong:
-        load_server_settings(setting.split())
-    assert "hunter2" not in str(wrong.value)
+def test_error_of_an_invalid_setting_shows_no_secret(setting: str) -> None:
+    with pytest.raises(UserError) as raised:
+        load_server_settings(ServerSettings, setting.split())
+    assert "hunter2" not in str(raised.value)
 
 
-def test_web_pages_may_not_ask(client: TestClient, example: dict[str, Any]) -> None:
+def test_cors_is_off_by_default(client: TestClient, example: dict[str, Any]) -> None:
     answer = client.post("/v1/predict", json=example, headers={"origin": PAGE})
     assert "access-control-allow-origin" not in answer.headers
-    wanted = {"origin": PAGE, "access-control-request-method": "POST"}
-    assert client.options("/v1/predict", headers=wanted).status_code == 405
+    preflight = {"origin": PAGE, "access-control-request-method": "POST"}
+    assert client.options("/v1/predict", headers=preflight).status_code == 405
 
 
-def test_web_pages_that_are_named_may_ask(deployment: Path, example: dict[str, Any]) -> None:
+def test_cors_allows_the_configured_origins_only(deployment: Path, example: dict[str, Any]) -> None:
     settings = {"cors_origins": PAGE, "api_keys": KEYS}
-    wanted = {"access-control-request-method": "POST"}
-    wanted["access-control-request-headers"] = "content-type,x-api-key"
+    preflight = {"access-control-request-method": "POST"}
+    preflight["access-control-request-headers"] = "content-type,x-api-key"
     key = {"x-api-key": "first-key"}
     with started(deployment, **settings) as client:
         for origin, allowed in ((PAGE, True), ("https://elsewhere.example", False)):
-            before = client.options("/v1/predict", headers={"origin": origin, **wanted})
+            before = client.options("/v1/predict", headers={"origin": origin, **preflight})
             assert (before.status_code == 200) == allowed
             headers = {"origin": origin, **key}
             answer = client.post("/v1/predict", json=example, headers=headers)
             assert (answer.headers.get("access-control-allow-origin") == PAGE) == allowed
 
 
-def test_a_wrong_address_or_method_has_the_same_form_of_answer(client: TestClient) -> None:
+def test_unknown_path_and_method_get_errors_in_the_common_form(client: TestClient) -> None:
     for answer, status in ((client.get("/nowhere"), 404), (client.get("/v1/predict"), 405)):
         assert answer.status_code == status
         assert answer.json()["detail"][0]["msg"]
         assert answer.json()["request_id"]
 
 
-def test_the_documentation_needs_no_internet(client: TestClient) -> None:
+def test_docs_page_needs_no_internet(client: TestClient) -> None:
     page = client.get("/docs").text
     links = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
     assert links
@@ -139,7 +141,7 @@ def test_the_documentation_needs_no_internet(client: TestClient) -> None:
     assert client.get("/", follow_redirects=False).headers["location"] == "docs"
 
 
-def test_the_documentation_brings_an_example_that_works_and_names_every_status(
+def test_documented_example_works_and_every_status_is_documented(
     client: TestClient,
 ) -> None:
     schema = client.get("/openapi.json").json()
@@ -147,8 +149,8 @@ def test_the_documentation_brings_an_example_that_works_and_names_every_status(
     content = operation["requestBody"]["content"]["application/json"]
     assert client.post("/v1/predict", json=content["example"]).status_code == 200
     assert set(content["example"]["items"][0]) <= set(fields(content["schema"]))
-    wanted = {"200", "400", "401", "408", "413", "415", "422", "503", "504"}
-    assert set(operation["responses"]) == wanted
+    statuses = {"200", "400", "401", "408", "413", "415", "422", "503", "504"}
+    assert set(operation["responses"]) == statuses
     assert "$ref" not in json.dumps(operation["requestBody"])
     for status, answer in operation["responses"].items():
         name = answer["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
@@ -162,35 +164,35 @@ def fields(schema: dict[str, Any]) -> dict[str, Any]:
     return item["properties"]
 
 
-def test_what_the_schema_forbids_is_refused(client: TestClient, example: dict[str, Any]) -> None:
-    """Counter-examples: what has a field that the schema lacks, or lacks one that it requires."""
+def test_bodies_that_violate_the_documented_schema_get_422(
+    client: TestClient, example: dict[str, Any]
+) -> None:
+    """Counter-examples: items with a field that is unknown, or without one that is required."""
     schema = client.get("/openapi.json").json()["paths"]["/v1/predict"]["post"]["requestBody"]
     schema = schema["content"]["application/json"]["schema"]
     item = schema["properties"]["items"]["items"]
-    strangers = [bad for bad, field in BAD_ITEMS if field in bad and field not in fields(schema)]
-    lacking = [
-        {name: value for name, value in example["items"][0].items() if name != needed}
-        for needed in item.get("required", ())
+    unknown = [bad for bad, field in BAD_ITEMS if field in bad and field not in fields(schema)]
+    missing = [
+        {name: value for name, value in example["items"][0].items() if name != required}
+        for required in item.get("required", ())
     ]
-    assert strangers or lacking
-    for bad in (*strangers, *lacking):
+    assert unknown or missing
+    for bad in (*unknown, *missing):
         assert client.post("/v1/predict", json={"items": [bad]}).status_code == 422
-    most = schema["properties"]["items"]["maxItems"]
-    for count, status in ((0, 422), (most, 200), (most + 1, 422)):
+    limit = schema["properties"]["items"]["maxItems"]
+    for count, status in ((0, 422), (limit, 200), (limit + 1, 422)):
         answer = client.post("/v1/predict", json={"items": example["items"][:1] * count})
         assert answer.status_code == status
 
 
-def test_answers_are_what_the_schema_says(client: TestClient, example: dict[str, Any]) -> None:
-    """The short way writes its answer by hand."""
+def test_responses_match_the_documented_schema(client: TestClient, example: dict[str, Any]) -> None:
+    """The predict path writes its response without the schema."""
     answer = client.post("/v1/predict", json=example)
-    app.PredictResponse.model_validate_json(answer.content, strict=True, extra="forbid")
-    app.ErrorResponse.model_validate_json(
-        client.post("/v1/predict", json={}).content, extra="forbid"
-    )
+    PredictResponse.model_validate_json(answer.content, strict=True, extra="forbid")
+    ErrorResponse.model_validate_json(client.post("/v1/predict", json={}).content, extra="forbid")
 
 
-def test_models_tells_the_measured_quality(client: TestClient) -> None:
+def test_models_lists_metrics_measured_after_training(client: TestClient) -> None:
     (model,) = client.get("/v1/models").json()["models"]
     assert model["variant"] == "champion"
     assert model["share"] is None

@@ -9,6 +9,7 @@ import pytest
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.config import UserError, load_settings
 from {{ cookiecutter.package_name }}.serving import settings as serving
+from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 from {{ cookiecutter.package_name }}.task.settings import Settings
 
 
@@ -66,15 +67,15 @@ def test_a_missing_name_says_how_to_give_it(tmp_path: Path) -> None:
 def test_both_names_of_the_deployment_folder_mean_the_same(file: Path) -> None:
     env = {"APP_DEPLOYMENT_DIR": "elsewhere"}
     assert load_settings(Settings, file, [], env).paths.deployment == Path("elsewhere")
-    assert serving.load_server_settings([], env).deployment_dir == Path("elsewhere")
+    assert serving.load_server_settings(ServerSettings, [], env).deployment_dir == Path("elsewhere")
 
 
 def test_the_server_names_the_source_of_a_wrong_setting_too() -> None:
     with pytest.raises(UserError, match=r"\$APP_PORT: port=http: input should be a valid integer"):
-        serving.load_server_settings([], {"APP_PORT": "http"})
+        serving.load_server_settings(ServerSettings, [], {"APP_PORT": "http"})
     with pytest.raises(UserError, match=r"command line: prt=1: no such setting, did you mean port"):
-        serving.load_server_settings(["prt=1"], {})
-    assert serving.misspelt_variables({"APP_PROT": "1", "APP_ENV": "x"}) == [
+        serving.load_server_settings(ServerSettings, ["prt=1"], {})
+    assert serving.misspelt_variables(ServerSettings, {"APP_PROT": "1", "APP_ENV": "x"}) == [
         "$APP_PROT is not a setting, did you mean $APP_PORT?"
     ]
 

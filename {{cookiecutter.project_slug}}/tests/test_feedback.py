@@ -1,4 +1,4 @@
-"""What was right comes back over HTTP, and drift and quality of the running model are measured."""
+"""Ground truth over HTTP, and the metrics of drift and live quality."""
 
 import json
 from pathlib import Path
@@ -15,6 +15,7 @@ from {{ cookiecutter.package_name }}.serving import feedback, monitor
 from {{ cookiecutter.package_name }}.task.contract import SCORE, GroundTruth, Prediction
 
 from .conftest import Traffic
+from .prediction_log import observer
 from .quick import BAD_TRUTHS, truths
 from .servers import another, crown, inside, remade, sample, started, until
 
@@ -26,53 +27,51 @@ def predicted(client: TestClient, items: list[dict[str, Any]], name: str) -> lis
     return answer.json()["predictions"]
 
 
-def send(client: TestClient, *given: dict[str, Any]) -> Any:
-    return client.post("/v1/feedback", json={"feedback": list(given)})
+def send(client: TestClient, *labels: dict[str, Any]) -> Any:
+    return client.post("/v1/feedback", json={"feedback": list(labels)})
 
 
 def counts(answer: Any) -> tuple[int, int, int]:
-    """New, changed and same of an answer."""
+    """The numbers of new, changed and same labels."""
     assert answer.status_code == 200, answer.text
     content = answer.json()
     assert content["request_id"] == answer.headers["x-request-id"]
     return content["new"], content["changed"], content["same"]
 
 
-def test_truths_are_taken_one_or_many_and_again_without_effect(
-    deployment: Path, traffic: Traffic
-) -> None:
-    # The log would wait for a minute: what was answered a moment ago is found all the same.
+def test_labels_are_stored_once_and_can_be_changed(deployment: Path, traffic: Traffic) -> None:
+    # Predictions of a moment ago are found although the log would wait for a minute.
     with started(deployment, log_seconds=60) as client:
         items = traffic.usual[:3]
         right, wrong = zip(*map(truths, predicted(client, items, "many")), strict=True)
         assert counts(send(client, {"request_id": "many", "truth": right[0]})) == (1, 0, 0)
-        all_ = [
+        labels = [
             {"request_id": "many", "item": place, "truth": truth}
             for place, truth in enumerate(right)
         ]
-        assert counts(send(client, *all_)) == (2, 0, 1)
-        assert counts(send(client, *all_)) == (0, 0, 3)
+        assert counts(send(client, *labels)) == (2, 0, 1)
+        assert counts(send(client, *labels)) == (0, 0, 3)
         changed = {"request_id": "many", "item": 1, "truth": wrong[1]}
         assert counts(send(client, changed)) == (0, 1, 0)
         assert sample(client, "feedback_total", variant="champion") == 3
 
 
-def test_feedback_about_unknown_requests_is_refused_as_a_whole_and_named(
+def test_feedback_with_an_unknown_request_is_refused_as_a_whole(
     client: TestClient, traffic: Traffic
 ) -> None:
     (prediction,) = predicted(client, traffic.usual[:1], "known")
     truth, _ = truths(prediction)
     known = {"request_id": "known", "truth": truth}
-    for stranger in ({"request_id": "stranger"}, {"request_id": "known", "item": 1}):
-        answer = send(client, known, {**stranger, "truth": truth})
+    for unknown in ({"request_id": "stranger"}, {"request_id": "known", "item": 1}):
+        answer = send(client, known, {**unknown, "truth": truth})
         assert answer.status_code == 404
         (detail,) = answer.json()["detail"]
         assert detail["loc"] == ["body", "feedback", 1, "request_id"]
-        assert stranger["request_id"] in detail["msg"]
+        assert unknown["request_id"] in detail["msg"]
     assert counts(send(client, known)) == (1, 0, 0)
 
 
-def test_before_the_first_prediction_every_request_is_unknown(
+def test_feedback_before_the_first_prediction_gets_404(
     client: TestClient, traffic: Traffic, deployment: Path
 ) -> None:
     truth, _ = truths(predicted(client, traffic.usual[:1], "elsewhere")[0])
@@ -81,7 +80,7 @@ def test_before_the_first_prediction_every_request_is_unknown(
 
 
 @pytest.mark.parametrize(("truth", "word"), BAD_TRUTHS)
-def test_a_truth_that_cannot_be_is_refused(
+def test_impossible_ground_truth_gets_422(
     client: TestClient, traffic: Traffic, truth: dict[str, Any], word: str
 ) -> None:
     (prediction,) = predicted(client, traffic.usual[:1], "one")
@@ -99,7 +98,9 @@ def test_a_truth_that_cannot_be_is_refused(
 @pytest.mark.parametrize(
     ("content", "status"), [(b"", 422), (b"no json", 400), (b"[" * 100_000, 400)]
 )
-def test_what_is_no_json_is_refused(client: TestClient, content: bytes, status: int) -> None:
+def test_feedback_that_is_not_json_is_refused(
+    client: TestClient, content: bytes, status: int
+) -> None:
     headers = {"content-type": "application/json"}
     answer = client.post("/v1/feedback", content=content, headers=headers)
     assert answer.status_code == status
@@ -107,20 +108,20 @@ def test_what_is_no_json_is_refused(client: TestClient, content: bytes, status: 
 
 
 @pytest.mark.parametrize("content", [{}, {"feedback": []}, {"feedback": [], "more": 1}, []])
-def test_what_is_no_feedback_is_422(client: TestClient, content: Any) -> None:
+def test_invalid_feedback_gets_422(client: TestClient, content: Any) -> None:
     answer = client.post("/v1/feedback", json=content)
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"][0] == "body"
 
 
-def test_too_much_feedback_is_refused(client: TestClient, traffic: Traffic) -> None:
+def test_labels_per_request_are_limited(client: TestClient, traffic: Traffic) -> None:
     (prediction,) = predicted(client, traffic.usual[:1], "one")
     one = {"request_id": "one", "truth": truths(prediction)[0]}
     assert send(client, *[one] * (feedback.MAX_FEEDBACK + 1)).status_code == 422
     assert counts(send(client, *[one] * feedback.MAX_FEEDBACK)) == (1, 0, feedback.MAX_FEEDBACK - 1)
 
 
-def test_without_a_log_there_is_no_feedback(deployment: Path, traffic: Traffic) -> None:
+def test_feedback_without_a_log_gets_503(deployment: Path, traffic: Traffic) -> None:
     with started(deployment, database_url="none") as client:
         (prediction,) = predicted(client, traffic.usual[:1], "one")
         answer = send(client, {"request_id": "one", "truth": truths(prediction)[0]})
@@ -128,7 +129,7 @@ def test_without_a_log_there_is_no_feedback(deployment: Path, traffic: Traffic) 
         assert "no prediction log" in answer.json()["detail"][0]["msg"]
 
 
-def test_while_the_database_is_away_feedback_is_told_to_come_again(
+def test_feedback_while_the_database_is_unavailable_gets_503_with_retry_after(
     deployment: Path, traffic: Traffic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feedback, "WRITE_SECONDS", 0.05)
@@ -147,88 +148,85 @@ def test_while_the_database_is_away_feedback_is_told_to_come_again(
 
 
 def measure(client: TestClient) -> None:
-    """Look at the log now, as the server does every minute."""
-    predict = inside(client).predict
-    assert predict.recorder.flush(10)
-    monitor.update_gauges(predict.engine, predict.recorder, predict.metrics)
+    """Measure drift and quality now, as the server does every minute."""
+    events = observer(client).events
+    assert events.flush(10)
+    monitor.update_gauges(inside(client).models, events.log, observer(client).metrics)
 
 
-def of_another_world(deployment: Path) -> str:
-    """Deploy the model with the claim that all numbers were larger when it was trained."""
-    new = another(deployment, "of-another-world")
+def deploy_shifted_reference(deployment: Path) -> str:
+    """Deploy the model with a reference in which all numbers were larger during training."""
+    new = another(deployment, "shifted")
     path = folder.bundle_path(deployment, new) / "reference.json"
     reference = json.loads(path.read_bytes())
-    for found in (*reference["features"].values(), *reference["predictions"].values()):
-        if "edges" in found:
-            found["effective"] = reference["rows"] = 1000
+    for column in (*reference["features"].values(), *reference["predictions"].values()):
+        if "edges" in column:
+            column["effective"] = reference["rows"] = 1000
             for name in ("edges", "sample"):
-                found[name] = [1000 + value for value in found[name]]
+                column[name] = [1000 + value for value in column[name]]
     path.write_text(json.dumps(reference))
     crown(deployment, remade(deployment, new))
     return new.version
 
 
-def test_drift_shows_in_the_metrics(client: TestClient, traffic: Traffic, deployment: Path) -> None:
-    version = of_another_world(deployment)
+def test_drift_is_in_the_metrics(client: TestClient, traffic: Traffic, deployment: Path) -> None:
+    version = deploy_shifted_reference(deployment)
     until(lambda: client.get("/readyz").json()["model_version"] == version)
     predicted(client, traffic.usual[:1], "first")
     measure(client)
     assert sample(client, "drift_window_rows", version=version) == 1
-    assert sample(client, "drift_detected") == 0, "of one row nothing is known"
+    assert sample(client, "drift_detected") == 0, "one row proves nothing"
     items = (traffic.usual * 8)[:199]
     for start in range(0, len(items), 50):
         predicted(client, items[start : start + 50], f"r{start}")
     measure(client)
     assert sample(client, "drift_window_rows", version=version) == 200
-    predict = inside(client).predict
-    reference = predict.engine.models()[0].reference
-    numbers = [
-        name
-        for name, found in online.reference_distributions(reference).items()
-        if "edges" in found
-    ]
-    assert numbers
-    for name in numbers:
-        own = {"version": version, "feature": name}
-        assert sample(client, "drift_detected", **own) == 1, name
-        assert sample(client, "drift_psi", **own) > 0.25
-        assert sample(client, "drift_p_value", **own) < 0.01
-    for row in online.measure_drift(predict.recorder.database, reference, version=version):
-        own = {"version": version, "feature": row.feature}
-        assert sample(client, "drift_psi", **own) == pytest.approx(row.psi)
-        assert sample(client, "drift_detected", **own) == row.drifted
+    reference = inside(client).models.loaded()[0].reference
+    distributions = online.reference_distributions(reference)
+    numeric = [name for name, distribution in distributions.items() if "edges" in distribution]
+    assert numeric
+    for name in numeric:
+        labels = {"version": version, "feature": name}
+        assert sample(client, "drift_detected", **labels) == 1, name
+        assert sample(client, "drift_psi", **labels) > 0.25
+        assert sample(client, "drift_p_value", **labels) < 0.01
+    database = observer(client).events.log.database
+    for row in online.measure_drift(database, reference, version=version):
+        labels = {"version": version, "feature": row.feature}
+        assert sample(client, "drift_psi", **labels) == pytest.approx(row.psi)
+        assert sample(client, "drift_detected", **labels) == row.drifted
 
 
-def test_quality_shows_in_the_metrics(
+def test_live_quality_is_in_the_metrics(
     client: TestClient, traffic: Traffic, deployment: Path
 ) -> None:
     bundle = load_bundle(*folder.champion_path(deployment))
     measure(client)
     assert sample(client, "quality_labels") == 0
     predictions = predicted(client, traffic.usual[:10], "ten")
-    given, scores = [], []
+    truths_sent, scores = [], []
     for place, prediction in enumerate(predictions):
         truth = truths(prediction)[place % 3 == 0]
-        given.append({"request_id": "ten", "item": place, "truth": truth})
+        truths_sent.append({"request_id": "ten", "item": place, "truth": truth})
         score = bundle.contract.score(
             Prediction.model_validate(prediction), GroundTruth.model_validate(truth)
         )
         scores.append(score)
-    assert counts(send(client, *given)) == (10, 0, 0)
+    assert counts(send(client, *truths_sent)) == (10, 0, 0)
     measure(client)
-    own = {"version": bundle.version, "metric": SCORE.name}
+    labels = {"version": bundle.version, "metric": SCORE.name}
     mean, expected = float(np.mean(scores)), bundle.manifest["metrics"][SCORE.name]
     assert len(set(scores)) > 1
     assert sample(client, "quality_labels", version=bundle.version) == 10
-    assert sample(client, "quality_mean", variant="champion", **own) == pytest.approx(mean)
-    assert sample(client, "quality_expected", **own) == pytest.approx(expected)
+    assert sample(client, "quality_mean", variant="champion", **labels) == pytest.approx(mean)
+    assert sample(client, "quality_expected", **labels) == pytest.approx(expected)
     lost = expected - mean if SCORE.higher_is_better else mean - expected
-    drop = sample(client, "quality_drop_ratio", variant="champion", **own)
+    drop = sample(client, "quality_drop_ratio", variant="champion", **labels)
     assert drop == pytest.approx(lost / abs(expected))
 
 
-def test_a_look_at_a_log_without_tables_changes_nothing(client: TestClient) -> None:
-    """A fresh server looks before anybody has asked anything."""
+def test_monitoring_an_empty_log_changes_nothing(client: TestClient) -> None:
+    """A new server measures before the first prediction."""
     measure(client)
     assert sample(client, "drift_detected") == 0
     assert client.get("/readyz").status_code == 200

@@ -1,4 +1,4 @@
-"""A new deployment is taken up while requests go on; a bad one is not."""
+"""A new deployment is loaded under load; an invalid one is refused."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ from .servers import (
 )
 
 SWAPS = 20
-NOISE = 6  # megabytes that allocators and sockets may keep
+NOISE = 6  # MiB that allocators and sockets may keep
 
 
 def damage(path: Path) -> None:
@@ -35,7 +35,7 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_without_a_deployment_it_starts_says_why_and_takes_up_the_first_one(
+def test_server_starts_without_a_deployment_and_loads_the_first_one(
     deployment: Path, tmp_path: Path, example: dict[str, Any]
 ) -> None:
     later = tmp_path / "later"
@@ -45,15 +45,15 @@ def test_without_a_deployment_it_starts_says_why_and_takes_up_the_first_one(
         assert ready.status_code == 503
         assert "nothing is deployed yet" in ready.json()["reason"]
         for path, body in (("/v1/predict", example), ("/v1/feedback", None)):
-            given = body or {"feedback": [{"request_id": "a", "truth": {}}]}
-            answer = client.post(path, json=given)
+            content = body or {"feedback": [{"request_id": "a", "truth": {}}]}
+            answer = client.post(path, json=content)
             if body:
                 assert answer.status_code == 503
                 assert "nothing is deployed yet" in answer.json()["detail"][0]["msg"]
                 assert answer.headers["retry-after"]
             assert answer.headers["x-model-version"] == "none"
         assert sample(client, "model_loaded") == 0
-        assert sample(client, "deployments_refused_total") == 0, "nothing was there to refuse"
+        assert sample(client, "deployments_refused_total") == 0, "there was none to refuse"
         assert client.get("/v1/models").json()["models"] == []
         deployment.rename(later)
         until(lambda: client.get("/readyz").status_code == 200)
@@ -62,7 +62,7 @@ def test_without_a_deployment_it_starts_says_why_and_takes_up_the_first_one(
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "contract.json", "reference.json", "manifest.json"])
-def test_a_bundle_with_one_flipped_bit_is_refused_and_the_old_model_serves_on(
+def test_bundle_with_one_flipped_bit_is_refused_and_the_old_model_serves_on(
     client: TestClient, deployment: Path, example: dict[str, Any], name: str
 ) -> None:
     old = client.get("/readyz").json()["model_version"]
@@ -81,7 +81,7 @@ def test_a_bundle_with_one_flipped_bit_is_refused_and_the_old_model_serves_on(
     assert sample(client, "model_info", version=old) == 1
 
 
-def test_a_deployment_file_that_is_half_written_is_refused(
+def test_truncated_deployment_file_is_refused(
     client: TestClient, deployment: Path, example: dict[str, Any]
 ) -> None:
     path = deployment / folder.DEPLOYMENT
@@ -94,7 +94,7 @@ def test_a_deployment_file_that_is_half_written_is_refused(
     until(lambda: client.get("/v1/models").json()["problem"] is None)
 
 
-def test_files_that_arrive_late_are_waited_for(
+def test_deployment_is_retried_until_its_files_have_arrived(
     deployment: Path, monkeypatch: pytest.MonkeyPatch, client: TestClient
 ) -> None:
     monkeypatch.setattr(models, "RETRY_SECONDS", 0.1)
@@ -105,10 +105,10 @@ def test_files_that_arrive_late_are_waited_for(
     until(lambda: client.get("/v1/models").json()["problem"])
     place.with_name("elsewhere").rename(place)
     until(lambda: client.get("/readyz").json()["model_version"] == "late")
-    assert sample(client, "deployments_refused_total") == 1, "one deployment, not one per try"
+    assert sample(client, "deployments_refused_total") == 1, "once per deployment, not per try"
 
 
-def test_a_model_that_does_not_answer_its_own_example_is_refused(
+def test_model_that_cannot_predict_its_own_example_is_refused(
     client: TestClient, deployment: Path
 ) -> None:
     new = another(deployment, "mute")
@@ -116,10 +116,10 @@ def test_a_model_that_does_not_answer_its_own_example_is_refused(
     (place / "example.json").write_text(json.dumps({"items": [{"no": "item"}]}))
     crown(deployment, remade(deployment, new))
     problem = until(lambda: client.get("/v1/models").json()["problem"])
-    assert "does not answer its own example" in problem
+    assert "cannot predict its own example" in problem
 
 
-def test_a_new_champion_replaces_the_old_one_in_answers_and_metrics(
+def test_new_champion_replaces_the_old_one_in_responses_and_metrics(
     client: TestClient, deployment: Path, example: dict[str, Any]
 ) -> None:
     old = client.get("/readyz").json()["model_version"]
@@ -136,7 +136,7 @@ def test_a_new_champion_replaces_the_old_one_in_answers_and_metrics(
         until(lambda: len(load.answers) > seen + 5)
     assert {status for status, _ in load.answers} == {200}
     versions = [version for _, version in load.answers]
-    assert versions == sorted(versions), "once the new one answers, the old one does not"
+    assert versions == sorted(versions), "the old one does not answer after the new one"
     assert set(versions) == {old, "9-new"}
     assert sample(client, "model_info", version=old) == 0
     assert sample(client, "model_info", version="9-new") == 1
@@ -144,7 +144,7 @@ def test_a_new_champion_replaces_the_old_one_in_answers_and_metrics(
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="memory is read from /proc")
-def test_swaps_under_load_fail_and_mix_no_request_and_leave_no_memory_behind(
+def test_swaps_under_load_fail_no_request_mix_no_versions_and_leak_no_memory(
     server: Server, deployment: Path, example: dict[str, Any]
 ) -> None:
     first = folder.read_deployment(deployment).champion
@@ -159,7 +159,9 @@ def test_swaps_under_load_fail_and_mix_no_request_and_leave_no_memory_behind(
         until(lambda: server.ask("/readyz").json["model_version"] == champion.version)
 
     with Load(ask) as load:
-        for number in range(SWAPS):  # until all is imported and the allocators have their fill
+        for number in range(
+            SWAPS
+        ):  # until everything is imported and the allocators have warmed up
             swap(first if number % 2 else second)
         until(lambda: total(server.ask("/metrics").text, "prediction_log_rows_total") > 0)
         before = memory(server.process.pid)

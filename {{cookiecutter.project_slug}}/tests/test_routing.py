@@ -1,4 +1,4 @@
-"""Who is answered by which model: always the same one, as many as set, changed while running."""
+"""Which model answers: always the same for a caller, by the share that is set, while running."""
 
 import asyncio
 import json
@@ -23,10 +23,11 @@ from {{ cookiecutter.package_name }}.serving.scheduler import (
     ModelQueue,
     RequestResult,
 )
-from {{ cookiecutter.package_name }}.serving.settings import ServerSettings
+from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 from {{ cookiecutter.package_name }}.task.contract import Item
 
-from .servers import Load, another, challenge, inside, log_rows, sample, started, until
+from .prediction_log import log_rows, written
+from .servers import Load, another, challenge, sample, started, until
 
 CALLERS = 4000
 
@@ -37,63 +38,63 @@ def challenger(deployment: Path) -> BundleRef:
 
 
 @pytest.fixture
-def live(deployment: Path) -> Callable[..., ActiveModels]:
-    """What answers once a challenger has been set."""
-    engines: list[ModelManager] = []
+def load(deployment: Path) -> Callable[..., ActiveModels]:
+    """Load the models with this challenger."""
+    manager = ModelManager(ServerSettings(deployment_dir=deployment), ServerMetrics())
 
     def load(challenger: BundleRef, share: float, mode: str = "split") -> ActiveModels:
         challenge(deployment, challenger, share, mode)
-        if not engines:
-            engines.append(ModelManager(ServerSettings(deployment_dir=deployment), ServerMetrics()))
-        engines[0].refresh()
-        assert engines[0].live is not None
-        return engines[0].live
+        manager.refresh()
+        assert manager.active is not None
+        return manager.active
 
     return load
 
 
-def chosen(live: ActiveModels, keys: list[str]) -> set[str]:
+def chosen(active: ActiveModels, keys: list[str]) -> set[str]:
     """The callers whom the challenger answers."""
-    return {key for key in keys if live.choose(key, "request")[0].variant == "challenger"}
+    return {key for key in keys if active.choose(key, "request")[0].variant == "challenger"}
 
 
 KEYS = [f"caller-{number}" for number in range(CALLERS)]
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
-def test_the_challenger_gets_its_share_of_the_callers(
-    live: Callable[..., ActiveModels], challenger: BundleRef, share: float
+def test_challenger_gets_its_share_of_the_callers(
+    load: Callable[..., ActiveModels], challenger: BundleRef, share: float
 ) -> None:
-    found = chosen(live(challenger, share), KEYS)
-    # The keys are fixed, so this passes always or never; 4 standard deviations of a fair division.
+    callers = chosen(load(challenger, share), KEYS)
+    # The keys are fixed, so this passes always or never; 4 standard deviations of a fair split.
     tolerance = 4 * math.sqrt(share * (1 - share) / CALLERS)
-    assert abs(len(found) / CALLERS - share) < tolerance
+    assert abs(len(callers) / CALLERS - share) < tolerance
 
 
-def test_a_share_of_one_is_all(live: Callable[..., ActiveModels], challenger: BundleRef) -> None:
-    assert len(chosen(live(challenger, 1.0), KEYS)) == CALLERS
+def test_share_of_one_is_everybody(
+    load: Callable[..., ActiveModels], challenger: BundleRef
+) -> None:
+    assert len(chosen(load(challenger, 1.0), KEYS)) == CALLERS
 
 
-def test_a_larger_share_keeps_those_who_are_in(
-    live: Callable[..., ActiveModels], challenger: BundleRef
+def test_larger_share_keeps_the_callers_of_a_smaller_one(
+    load: Callable[..., ActiveModels], challenger: BundleRef
 ) -> None:
     before: set[str] = set()
     for share in (0.05, 0.2, 0.5, 1.0):
-        found = chosen(live(challenger, share), KEYS)
-        assert before < found
-        before = found
+        callers = chosen(load(challenger, share), KEYS)
+        assert before < callers
+        before = callers
 
 
-def test_another_test_divides_the_callers_anew(
-    live: Callable[..., ActiveModels], challenger: BundleRef, deployment: Path
+def test_another_test_assigns_the_callers_anew(
+    load: Callable[..., ActiveModels], challenger: BundleRef, deployment: Path
 ) -> None:
-    first = chosen(live(challenger, 0.5), KEYS)
-    second = chosen(live(another(deployment, "challenger-2"), 0.5), KEYS)
-    # Of two fair divisions by halves a quarter of the callers is in both: 5 standard deviations.
+    first = chosen(load(challenger, 0.5), KEYS)
+    second = chosen(load(another(deployment, "challenger-2"), 0.5), KEYS)
+    # Of two independent halves a quarter of the callers is in both: 5 standard deviations.
     assert abs(len(first & second) / CALLERS - 0.25) < 5 * math.sqrt(0.25 * 0.75 / CALLERS)
 
 
-def test_a_caller_stays_with_one_variant_and_without_a_key_the_request_id_decides(
+def test_caller_keeps_its_variant_and_without_a_caller_the_request_id_decides(
     deployment: Path, challenger: BundleRef, example: dict[str, Any]
 ) -> None:
     challenge(deployment, challenger, 0.5)
@@ -109,15 +110,15 @@ def test_a_caller_stays_with_one_variant_and_without_a_key_the_request_id_decide
                 assert (variant == "challenger") == (version == challenger.version)
                 assert answer.headers["x-model-version"] == version
         for name in ("x-caller-key", "x-request-id"):
-            own = {version for key, version in versions.items() if key.startswith(name)}
-            assert len(own) == 2, "both variants answer some"
+            used = {version for key, version in versions.items() if key.startswith(name)}
+            assert len(used) == 2, "both variants answer"
         split = Counter(versions.values())[challenger.version]
         for variant in ("champion", "challenger"):
             assert sample(client, "http_requests_total", variant=variant, status="200") > 0
         assert 5 <= split <= 35  # of 40: 4.7 standard deviations
 
 
-def test_another_header_may_name_the_caller(
+def test_caller_header_can_be_configured(
     deployment: Path, challenger: BundleRef, example: dict[str, Any]
 ) -> None:
     challenge(deployment, challenger, 0.5)
@@ -127,14 +128,15 @@ def test_another_header_may_name_the_caller(
             headers = {"x-user": f"u{number % 2}", "x-caller-key": f"{number}"}
             headers["x-request-id"] = f"{number}"
             client.post("/v1/predict", json=example, headers=headers)
-        assert inside(client).predict.recorder.flush(10)
-        for row in log_rows():
+        for row in written(client):
             units.setdefault(f"u{int(row['request_id']) % 2}", set()).add(row["unit"])
-    assert all(len(found) == 1 for found in units.values())
+    assert all(len(same) == 1 for same in units.values())
     assert units["u0"] != units["u1"]
 
 
-def test_models_tells_both_and_their_shares(deployment: Path, challenger: BundleRef) -> None:
+def test_models_lists_both_variants_with_their_shares(
+    deployment: Path, challenger: BundleRef
+) -> None:
     challenge(deployment, challenger, 0.25)
     with started(deployment) as client:
         models = {one["variant"]: one for one in client.get("/v1/models").json()["models"]}
@@ -147,7 +149,7 @@ def test_models_tells_both_and_their_shares(deployment: Path, challenger: Bundle
             assert sample(client, "model_info", version=one["version"], variant=name) == 1
 
 
-def test_the_share_changes_while_requests_go_on(
+def test_share_changes_under_load_without_failed_requests(
     deployment: Path, challenger: BundleRef, example: dict[str, Any]
 ) -> None:
     champion = folder.read_deployment(deployment).champion.version
@@ -174,19 +176,18 @@ def test_the_share_changes_while_requests_go_on(
             until(lambda: shares() == [None])
             seen = len(load.answers)
             until(lambda: len(load.answers) > seen + 10)
-        assert inside(client).predict.recorder.flush(10)
+        rows = written(client)
     assert {status for status, _, _ in load.answers} == {200}
     versions = {(version, variant) for _, version, variant in load.answers}
     assert versions == {(champion, "champion"), (challenger.version, "challenger")}
     assert {version for _, version, _ in load.answers[-5:]} == {champion}
-    rows = log_rows()
     assert len(rows) == len(load.answers)
     tests = {row["test"] for row in rows}
-    wanted = [f"{champion}~{challenger.version}@split:{s:g}:at {s}" for s in (0.5, 1.0, 0.1)]
-    assert tests == {None, *wanted}
+    expected = [f"{champion}~{challenger.version}@split:{s:g}:at {s}" for s in (0.5, 1.0, 0.1)]
+    assert tests == {None, *expected}
 
 
-def test_the_shadow_answers_nobody_and_is_logged_with_the_same_request_id(
+def test_shadow_answers_nobody_and_is_logged_under_the_same_request_id(
     deployment: Path, challenger: BundleRef, example: dict[str, Any]
 ) -> None:
     champion = folder.read_deployment(deployment).champion.version
@@ -217,17 +218,17 @@ def test_the_shadow_answers_nobody_and_is_logged_with_the_same_request_id(
             assert one[column] == other[column], column
 
 
-def test_a_shadow_of_a_share_sees_that_share(
-    deployment: Path, challenger: BundleRef, live: Callable[..., ActiveModels]
+def test_shadow_predicts_its_share_of_the_requests(
+    deployment: Path, challenger: BundleRef, load: Callable[..., ActiveModels]
 ) -> None:
-    found = live(challenger, 0.3, "shadow")
-    units = [found.choose(key, "request") for key in KEYS]
+    active = load(challenger, 0.3, "shadow")
+    units = [active.choose(key, "request") for key in KEYS]
     assert {model.variant for model, _ in units} == {"champion"}
-    shadowed = sum(found.shadow(unit) is not None for _, unit in units)
+    shadowed = sum(active.shadow(unit) is not None for _, unit in units)
     assert abs(shadowed / CALLERS - 0.3) < 4 * math.sqrt(0.3 * 0.7 / CALLERS)
 
 
-def test_a_shadow_that_fails_harms_nobody(
+def test_failing_shadow_fails_no_request(
     deployment: Path,
     challenger: BundleRef,
     example: dict[str, Any],
@@ -237,12 +238,12 @@ def test_a_shadow_that_fails_harms_nobody(
     broken = threading.Event()
     run = Bundle.run
 
-    def hindered(self: Bundle, inputs: Any) -> Any:
+    def failing(self: Bundle, inputs: Any) -> Any:
         if self.version == challenger.version and broken.is_set():
             raise RuntimeError("the shadow is broken")
         return run(self, inputs)
 
-    monkeypatch.setattr(Bundle, "run", hindered)
+    monkeypatch.setattr(Bundle, "run", failing)
     with started(deployment) as client:
         broken.set()
         for _ in range(5):
@@ -254,7 +255,7 @@ def test_a_shadow_that_fails_harms_nobody(
         assert sample(client, "http_requests_total", status="500") == 0
 
 
-def test_a_shadow_that_is_behind_leaves_requests_out(
+def test_slow_shadow_skips_requests(
     deployment: Path,
     challenger: BundleRef,
     example: dict[str, Any],
@@ -266,7 +267,7 @@ def test_a_shadow_that_is_behind_leaves_requests_out(
     submit = ModelQueue.submit
 
     def slow(self: ModelQueue, items: list[Item], deadline: float) -> asyncio.Future[RequestResult]:
-        if not self.patient:
+        if not self.low_priority:
             return submit(self, items, deadline)
         held.append(asyncio.get_running_loop().create_future())
         return held[-1]
@@ -283,7 +284,7 @@ def test_a_shadow_that_is_behind_leaves_requests_out(
         until(lambda: sample(client, "shadow_dropped_total") == 8)
 
 
-def test_a_bad_challenger_refuses_the_whole_deployment_and_the_old_one_serves_on(
+def test_damaged_challenger_refuses_the_deployment_and_the_old_one_serves_on(
     deployment: Path, challenger: BundleRef, example: dict[str, Any], client: TestClient
 ) -> None:
     champion = folder.read_deployment(deployment).champion.version
@@ -303,7 +304,7 @@ def test_a_bad_challenger_refuses_the_whole_deployment_and_the_old_one_serves_on
     assert [one["variant"] for one in client.get("/v1/models").json()["models"]] == ["champion"]
 
 
-def test_a_challenger_of_another_version_than_named_is_refused(
+def test_challenger_with_another_version_than_deployed_is_refused(
     deployment: Path, challenger: BundleRef, client: TestClient
 ) -> None:
     challenge(deployment, challenger.model_copy(update={"version": "wrong"}), 0.5)
@@ -314,7 +315,7 @@ def test_a_challenger_of_another_version_than_named_is_refused(
 @pytest.mark.parametrize(
     "change", [{"share": 0}, {"share": 1.5}, {"mode": "mirror"}, {"bundle": "../elsewhere"}]
 )
-def test_a_deployment_that_is_none_is_refused(
+def test_invalid_deployment_file_is_refused(
     deployment: Path, challenger: BundleRef, client: TestClient, change: dict[str, Any]
 ) -> None:
     challenge(deployment, challenger, 0.5)

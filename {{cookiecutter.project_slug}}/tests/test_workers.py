@@ -1,4 +1,4 @@
-"""Real processes: several workers are one server, and it ends and starts as it should."""
+"""Real processes: several workers are one server; start, drain and end."""
 
 import contextlib
 import json
@@ -15,6 +15,7 @@ import pytest
 
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
 
+from .prediction_log import log_rows
 from .quick import truths
 from .servers import (
     Answer,
@@ -22,7 +23,6 @@ from .servers import (
     Server,
     another,
     challenge,
-    log_rows,
     processes,
     refused,
     running,
@@ -36,20 +36,20 @@ pytestmark = pytest.mark.skipif(
 
 
 def workers(server: Server, count: int = 2) -> set[int]:
-    """The processes that answer, once there are so many."""
-    found: set[int] = set()
+    """The ids of `count` worker processes, once so many have answered."""
+    pids: set[int] = set()
 
-    def all_() -> bool:
+    def complete() -> bool:
         with contextlib.suppress(OSError):
-            found.add(server.ask("/healthz").json["worker"])
-        return len(found) >= count
+            pids.add(server.ask("/healthz").json["worker"])
+        return len(pids) >= count
 
-    until(all_)
-    return found
+    until(complete)
+    return pids
 
 
 def ended(server: Server) -> int:
-    """The exit code; no process may be left."""
+    """The exit code; no process may be left over."""
     code = server.process.wait(30)
     until(lambda: not processes(server), 5)
     return code
@@ -85,31 +85,31 @@ def test_two_workers_are_one_server(deployment: Path, example: dict[str, Any]) -
             answer.json["request_id"] for answer in answers
         }
 
-        # what one has answered a moment ago is known to the other
+        # what one worker has predicted a moment ago is known to the other
         for _ in range(4):
-            told = server.ask("/v1/predict", example).json
-            truth, _ = truths(told["predictions"][0])
-            given = {"feedback": [{"request_id": told["request_id"], "truth": truth}]}
-            assert server.ask("/v1/feedback", given).json["new"] == 1
+            answer = server.ask("/v1/predict", example).json
+            truth, _ = truths(answer["predictions"][0])
+            feedback = {"feedback": [{"request_id": answer["request_id"], "truth": truth}]}
+            assert server.ask("/v1/feedback", feedback).json["new"] == 1
         until(lambda: sample("feedback_total") == 4)
 
-        # both take up a new deployment
+        # both load a new deployment
         second = another(deployment, "second")
         challenge(deployment, second, 1.0)
-        informed: set[int] = set()
+        loaded: set[int] = set()
 
-        def all_told() -> bool:
+        def both_loaded() -> bool:
             models = server.ask("/v1/models").json
             if len(models["models"]) == 2:
-                informed.add(models["worker"])
-            return informed >= both
+                loaded.add(models["worker"])
+            return loaded >= both
 
-        until(all_told)
+        until(both_loaded)
         answers = [server.ask("/v1/predict", example) for _ in range(10)]
         assert {answer.headers["x-model-version"] for answer in answers} == {"second"}
         assert sample("model_info", version="second") == 1
 
-        # one that is killed comes back, and what it had counted stays
+        # a killed worker is replaced, and its counts stay
         until(lambda: sample("http_requests_total", status="200", **route) == 74)
         os.kill(min(both), signal.SIGKILL)
         until(lambda: min(both) not in processes(server))
@@ -126,10 +126,10 @@ def test_two_workers_are_one_server(deployment: Path, example: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("workers_", [1, 2])
-def test_sigterm_under_load_loses_no_row_and_ends_with_0(
+def test_sigterm_under_load_loses_no_row_and_exits_with_0(
     deployment: Path, example: dict[str, Any], workers_: int
 ) -> None:
-    """The log would wait for a minute; what was answered is written all the same."""
+    """Rows are written although the log would wait for a minute."""
     with running(deployment, workers=workers_, log_seconds=60) as server:
 
         def ask() -> Answer | None:
@@ -145,12 +145,12 @@ def test_sigterm_under_load_loses_no_row_and_ends_with_0(
             assert ended(server) == 0
     answers = [answer for answer in load.answers if answer is not None]
     assert {answer.status for answer in answers} == {200}
-    told = {answer.json["request_id"] for answer in answers}
-    assert told <= {row["request_id"] for row in log_rows()}
+    answered = {answer.json["request_id"] for answer in answers}
+    assert answered <= {row["request_id"] for row in log_rows()}
 
 
 def request(url: str, body: bytes) -> tuple[socket.socket, bytes]:
-    """A connection, and a whole request to send over it."""
+    """Open a connection; also return a whole request to send over it."""
     host, port = url.removeprefix("http://").split(":")
     head = (
         "POST /v1/predict HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
@@ -159,7 +159,7 @@ def request(url: str, body: bytes) -> tuple[socket.socket, bytes]:
     return socket.create_connection((host, int(port)), timeout=20), head.encode() + body
 
 
-def test_a_request_under_way_is_answered_before_the_end(
+def test_request_in_progress_is_answered_before_the_end(
     deployment: Path, example: dict[str, Any]
 ) -> None:
     with running(deployment, access_log=True) as server:
@@ -183,7 +183,7 @@ def test_a_request_under_way_is_answered_before_the_end(
 
 
 @pytest.mark.parametrize("workers_", [1, 2])
-def test_two_sigterms_end_it_within_the_deadline_though_a_caller_is_silent(
+def test_second_sigterm_ends_the_server_despite_a_silent_client(
     deployment: Path, workers_: int
 ) -> None:
     with running(deployment, workers=workers_, drain_seconds=1) as server:
@@ -195,26 +195,24 @@ def test_two_sigterms_end_it_within_the_deadline_though_a_caller_is_silent(
             time.sleep(0.2)
             server.process.send_signal(signal.SIGTERM)
             time.sleep(0.3)
-            assert server.process.poll() is None, "the request is waited for"
+            assert server.process.poll() is None, "it waits for the request"
             started = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
             assert ended(server) == 0
             assert time.monotonic() - started < 5
 
 
-def test_without_access_log_a_request_leaves_no_line(
-    server: Server, example: dict[str, Any]
-) -> None:
+def test_requests_are_not_logged_by_default(server: Server, example: dict[str, Any]) -> None:
     assert server.ask("/v1/predict", example).status == 200
     assert server.ask("/nowhere").status == 404
     assert "request" not in [line["message"] for line in server.lines()]
     assert "model loaded" in [line["message"] for line in server.lines()]
 
 
-def test_a_start_that_cannot_be_says_why_in_one_line(deployment: Path, server: Server) -> None:
+def test_failed_start_gives_its_reason_in_one_line(deployment: Path, server: Server) -> None:
     port = server.url.rpartition(":")[2]
-    for settings, told in (
-        ({"port": port}, f"127.0.0.1:{port}: cannot listen there"),
+    for settings, reason in (
+        ({"port": port}, f"127.0.0.1:{port}: cannot listen"),
         ({"port": 99999}, "$APP_PORT: port=99999"),
         ({"engine": "fast"}, "$APP_ENGINE: engine=fast"),
         ({"deployment_dir": damaged(deployment)}, "model.onnx"),
@@ -224,12 +222,12 @@ def test_a_start_that_cannot_be_says_why_in_one_line(deployment: Path, server: S
         code, lines = refused(deployment, **settings)
         assert code == 2, settings
         (line,) = lines
-        assert told in line
+        assert reason in line
         assert "secret@" not in line
 
 
 def damaged(deployment: Path) -> Path:
-    """A deployment whose model has changed by one bit."""
+    """A copy of the deployment whose model has one flipped bit."""
     place = deployment.with_name("damaged")
     shutil.copytree(deployment, place)
     model = folder.champion_path(place)[0] / "model.onnx"
@@ -239,8 +237,8 @@ def damaged(deployment: Path) -> Path:
     return place
 
 
-def test_silent_callers_hold_nobody_up(server: Server, example: dict[str, Any]) -> None:
-    """A hundred callers who send half a request and no more."""
+def test_silent_clients_delay_nobody(server: Server, example: dict[str, Any]) -> None:
+    """A hundred clients send half a request and no more."""
     with contextlib.ExitStack() as stack:
         for _ in range(100):
             connection, content = request(server.url, json.dumps(example).encode())

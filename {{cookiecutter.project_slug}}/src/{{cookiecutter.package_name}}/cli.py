@@ -99,9 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
             _reason(new)
         _common(new)
 
-    from .serving.settings import (
-        ServerSettings,  # pydantic only; the server itself is imported later
-    )
+    from .serving.wiring import ServerSettings  # pydantic only; the server is imported later
 
     new = add(
         verbs.serve,

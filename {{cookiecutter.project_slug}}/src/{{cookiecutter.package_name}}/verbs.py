@@ -86,9 +86,10 @@ def deploy(options: Namespace) -> None:
 def serve(options: Namespace) -> None:
     gc.disable()  # no module that is loaded is garbage; the application enables it when it is ready
     from .serving.server import serve as run
-    from .serving.settings import load_server_settings as load_serving
+    from .serving.settings import load_server_settings
+    from .serving.wiring import ServerSettings
 
-    run(load_serving(options.settings))
+    run(load_server_settings(ServerSettings, options.settings))
 
 
 def predict(options: Namespace) -> None:

@@ -1,1 +1,1 @@
-"""The HTTP server: reads the deployment folder and nothing else."""
+"""The HTTP server. It reads the deployment folder and, beside that, only what `wiring` adds."""

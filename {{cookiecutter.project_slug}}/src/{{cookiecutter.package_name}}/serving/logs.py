@@ -1,4 +1,4 @@
-"""Logs on standard error: one JSON object per line, or lines for people in a terminal."""
+"""Logs on standard error: JSON lines, or plain lines in a terminal."""
 
 import json
 import logging
@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 logger = logging.getLogger("serving")
 
 
-class JsonLines(logging.Formatter):
-    """Time, level and message, then whatever the call gave as `extra={"fields": {...}}`."""
+class JsonFormatter(logging.Formatter):
+    """Format a record as one JSON object; `extra={"fields": {...}}` adds members."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -23,8 +23,8 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-class Lines(logging.Formatter):
-    """The same to be read by a person."""
+class TerminalFormatter(logging.Formatter):
+    """Format a record for people: time, level, message and fields in one line."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
@@ -33,10 +33,10 @@ class Lines(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-def configure(level: str) -> None:
+def configure_logs(level: str) -> None:
     """Send this server's and uvicorn's messages to standard error."""
     handler = logging.StreamHandler()
-    handler.setFormatter(Lines() if sys.stderr.isatty() else JsonLines())
+    handler.setFormatter(TerminalFormatter() if sys.stderr.isatty() else JsonFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logger.setLevel(level.upper())
     logging.getLogger("uvicorn.error").setLevel("INFO" if level in ("debug", "info") else "WARNING")

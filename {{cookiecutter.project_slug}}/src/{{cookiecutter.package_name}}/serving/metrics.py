@@ -1,19 +1,15 @@
-"""Prometheus metrics, by model version and variant.
+"""Prometheus metrics of requests and models, by model version and variant.
 
-With several workers the official client keeps the values in files that all workers share; which of
-both it does is settled when it is imported, by the variable PROMETHEUS_MULTIPROC_DIR.
+With several workers, prometheus-client keeps the values in files that all workers share. It decides
+when it is imported, by the environment variable PROMETHEUS_MULTIPROC_DIR.
 """
-
-from __future__ import annotations
 
 import math
 import os
-from bisect import bisect_left
-from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -30,191 +26,135 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-if TYPE_CHECKING:
-    from .models import ServedModel
-
-NO_MODEL = "none"
-disable_created_metrics()  # a second series for each, which nothing here reads
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+Mode = Literal["livesum", "livemax", "livemin", "mostrecent"]
+BY_MODEL = ("version", "variant")
+disable_created_metrics()  # a second series for each metric, which nothing here reads
 
 
-class BulkHistogram(Histogram):
-    """A histogram that takes many values at once, as they are counted off a request's path."""
+class GaugeSet:
+    """A gauge whose series are replaced together, so that none of an old model stays."""
 
-    def observe_many(self, values: list[float]) -> None:
-        """Like `observe` for each of the values."""
-        self._sum.inc(sum(values))
-        for place, count in Tally(bisect_left(self._upper_bounds, v) for v in values).items():
-            self._buckets[place].inc(count)
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._series: set[tuple[str, ...]] = set()
+
+    def replace(self, values: Mapping[tuple[str, ...], float]) -> None:
+        """Set the values by their labels and drop all other series."""
+        for labels in self._series - values.keys():
+            if os.environ.get(MULTIPROC_VARIABLE):
+                # Series in shared files cannot be dropped. No alert fires on "not a number", no
+                # panel draws it.
+                self._gauge.labels(*labels).set(math.nan)
+            else:
+                self._gauge.remove(*labels)
+                self._series.remove(labels)
+        self._series |= values.keys()
+        for labels, value in values.items():
+            self._gauge.labels(*labels).set(value)
 
 
 class ServerMetrics:
-    """All metrics of one server, in a registry of its own."""
+    """The metrics of one server, in a registry of their own.
+
+    Counters and histograms are called with label values: `requests(route, status, …).inc()`.
+    """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        by_model = ["version", "variant"]
-        self.requests = self._counter(
+        self._registry = self._exported = CollectorRegistry()
+        if folder := os.environ.get(MULTIPROC_VARIABLE):
+            self._exported = CollectorRegistry()
+            MultiProcessCollector(self._exported, folder)
+            self._exported.register(WorkerProcesses(Path(folder)))
+        else:
+            ProcessCollector(registry=self._registry)
+            PlatformCollector(registry=self._registry)
+            GCCollector(registry=self._registry)
+
+        self.requests = self.counter(
             "http_requests",
             "Answered requests; status 4xx and 5xx are errors",
-            ["route", "status", *by_model],
+            ("route", "status", *BY_MODEL),
         )
-        self.seconds = cache(
-            BulkHistogram(
-                "http_request_seconds",
-                "Time to answer a request",
-                ["route", *by_model],
-                buckets=SECONDS,
-                registry=self.registry,
-            ).labels
+        self.seconds = self.histogram(
+            "http_request_seconds", "Time to answer a request", ("route", *BY_MODEL), SECONDS
         )
-        self.batch_items = cache(
-            Histogram(
-                "batch_items",
-                "Items that a model answered at once",
-                by_model,
-                buckets=ITEMS,
-                registry=self.registry,
-            ).labels
+        self.batch_items = self.histogram(
+            "batch_items", "Items in a batch that a model ran", BY_MODEL, ITEMS
         )
-        self.in_progress = self._gauge("requests_in_progress", "Requests not answered yet", [])
-        self.predictions = self._counter("predictions", "Items predicted", by_model)
-        self.predicted = self._counter(
-            "predicted", "Items by what was answered", ["outcome", "bucket", *by_model]
+        self.in_progress = self.gauge("requests_in_progress", "Requests not answered yet")
+        self.predictions = self.counter("predictions", "Items predicted", BY_MODEL)
+        self.shadow_dropped = self.counter(
+            "shadow_dropped", "Requests that the shadow did not answer, being busy or failing"
+        )()
+        self.model_info = self.gauge_set(
+            "model_info", "1 for a loaded model", ("name", *BY_MODEL), "livemax"
         )
-        self.shadow_dropped = self._count(
-            "shadow_dropped", "Requests that the shadow left out, being busy"
+        self.model_created = self.gauge_set(
+            "model_created_timestamp_seconds", "Time a model was created", BY_MODEL, "livemax"
         )
-
-        self._model = self._gauge(
-            "model_info", "1 for a model in use", ["name", *by_model], "livemax"
-        )
-        self._created = self._gauge(
-            "model_created_timestamp_seconds", "When a model was made", by_model, "livemax"
-        )
-        self.loaded = self._gauge("model_loaded", "1 when there is a champion", [], "livemin")
-        self.refused = self._count(
-            "deployments_refused", "Times that a deployment could not be loaded"
-        )
-
-        self.log_rows = self._count("prediction_log_rows", "Rows written")
-        self.log_lost = self._counter("prediction_log_lost", "Rows not written", ["reason"])
-        self.log_errors = self._count("prediction_log_errors", "Writes that failed")
-        self.log_waiting = self._gauge("prediction_log_waiting", "Rows not written yet", [])
-        self.log_lag = self._gauge(
-            "prediction_log_lag_seconds", "Age of the oldest row not written yet", [], "livemax"
-        )
-        self.feedback = self._counter("feedback", "Labels received", by_model)
-
-        drift = ["version", "feature"]
-        newest = "mostrecent"
-        self.drift_psi = self._gauge("drift_psi", "Population stability index", drift, newest)
-        self.drift_p = self._gauge("drift_p_value", "Adjusted p-value", drift, newest)
-        self.drift_detected = self._gauge("drift_detected", "1: large, no chance", drift, newest)
-        self.drift_rows = self._gauge(
-            "drift_window_rows", "Rows that drift was measured on", ["version"], newest
-        )
-        metric = ["metric", *by_model]
-        self.quality_mean = self._gauge("quality_mean", "Mean score by feedback", metric, newest)
-        self.quality_drop = self._gauge(
-            "quality_drop_ratio", "Worse than after training by this share", metric, newest
-        )
-        self.quality_expected = self._gauge(
-            "quality_expected", "As measured after training", ["metric", "version"], newest
-        )
-        self.quality_labels = self._gauge(
-            "quality_labels", "Labels that the quality rests on", by_model, newest
-        )
-        # So that a rate begins with the first loss and not with the second.
-        for reason in ("full", "refused", "stopped", "broken"):
-            self.log_lost(reason)
-        self.loaded.set(0)
+        self.model_loaded = self.gauge("model_loaded", "1 if there is a champion", "livemin")
+        self.refused = self.counter("deployments_refused", "Deployments that could not be loaded")()
+        self.model_loaded.set(0)
         self.in_progress.set(0)
-        self.log_waiting.set(0)
-        self.log_lag.set(0)
-        self._collectors()
 
     def request(self, route: str, status: int, version: str, variant: str, seconds: float) -> None:
         """Count one answered request."""
         self.requests(route, str(status), version, variant).inc()
         self.seconds(route, version, variant).observe(seconds)
 
-    def serving(self, models: Iterable[ServedModel]) -> None:
-        """From now on these models answer."""
-        clear_gauge(self._model)
-        clear_gauge(self._created)
-        for model in models:
-            names = model.version, model.variant
-            self._model.labels(model.bundle.name, *names).set(1)
-            self._created.labels(*names).set(model.created)
-        self.loaded.set(1)
-
     def render(self) -> bytes:
-        """The text that Prometheus reads."""
+        """Write all metrics in Prometheus' text format."""
         if folder := os.environ.get(MULTIPROC_VARIABLE):
-            for pid in _pids(Path(folder)):
+            for pid in _worker_pids(Path(folder)):
                 if not Path(f"/proc/{pid}").exists():
                     mark_process_dead(pid, folder)
-        return generate_latest(self.registry)
+        return generate_latest(self._exported)
 
-    def _counter(self, name: str, text: str, labels: list[str]) -> Callable[..., Counter]:
-        """The counter of some labels, looked up once and kept."""
-        return cache(Counter(name, text, labels, registry=self.registry).labels)
+    def counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Callable[..., Counter]:
+        """Add a counter; the function returns the series of the given label values."""
+        counter = Counter(name, text, labels, registry=self._registry)
+        return cache(counter.labels) if labels else lambda: counter
 
-    def _count(self, name: str, text: str) -> Counter:
-        return Counter(name, text, registry=self.registry)
+    def histogram(
+        self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]
+    ) -> Callable[..., Histogram]:
+        """Add a histogram; the function returns the series of the given label values."""
+        histogram = Histogram(name, text, labels, buckets=buckets, registry=self._registry)
+        return cache(histogram.labels)
 
-    def _gauge(self, name: str, text: str, labels: list[str], mode: str = "livesum") -> Gauge:
-        return Gauge(
-            name,
-            text,
-            labels,
-            multiprocess_mode=mode,  # pyright: ignore[reportArgumentType]
-            registry=self.registry,
-        )
+    def gauge(self, name: str, text: str, mode: Mode = "livesum") -> Gauge:
+        """Add a gauge; `mode` says how the values of several workers become one."""
+        return Gauge(name, text, registry=self._registry, multiprocess_mode=mode)
 
-    def _collectors(self) -> None:
-        if folder := os.environ.get(MULTIPROC_VARIABLE):
-            self.registry = CollectorRegistry()
-            MultiProcessCollector(self.registry, folder)
-            self.registry.register(Workers(Path(folder)))
-            return
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
+    def gauge_set(self, name: str, text: str, labels: tuple[str, ...], mode: Mode) -> GaugeSet:
+        """Add a gauge with labels; `mode` says how the values of several workers become one."""
+        return GaugeSet(Gauge(name, text, labels, registry=self._registry, multiprocess_mode=mode))
 
 
-class Workers(Collector):
-    """What ProcessCollector tells, summed over the workers."""
+class WorkerProcesses(Collector):
+    """The metrics of ProcessCollector, summed over the workers."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self._folder = folder
 
     def collect(self) -> Iterator[Metric]:
-        whole: dict[str, Metric] = {}
-        for pid in _pids(self.folder):
-            source = ProcessCollector(pid=lambda pid=pid: pid, registry=CollectorRegistry())
-            for metric in source.collect():
-                known = whole.setdefault(metric.name, metric)
-                if known is not metric and metric.name != "process_start_time_seconds":
-                    for place, sample in enumerate(metric.samples):
-                        value = known.samples[place].value + sample.value
-                        known.samples[place] = known.samples[place]._replace(value=value)
-        yield from whole.values()
+        totals: dict[str, Metric] = {}
+        for pid in _worker_pids(self._folder):
+            process = ProcessCollector(pid=lambda pid=pid: pid, registry=CollectorRegistry())
+            for metric in process.collect():
+                total = totals.setdefault(metric.name, metric)
+                if total is metric or metric.name == "process_start_time_seconds":
+                    continue
+                for index, (first, second) in enumerate(
+                    zip(total.samples, metric.samples, strict=True)
+                ):
+                    total.samples[index] = first._replace(value=first.value + second.value)
+        yield from totals.values()
 
 
-def clear_gauge(gauge: Gauge) -> None:
-    """Drop the values of all labels. In shared files they cannot be dropped: there they become
-    "not a number", which no alert fires on and no panel draws."""
-    if not os.environ.get(MULTIPROC_VARIABLE):
-        gauge.clear()
-        return
-    for labels in list(gauge._metrics):
-        gauge.labels(*labels).set(math.nan)
-
-
-def _pids(folder: Path) -> set[str]:
-    """The workers with values of a moment in the shared files; the counts of dead ones stay."""
+def _worker_pids(folder: Path) -> set[str]:
+    """The workers that have files of live gauges; the counts of ended workers have other files."""
     return {path.stem.rpartition("_")[2] for path in folder.glob("gauge_live*.db")}

@@ -1,121 +1,92 @@
-"""What every request has: an id, headers with the model's version, a metric, perhaps a log line.
+"""The outermost ASGI application: API keys, dispatch, and what every request has.
 
-`Observe` does it for all routes but the predictions, which do it themselves (predict.py). Plain
-ASGI: Starlette's BaseHTTPMiddleware would cost more than the prediction of a small model.
+Plain ASGI: Starlette's BaseHTTPMiddleware would cost more than the prediction of a small model.
 """
 
-import logging
-import os
-import re
-import time
-from typing import Any
+from hashlib import sha256
 
-from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi import FastAPI
+from starlette.types import Message, Receive, Scope, Send
 
+from .context import RequestContext, RequestError, too_large
 from .logs import logger
 from .metrics import ServerMetrics
 from .models import CHAMPION, ModelManager
-from .settings import ServerSettings
-
-GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-UNLOGGED_ROUTES = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds by machines
+from .predict import PATH, Predict
+from .settings import CoreServerSettings
 
 
 class RequestMiddleware:
-    """Gives each request its id, names the model version in the answer, counts and logs."""
+    """Check API keys, send predictions past FastAPI's router, count and log all requests."""
 
     def __init__(
-        self, app: ASGIApp, engine: ModelManager, metrics: ServerMetrics, settings: ServerSettings
+        self,
+        api: FastAPI,
+        predict: Predict,
+        settings: CoreServerSettings,
+        models: ModelManager,
+        metrics: ServerMetrics,
     ) -> None:
-        self.app, self.engine, self.metrics, self.settings = app, engine, metrics, settings
+        self.api, self.predict, self.settings = api, predict, settings
+        self.models, self.metrics = models, metrics
+        # Digests, as comparing the keys themselves would give them away by its timing.
+        self._keys = {sha256(key.encode()).digest() for key in settings.api_keys}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await self.api(scope, receive, send)
             return
-        started = time.perf_counter()
-        state: dict[str, Any] = scope.setdefault("state", {})
-        state["request_id"] = request_id = client_request_id(scope) or new_request_id()
-        version = self.engine.version
-        status, begun, left = 500, False, self.settings.max_body_bytes
+        context, path = RequestContext(scope), scope["path"]
+        if self._keys and path.startswith("/v1/") and not self._authorised(context):
+            version, route = self.models.version, PATH if path == PATH else "unknown"
+            message = "send a valid key as x-api-key, or as authorization: Bearer KEY"
+            headers = {"www-authenticate": "Bearer"}
+            error = RequestError(401, ["header", "x-api-key"], message, "api_key", headers)
+            status, headers, body = context.error_response(error, version)
+            context.finish(self.metrics, self.settings.access_log, route, status, version, CHAMPION)
+        elif path == PATH and scope["method"] == "POST":
+            status, headers, body = await self.predict.respond(context, receive)
+        else:
+            await self._route(context, receive, send)
+            return
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _authorised(self, context: RequestContext) -> bool:
+        key = context.headers.get(b"x-api-key", b"")
+        scheme, _, token = context.headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() == b"bearer":
+            key = token
+        return sha256(key).digest() in self._keys
+
+    async def _route(self, context: RequestContext, receive: Receive, send: Send) -> None:
+        """Let FastAPI answer: limit the body, add the headers, count and log."""
+        scope, version = context.scope, self.models.version
+        scope.setdefault("state", {})["request_id"] = context.request_id
+        status, remaining = 500, self.settings.max_body_bytes
 
         async def limited() -> Message:
-            nonlocal left
+            nonlocal remaining
             message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0:
-                text = f"is larger than {self.settings.max_body_bytes:,} bytes"
-                detail = {"loc": ["body"], "msg": text, "type": "too_large"}
-                raise HTTPException(413, detail)  # pyright: ignore[reportArgumentType]
+            remaining -= len(message.get("body", b""))
+            if remaining < 0:
+                raise too_large(self.settings.max_body_bytes)
             return message
 
         async def answer(message: Message) -> None:
-            nonlocal status, begun
+            nonlocal status
             if message["type"] == "http.response.start":
-                status, begun = message["status"], True
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", request_id.encode()),
-                    (b"x-model-version", version.encode()),
-                ]
+                status = message["status"]
+                headers = [*message.get("headers", ()), *context.response_headers(version)]
+                message = {**message, "headers": headers}
             await send(message)
 
         try:
-            await self.app(scope, limited, answer)
-        except Exception:
-            logger.exception("unexpected error", extra={"fields": {"request_id": request_id}})
-            if not begun:
-                content = error_body([], "unexpected error in the server", "internal", request_id)
-                await JSONResponse(content, 500)(scope, receive, answer)
+            await self.api(scope, limited, answer)
+        except Exception:  # FastAPI has answered with 500 and raises it again
+            fields = {"request_id": context.request_id}
+            logger.exception("unexpected error", extra={"fields": fields})
         finally:
-            seconds = time.perf_counter() - started
-            # An address that no route knows could be anything, and must not become a label.
+            # The path of an unknown route could be anything, and must not become a label.
             route = getattr(scope.get("route"), "path", "unknown")
-            self.metrics.request(route, status, version, CHAMPION, seconds)
-            log_access(self.settings, scope, route, status, seconds, request_id, version)
-
-
-def log_access(
-    settings: ServerSettings,
-    scope: Scope,
-    route: str,
-    status: int,
-    seconds: float,
-    request_id: str,
-    version: str,
-) -> None:
-    """A log line for a request, where one is wanted: failures of the server always have one."""
-    level = logging.ERROR if status >= 500 and status not in (503, 504) else logging.DEBUG
-    if settings.access_log and level < logging.INFO and route not in UNLOGGED_ROUTES:
-        level = logging.INFO
-    if logger.isEnabledFor(level):
-        fields = {
-            "method": scope["method"],
-            "path": scope["path"],
-            "status": status,
-            "milliseconds": round(seconds * 1000, 3),
-            "request_id": request_id,
-            "model_version": version,
-        }
-        logger.log(level, "request", extra={"fields": fields})
-
-
-def error_body(loc: list[str | int], message: str, kind: str, request_id: str) -> dict[str, Any]:
-    """An error in the form that FastAPI's own have."""
-    return {"detail": [{"loc": loc, "msg": message, "type": kind}], "request_id": request_id}
-
-
-def client_request_id(scope: Scope) -> str | None:
-    """The caller's own request id, if it is harmless to log."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and GOOD_ID.fullmatch(value):
-            return value.decode()
-    return None
-
-
-def new_request_id() -> str:
-    """32 hexadecimal digits: the time in milliseconds, so that a database's index grows at its end,
-    and 80 bits that nobody can guess, as whoever knows the id may send feedback."""
-    return f"{int(time.time() * 1000):012x}{os.urandom(10).hex()}"
+            context.finish(self.metrics, self.settings.access_log, route, status, version, CHAMPION)

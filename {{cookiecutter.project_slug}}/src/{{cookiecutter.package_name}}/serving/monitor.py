@@ -1,80 +1,80 @@
-"""Drift and live quality as metrics: looked at every `monitor_seconds`, from the prediction log.
+"""Drift and live quality as metrics, measured from the prediction log every `monitor_seconds`.
 
-Every worker looks by itself; they read the same log and so say the same.
+Every worker measures by itself. They read the same log, so they get the same values.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
 
+from .log_metrics import LogMetrics
+from .log_writer import LogWriter
 from .logs import logger
-from .metrics import ServerMetrics, clear_gauge
-from .models import CHAMPION, ModelManager, ServedModel
-from .prediction_events import PredictionEvents
-
-if TYPE_CHECKING:
-    from ..monitoring.drift import FeatureDrift
+from .metrics import GaugeSet
+from .models import CHAMPION, ModelManager
 
 
-async def watch_metrics(
-    engine: ModelManager, recorder: PredictionEvents, metrics: ServerMetrics, seconds: float
+async def monitor_models(
+    models: ModelManager, log: LogWriter, metrics: LogMetrics, seconds: float
 ) -> None:
-    """Measure again and again until cancelled."""
+    """Measure every `seconds` until cancelled."""
     while True:
         await asyncio.sleep(seconds)
-        if recorder.logs and engine.models():
-            await asyncio.to_thread(_try, engine, recorder, metrics)
+        if log.enabled and models.active is not None:
+            await asyncio.to_thread(_try_update, models, log, metrics)
 
 
-def _try(engine: ModelManager, recorder: PredictionEvents, metrics: ServerMetrics) -> None:
+def _try_update(models: ModelManager, log: LogWriter, metrics: LogMetrics) -> None:
     from ..store.database import DatabaseError
 
     try:
-        update_gauges(engine, recorder, metrics)
-    except DatabaseError as error:  # the log's own metrics and alerts tell of it
+        update_gauges(models, log, metrics)
+    except DatabaseError as error:  # the log's own metrics and alerts report it
         logger.debug("monitoring waits", extra={"fields": {"reason": str(error)}})
-    except Exception:  # of this look; the next one comes
+    except Exception:  # the next measurement may succeed
         logger.exception("drift and quality were not measured")
 
 
-def update_gauges(engine: ModelManager, recorder: PredictionEvents, metrics: ServerMetrics) -> None:
-    """Set the gauges of drift and quality, for the models in use. DatabaseError without the log."""
-    from ..monitoring import online  # with the database's library, which starting does without
+def update_gauges(models: ModelManager, log: LogWriter, metrics: LogMetrics) -> None:
+    """Measure drift and quality of the models in use; DatabaseError when the log cannot be read."""
+    from ..monitoring import online  # with the database's library, which a start does without
 
-    database = recorder.database
+    database = log.database
     database.migrate()
-    models = engine.models()
-    for gauge in (
-        metrics.drift_psi,
-        metrics.drift_p,
-        metrics.drift_detected,
-        metrics.drift_rows,
-        metrics.quality_mean,
-        metrics.quality_drop,
-        metrics.quality_expected,
-        metrics.quality_labels,
-    ):
-        clear_gauge(gauge)
-    for model in models:
-        _drift(
-            model, online.measure_drift(database, model.reference, version=model.version), metrics
+    loaded = models.loaded()
+    values: dict[GaugeSet, dict[tuple[str, ...], float]] = {
+        gauge: {}
+        for gauge in (
+            metrics.drift_psi,
+            metrics.drift_p,
+            metrics.drift_detected,
+            metrics.drift_rows,
+            metrics.quality_mean,
+            metrics.quality_drop,
+            metrics.quality_expected,
+            metrics.quality_labels,
         )
-    contract = next(m.bundle.contract for m in models if m.variant == CHAMPION)
-    manifests = {model.version: model.bundle.manifest for model in models}
+    }
+    # 1. Drift of each model's inputs and predictions
+    for model in loaded:
+        drifts = online.measure_drift(database, model.reference, version=model.version)
+        rows = max((drift.rows for drift in drifts), default=0)
+        values[metrics.drift_rows][model.version,] = rows
+        for drift in drifts:
+            if drift.statistic:
+                labels = model.version, drift.feature
+                values[metrics.drift_psi][labels] = drift.psi
+                values[metrics.drift_p][labels] = drift.adjusted_p
+                values[metrics.drift_detected][labels] = drift.drifted
+    # 2. Quality by feedback
+    contract = next(m.bundle.contract for m in loaded if m.variant == CHAMPION)
+    manifests = {model.version: model.bundle.manifest for model in loaded}
     for row in online.measure_quality(database, contract, manifests):
-        if row.version not in manifests:
-            continue
-        metrics.quality_mean.labels(row.metric, row.version, row.variant).set(row.mean)
-        metrics.quality_labels.labels(row.version, row.variant).set(row.labels)
-        if row.expected is not None and row.drop is not None:
-            metrics.quality_expected.labels(row.metric, row.version).set(row.expected)
-            metrics.quality_drop.labels(row.metric, row.version, row.variant).set(row.drop)
-
-
-def _drift(model: ServedModel, found: "list[FeatureDrift]", metrics: ServerMetrics) -> None:
-    metrics.drift_rows.labels(model.version).set(max((row.rows for row in found), default=0))
-    for row in found:
-        if row.statistic:
-            names = model.version, row.feature
-            metrics.drift_psi.labels(*names).set(row.psi)
-            metrics.drift_p.labels(*names).set(row.adjusted_p)
-            metrics.drift_detected.labels(*names).set(row.drifted)
+        if row.version in manifests:
+            names = row.version, row.variant
+            values[metrics.quality_mean][row.metric, *names] = row.mean
+            values[metrics.quality_labels][names] = row.labels
+            if row.expected is not None and row.drop is not None:
+                values[metrics.quality_expected][row.metric, row.version] = row.expected
+                values[metrics.quality_drop][row.metric, *names] = row.drop
+    # 3. Replace all gauges
+    for gauge, series in values.items():
+        gauge.replace(series)

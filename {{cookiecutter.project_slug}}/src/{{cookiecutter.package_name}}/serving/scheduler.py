@@ -1,8 +1,8 @@
 """Requests become batches without ever waiting for more of them.
 
-A small model runs in the event loop, on all that arrived in the same turn of it: handing the work
-to a thread would cost more than the work. A larger one runs in lanes, threads of its own; a lane
-that becomes free takes what has queued meanwhile.
+A small model runs inline, in the event loop, on all requests that arrived in the same turn of it:
+handing the work to a thread would cost more than the work. A larger one runs in workers (threads);
+a worker that becomes free takes what has queued in the meantime.
 """
 
 from __future__ import annotations
@@ -25,27 +25,25 @@ from ..bundle.load import Bundle
 from ..interfaces import Arrays, InvalidItem
 from ..task.contract import Item, Prediction
 
-INLINE_SECONDS = 0.0015  # a request that needs longer goes to a lane
+INLINE_SECONDS = 0.0015  # a request that needs longer goes to a worker
 MAX_TURN_SECONDS = 0.005  # longest time that batches may hold the event loop in one turn
-MAX_BATCH_SECONDS = 0.05  # longest batch of a lane, where batches make a model faster
-LATENCY_WEIGHT = 0.05  # weight of a batch's time in what is believed of the next ones
-BATCHING_GAIN = (
-    0.9  # of the time alone that an item in a batch must need for batches to be worth it
-)
+MAX_BATCH_SECONDS = 0.05  # longest batch of a worker, where batches make a model faster
+LATENCY_WEIGHT = 0.05  # of the newest batch in the moving average of a model's latency
+BATCHING_GAIN = 0.9  # batches pay if an item in a batch needs less than this part of its time alone
 
 _predictions = TypeAdapter(list[Prediction])
 
 
 class Overloaded(Exception):
-    """More work waits than can be done in time."""
+    """More work is queued than can be done in time."""
 
 
 class DeadlineExceeded(Exception):
-    """The deadline passed before the work was begun."""
+    """The deadline passed before inference started."""
 
 
 class BatchResult(NamedTuple):
-    """A batch: its arrays, shared by all requests in it."""
+    """The arrays of a batch, shared by all requests in it; axis 0 is the items."""
 
     inputs: Arrays
     outputs: Arrays
@@ -53,18 +51,21 @@ class BatchResult(NamedTuple):
 
 
 class RequestResult(NamedTuple):
-    """A request's part of a batch."""
+    """A request's rows of a batch, from `start` up to `stop`."""
 
     body: bytes  # the predictions, as a JSON list
-    ran: BatchResult
-    start: int  # its first row
+    batch: BatchResult
+    start: int
     stop: int
     queued: float  # seconds
-    computed: float
+    computed: float  # seconds, of the whole batch
+
+
+Result = RequestResult | Exception
 
 
 class PendingRequest:
-    """A request that waits for its answer."""
+    """A request that waits for its result; the deadline is one of `time.perf_counter`."""
 
     __slots__ = ("arrived", "deadline", "future", "items")
     future: asyncio.Future[RequestResult]
@@ -75,54 +76,56 @@ class PendingRequest:
 
 
 class LatencyProfile(NamedTuple):
-    """What an item costs in seconds, alone and in a batch, measured when a model is loaded."""
+    """Seconds per item, alone and in a batch, measured when a model is loaded."""
 
     alone: float
     batched: float
 
-    def most(self, seconds: float) -> int:
-        """Items of the largest batch: one request's if batches bring nothing."""
+    def max_items(self, seconds: float) -> int:
+        """The largest batch that takes `seconds`; about one request if batches gain nothing."""
         if self.batched > BATCHING_GAIN * self.alone:
             seconds = min(seconds, 2 * INLINE_SECONDS)
         return max(1, int(seconds / self.batched))
 
 
 class WorkerPool:
-    """Threads that run models; batches start in the order in which their queues got work."""
+    """Threads that run models; queues take turns in the order in which they got requests."""
 
     def __init__(self, count: int) -> None:
         self.count = self.free = count
-        self.waiting: deque[ModelQueue] = deque()
-        self.later: deque[ModelQueue] = deque()  # shadows: only when nobody else waits
-        self._threads = ThreadPoolExecutor(count, "lane", initializer=_step_back)
+        self.queues: deque[ModelQueue] = deque()
+        self.low_priority: deque[ModelQueue] = deque()  # shadows: only when no other queue waits
+        self._threads = ThreadPoolExecutor(count, "worker", initializer=_lower_priority)
 
     def start(self) -> None:
-        """Give work to free lanes; called in the event loop."""
-        while self.free and (self.waiting or self.later):
-            queue = (self.waiting or self.later).popleft()
-            jobs = queue.take()
+        """Give batches to free workers; called in the event loop."""
+        while self.free and (self.queues or self.low_priority):
+            queue = (self.queues or self.low_priority).popleft()
+            requests = queue.next_batch()
             self.free -= 1
-            task = asyncio.get_running_loop().run_in_executor(self._threads, queue.run, jobs)
-            task.add_done_callback(partial(self._finish, queue, jobs, time.perf_counter()))
-            if queue.jobs:
-                (self.later if queue.patient else self.waiting).append(queue)
+            task = asyncio.get_running_loop().run_in_executor(self._threads, queue.run, requests)
+            task.add_done_callback(partial(self._finish, queue, requests, time.perf_counter()))
+            if queue.requests:
+                queue.join_pool()
 
     def close(self) -> None:
-        """Let running work end."""
+        """Wait for running batches and end the threads."""
         self._threads.shutdown()
 
     def _finish(
         self,
         queue: ModelQueue,
-        jobs: list[PendingRequest],
+        requests: list[PendingRequest],
         started: float,
-        done: asyncio.Future[list[RequestResult | Exception]],
+        task: asyncio.Future[list[Result]],
     ) -> None:
         self.free += 1
-        answers = done.result()
-        if not any(isinstance(answer, Exception) for answer in answers):  # those are too quick
-            queue.took(sum(len(job.items) for job in jobs), time.perf_counter() - started)
-        resolve(jobs, answers)
+        results = task.result()
+        # Failed requests end early, and would make the model look faster than it is.
+        if not any(isinstance(result, Exception) for result in results):
+            items = sum(len(request.items) for request in requests)
+            queue.update_latency((time.perf_counter() - started) / items)
+        resolve(requests, results)
         self.start()
 
 
@@ -132,134 +135,149 @@ class ModelQueue:
     def __init__(
         self,
         bundle: Bundle,
-        pace: LatencyProfile,
-        lanes: WorkerPool,
-        inline: float,
-        limit: float,
-        patient: bool,
+        latency: LatencyProfile,
+        pool: WorkerPool,
+        max_inline: float,
+        max_queued: float,
+        low_priority: bool,
         on_batch: Callable[[int], None],
     ) -> None:
-        self.bundle, self.pace, self.lanes = bundle, pace, lanes
-        self.inline = inline  # the longest request, in seconds, that the event loop answers itself
-        self.limit, self.patient, self.on_batch = limit, patient, on_batch
-        self.jobs: deque[PendingRequest] = deque()
-        self._waiting = 0  # items of these jobs
-        self._seconds = pace.batched  # that a lane needs for an item now, others want the cores too
-        self._soon: list[PendingRequest] = []  # those of this turn of the event loop
-        self._most = pace.most(MAX_BATCH_SECONDS)
-        self._most_inline = pace.most(MAX_TURN_SECONDS)
+        """Create an empty queue.
+
+        Args:
+            max_inline: seconds; longer requests go to the pool. Negative: all of them do.
+            max_queued: seconds of work per worker that may wait; `submit` raises Overloaded beyond.
+            low_priority: run only when no other queue waits.
+            on_batch: called with the number of items of every batch, in any thread.
+        """
+        self.bundle, self.latency, self.pool = bundle, latency, pool
+        self.max_inline, self.max_queued = max_inline, max_queued
+        self.low_priority, self.on_batch = low_priority, on_batch
+        self.requests: deque[PendingRequest] = deque()
+        self._queued_items = 0
+        self._seconds_per_item = latency.batched  # now, while other threads want the cores too
+        self._this_turn: list[PendingRequest] = []  # of the event loop
+        self._max_batch = latency.max_items(MAX_BATCH_SECONDS)
+        self._max_inline_batch = latency.max_items(MAX_TURN_SECONDS)
 
     @property
     def full(self) -> bool:
-        """Whether more waits than is done in the time that may be waited."""
-        return self._waiting * self._seconds > self.limit * self.lanes.count
+        """Whether more work is queued than may wait."""
+        return self._queued_items * self._seconds_per_item > self.max_queued * self.pool.count
 
     def submit(self, items: list[Item], deadline: float) -> asyncio.Future[RequestResult]:
-        """The coming answer; Overloaded when too much waits already."""
+        """Queue a request; Overloaded when too much is queued already."""
         loop = asyncio.get_running_loop()
-        job = PendingRequest(items, deadline)
-        job.future = loop.create_future()
-        if self.pace.alone * len(items) <= self.inline:
-            if not self._soon:
-                loop.call_soon(self._turn)
-            self._soon.append(job)
-            return job.future
+        request = PendingRequest(items, deadline)
+        request.future = loop.create_future()
+        if self.latency.alone * len(items) <= self.max_inline:
+            if not self._this_turn:
+                loop.call_soon(self._run_inline)
+            self._this_turn.append(request)
+            return request.future
         if self.full:
             raise Overloaded
-        self._waiting += len(items)
-        if not self.jobs:
-            (self.lanes.later if self.patient else self.lanes.waiting).append(self)
-        self.jobs.append(job)
-        self.lanes.start()
-        return job.future
+        self._queued_items += len(items)
+        if not self.requests:
+            self.join_pool()
+        self.requests.append(request)
+        self.pool.start()
+        return request.future
 
-    def take(self) -> list[PendingRequest]:
-        """The next batch of a lane: what waits, up to what is worth while."""
-        jobs = [self.jobs.popleft()]
-        items = len(jobs[0].items)
-        while self.jobs and items + len(self.jobs[0].items) <= self._most:
-            jobs.append(self.jobs.popleft())
-            items += len(jobs[-1].items)
-        self._waiting -= items
-        return jobs
+    def join_pool(self) -> None:
+        """Wait for a free worker."""
+        (self.pool.low_priority if self.low_priority else self.pool.queues).append(self)
 
-    def took(self, items: int, seconds: float) -> None:
-        """Learn from a batch of a lane how quick this model is at present."""
-        self._seconds += LATENCY_WEIGHT * (seconds / items - self._seconds)
+    def next_batch(self) -> list[PendingRequest]:
+        """Take the requests of a worker's next batch, at least one."""
+        requests = [self.requests.popleft()]
+        items = len(requests[0].items)
+        while self.requests and items + len(self.requests[0].items) <= self._max_batch:
+            requests.append(self.requests.popleft())
+            items += len(requests[-1].items)
+        self._queued_items -= items
+        return requests
 
-    def run(self, jobs: list[PendingRequest]) -> list[RequestResult | Exception]:
-        """Answers to requests, in order, or what hinders them. Safe in any thread."""
+    def update_latency(self, seconds_per_item: float) -> None:
+        """Learn from a worker's batch how fast the model is at present."""
+        self._seconds_per_item += LATENCY_WEIGHT * (seconds_per_item - self._seconds_per_item)
+
+    def run(self, requests: list[PendingRequest]) -> list[Result]:
+        """Run a batch: a result or an error for each request, in order. Safe in any thread."""
         started = time.perf_counter()
-        found: dict[PendingRequest, RequestResult | Exception] = {
-            job: DeadlineExceeded() for job in jobs if started > job.deadline
+        # 1. Drop what is too late.
+        results: dict[PendingRequest, Result] = {
+            request: DeadlineExceeded() for request in requests if started > request.deadline
         }
-        good = [job for job in jobs if job not in found]
+        valid = [request for request in requests if request not in results]
         try:
-            inputs = self._encode(good, found)
-            good = [job for job in good if job not in found]
-            if good:
-                self._answer(good, inputs, started, found)
+            # 2. Encode. Requests with an invalid item leave the batch.
+            inputs = self._encode(valid, results)
+            valid = [request for request in valid if request not in results]
+            if valid:
+                # 3. Infer, decode and cut the predictions into requests.
+                items = _items(valid)
+                outputs = self.bundle.run(inputs)
+                predictions = self.bundle.contract.decode(outputs, items)
+                batch, start = BatchResult(inputs, outputs, len(items)), 0
+                slices = []
+                for request in valid:
+                    stop = start + len(request.items)
+                    slices.append((_predictions.dump_json(predictions[start:stop]), start, stop))
+                    start = stop
+                computed = time.perf_counter() - started
+                for request, (body, start, stop) in zip(valid, slices, strict=True):
+                    queued = started - request.arrived
+                    results[request] = RequestResult(body, batch, start, stop, queued, computed)
+                self.on_batch(len(items))
         except Exception as error:  # of this batch; the others and the server go on
-            found |= dict.fromkeys(good, error)
-        return [found[job] for job in jobs]
+            results |= dict.fromkeys(valid, error)
+        return [results[request] for request in requests]
 
-    def _turn(self) -> None:
-        jobs, self._soon = self._soon[: self._most_inline], self._soon[self._most_inline :]
-        if self._soon:  # the rest after others had their turn
-            asyncio.get_running_loop().call_soon(self._turn)
-        resolve(jobs, self.run(jobs))
+    def _run_inline(self) -> None:
+        size = self._max_inline_batch
+        requests, self._this_turn = self._this_turn[:size], self._this_turn[size:]
+        if self._this_turn:  # after other callbacks of the event loop
+            asyncio.get_running_loop().call_soon(self._run_inline)
+        resolve(requests, self.run(requests))
 
     def _encode(
-        self, jobs: list[PendingRequest], found: dict[PendingRequest, RequestResult | Exception]
+        self, requests: list[PendingRequest], results: dict[PendingRequest, Result]
     ) -> Arrays:
-        """The inputs of all; a request that cannot be encoded leaves the batch with its error."""
+        """Encode the items of all requests; those with an invalid item get their error instead."""
         encode = self.bundle.contract.encode
         try:
-            return encode([item for job in jobs for item in job.items])
+            return encode(_items(requests))
         except InvalidItem:
-            good = []
-            for job in jobs:
+            valid = []
+            for request in requests:
                 try:
-                    encode(job.items)
-                    good.append(job)
+                    encode(request.items)
+                    valid.append(request)
                 except InvalidItem as error:
-                    found[job] = error
-            return encode([item for job in good for item in job.items]) if good else {}
-
-    def _answer(
-        self,
-        jobs: list[PendingRequest],
-        inputs: Arrays,
-        started: float,
-        found: dict[PendingRequest, RequestResult | Exception],
-    ) -> None:
-        items = jobs[0].items if len(jobs) == 1 else [item for job in jobs for item in job.items]
-        outputs = self.bundle.run(inputs)
-        predictions = self.bundle.contract.decode(outputs, items)
-        ran, start = BatchResult(inputs, outputs, len(items)), 0
-        bodies = []
-        for job in jobs:
-            stop = start + len(job.items)
-            bodies.append((job, _predictions.dump_json(predictions[start:stop]), start, stop))
-            start = stop
-        computed = time.perf_counter() - started
-        for job, body, start, stop in bodies:
-            found[job] = RequestResult(body, ran, start, stop, started - job.arrived, computed)
-        self.on_batch(len(items))
+                    results[request] = error
+            return encode(_items(valid)) if valid else {}
 
 
-def resolve(jobs: list[PendingRequest], answers: list[RequestResult | Exception]) -> None:
-    """Wake up those who wait."""
-    for job, answer in zip(jobs, answers, strict=True):
-        if job.future.done():  # nobody waits any more
+def resolve(requests: list[PendingRequest], results: list[Result]) -> None:
+    """Hand the results to those who wait; called in the event loop."""
+    for request, result in zip(requests, results, strict=True):
+        if request.future.done():  # cancelled: nobody waits any more
             continue
-        if isinstance(answer, Exception):
-            job.future.set_exception(answer)
+        if isinstance(result, Exception):
+            request.future.set_exception(result)
         else:
-            job.future.set_result(answer)
+            request.future.set_result(result)
 
 
-def _step_back() -> None:
-    """Lanes yield to the event loop, which has to refuse what is too much at once."""
-    with suppress(AttributeError, OSError):  # Linux alone counts threads like processes
+def _items(requests: list[PendingRequest]) -> list[Item]:
+    """The items of all requests, in order."""
+    if len(requests) == 1:
+        return requests[0].items
+    return [item for request in requests for item in request.items]
+
+
+def _lower_priority() -> None:
+    """Let the event loop go first: it has to refuse requests at once under overload."""
+    with suppress(AttributeError, OSError):  # only Linux has priorities of threads
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)

@@ -15,24 +15,23 @@ from uvicorn.supervisors import Multiprocess
 from ..bundle import deployment
 from ..bundle.load import BadBundle, verify_bundle
 from ..config import UserError
-from .logs import configure, logger
+from .logs import configure_logs, logger
 from .metrics import MULTIPROC_VARIABLE
-from .settings import ServerSettings, as_environment, misspelt_variables
+from .settings import CoreServerSettings, as_environment, misspelt_variables
 
-SWITCH_SECONDS = 0.0002  # that a thread may keep the event loop from its turn; usual are 0.005
-KEEP_ALIVE_SECONDS = 75  # longer than the minute of usual proxies, so that they close first
+KEEP_ALIVE_SECONDS = 75  # longer than the 60 s of common proxies, so that they close first
 
 
-def serve(settings: ServerSettings) -> None:
-    """Serve until SIGTERM or Ctrl-C; open requests are answered first, then exit code 0.
+def serve(settings: CoreServerSettings) -> None:
+    """Serve until SIGTERM or Ctrl-C, finish open requests, exit with code 0.
 
-    UserError when the address cannot be had or what is deployed is damaged.
+    Raises UserError when the address is not available or the deployment is damaged.
     """
-    configure(settings.log_level)
-    for warning in misspelt_variables():
+    configure_logs(settings.log_level)
+    for warning in misspelt_variables(type(settings)):
         logger.warning(warning)
-    _check(settings)
-    listening = _listen(settings)
+    _verify_deployment(settings)
+    listener = _listen(settings)
     os.environ |= as_environment(settings)
     # uvicorn raises the signal again after draining; this turns it into a normal end.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -52,42 +51,42 @@ def serve(settings: ServerSettings) -> None:
         timeout_graceful_shutdown=settings.drain_seconds,
     )
     if settings.workers == 1:
-        uvicorn.Server(config).run([listening])
+        uvicorn.Server(config).run([listener])
         return
     gc.enable()  # the workers load the application, not this process
     os.environ[MULTIPROC_VARIABLE] = tempfile.mkdtemp(prefix="metrics-")
     try:
-        Multiprocess(config, [listening]).run()
+        Multiprocess(config, [listener]).run()
     finally:
         shutil.rmtree(os.environ[MULTIPROC_VARIABLE], ignore_errors=True)
 
 
-def _check(settings: ServerSettings) -> None:
-    """Refuse to start on a damaged deployment; a missing one may come yet."""
+def _verify_deployment(settings: CoreServerSettings) -> None:
+    """Refuse to start on a damaged deployment; a missing one may still arrive."""
     if not (settings.deployment_dir / deployment.DEPLOYMENT).exists():
         return
     try:
-        found = deployment.read_deployment(settings.deployment_dir)
-        for installed in (found.champion, found.challenger):
-            if installed is not None:
-                place = deployment.bundle_path(settings.deployment_dir, installed)
-                verify_bundle(place, installed.manifest_sha256)
+        deployed = deployment.read_deployment(settings.deployment_dir)
+        for ref in (deployed.champion, deployed.challenger):
+            if ref is not None:
+                path = deployment.bundle_path(settings.deployment_dir, ref)
+                verify_bundle(path, ref.manifest_sha256)
     except BadBundle as error:
         raise UserError(str(error)) from None
 
 
-def _listen(settings: ServerSettings) -> socket.socket:
-    """The socket that all workers accept on."""
+def _listen(settings: CoreServerSettings) -> socket.socket:
+    """Open the socket that all workers accept on."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    found = socket.socket(family)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        found.bind((settings.host, settings.port))
+        listener.bind((settings.host, settings.port))
     except OSError as error:
-        found.close()
+        listener.close()
         reason = error.strerror or str(error)
-        raise UserError(f"{settings.host}:{settings.port}: cannot listen there: {reason}") from None
-    found.set_inheritable(True)
-    port = found.getsockname()[1]
+        raise UserError(f"{settings.host}:{settings.port}: cannot listen: {reason}") from None
+    listener.set_inheritable(True)
+    port = listener.getsockname()[1]
     logger.info("listening", extra={"fields": {"url": f"http://{settings.host}:{port}"}})
-    return found
+    return listener

@@ -2,130 +2,126 @@
 
 import difflib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from ..config import DATABASE, ENV_PREFIX, Given, Section, UserError, parse, validate
+from ..config import ENV_PREFIX, Given, Section, UserError, parse, validate
 
-# Secrets that stand in examples, and that therefore everybody knows.
-WORTHLESS = {"", "admin", "change-me", "changeme", "default", "password", "postgres", "secret"}
+SWITCH_SECONDS = 0.0002  # a thread may hold the GIL this long; Python's own 0.005 delay requests
+# Example secrets that everybody knows.
+KNOWN_SECRETS = {"", "admin", "change-me", "changeme", "default", "password", "postgres", "secret"}
 
 
-def _words(value: Any) -> Any:
-    """`a, b` as a list."""
+def _split(value: Any) -> Any:
+    """Turn `a, b` into a list."""
     if isinstance(value, str):
         return [word.strip() for word in value.split(",") if word.strip()]
     return value
 
 
-Words = Annotated[list[str], BeforeValidator(_words)]
+Words = Annotated[list[str], BeforeValidator(_split)]
 
 
-class ServerSettings(Section):
-    """Where the server listens, what it serves, what it accepts and what it writes down."""
+class CoreServerSettings(Section):
+    """Where the server listens, what it serves and what it accepts."""
 
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
-    port: int = Field(default=8000, ge=0, le=65535, description="0 picks a free one")
+    port: int = Field(default=8000, ge=0, le=65535, description="0 picks a free port")
     workers: int = Field(default=1, ge=1, le=256, description="processes that share the port")
     environment: Literal["development", "production"] = Field(
-        default="development", description="production refuses passwords that everybody knows"
+        default="development", description="production refuses well-known example secrets"
     )
-    api_keys: Words = Field(default=[], description="one of them must be sent, if any is set")
-    cors_origins: Words = Field(default=[], description="web pages that may ask; default: none")
+    api_keys: Words = Field(default=[], description="if set, requests must send one of these keys")
+    cors_origins: Words = Field(default=[], description="allowed CORS origins; default: none")
 
-    deployment_dir: Path = Field(default=Path("deployment"), description="filled by deploy")
-    reload_seconds: float = Field(default=1.0, gt=0, description="how often to look for changes")
+    deployment_dir: Path = Field(
+        default=Path("deployment"), description="deployment folder, written by deploy"
+    )
+    reload_seconds: float = Field(
+        default=1.0, gt=0, description="interval between checks for a new deployment"
+    )
     engine: Literal["auto", "inline", "lanes"] = Field(
-        default="auto", description="where models run: in the event loop, in threads, by their time"
+        default="auto",
+        description="run models inline in the event loop or in lanes (threads); auto: by latency",
     )
-    lanes: int = Field(default=0, ge=0, le=256, description="threads for models; 0: one per core")
+    lanes: int = Field(
+        default=0, ge=0, le=256, description="threads that run models; 0: cores / workers"
+    )
+    caller_header: str = Field(
+        default="x-caller-key",
+        pattern="^[a-z0-9-]+$",
+        description="request header that identifies the caller in A/B tests",
+    )
 
-    max_items: int = Field(default=256, ge=1, description="items of a request; more get 422")
-    max_body_bytes: int = Field(default=4 * 2**20, ge=1024, description="larger requests get 413")
-    body_seconds: float = Field(default=10.0, gt=0, description="a slower body gets 408")
+    max_items: int = Field(
+        default=256, ge=1, description="items per request; more are refused with 422"
+    )
+    max_body_bytes: int = Field(
+        default=4 * 2**20, ge=1024, description="size of a body; larger ones are refused with 413"
+    )
+    body_seconds: float = Field(
+        default=10.0, gt=0, description="time to receive a body; slower ones are refused with 408"
+    )
     deadline_ms: float = Field(
         default=10_000,
         gt=0,
-        description="work not begun by then gets 504; the header x-timeout-ms may ask for less",
+        description="504 if inference has not started by then; the header x-timeout-ms lowers it",
     )
     queue_seconds: float = Field(
-        default=0.5, gt=0, description="of work that may wait; beyond it requests get 503"
+        default=0.5, gt=0, description="queued work, in seconds; beyond it requests get 503"
     )
-    drain_seconds: int = Field(default=20, ge=1, description="for open requests, after SIGTERM")
-
-    database_url: str = Field(
-        default=DATABASE,
-        description="prediction log: sqlite:///FILE or postgresql://…; none: no log",
-    )
-    caller_header: str = Field(
-        default="x-caller-key", pattern="^[a-z0-9-]+$", description="names who asks, for A/B tests"
-    )
-    log_inputs: Literal["all", "sampled", "none"] = Field(
-        default="all", description="which requests are kept to be learned from"
-    )
-    log_sample: float = Field(default=0.1, gt=0, le=1, description="share kept when sampled")
-    log_seconds: float = Field(
-        default=0.25, gt=0, le=60, description="between writes: the most that kill -9 can lose"
-    )
-    log_rows: int = Field(default=100_000, ge=1, description="rows that wait for a dead database")
-    log_megabytes: int = Field(default=128, ge=1, description="memory that they may take")
-    log_days: float = Field(default=365, gt=0, description="older rows of the log are deleted")
-    input_days: float = Field(
-        default=90, gt=0, description="older inputs that got no feedback are deleted"
-    )
-    monitor_seconds: float = Field(
-        default=60, gt=0, description="between two looks at drift and quality, for /metrics"
+    drain_seconds: int = Field(
+        default=20, ge=1, description="time to finish open requests after SIGTERM"
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="of the lines on standard error"
+        default="info", description="least severe messages on standard error"
     )
-    access_log: bool = Field(default=False, description="a line for every request")
+    access_log: bool = Field(default=False, description="log every request")
 
-    @field_validator("database_url")
+    @field_validator("api_keys")
     @classmethod
-    def _a_known_database(cls, url: str) -> str:
-        if not re.match(r"none$|sqlite:///.|postgresql(\+psycopg)?://", url):
-            raise ValueError("use sqlite:///FILE, postgresql://user:password@host/name, or none")
-        return url
-
-    @field_validator("api_keys", "database_url")
-    @classmethod
-    def _no_known_secrets(cls, value: list[str] | str, info: ValidationInfo) -> list[str] | str:
-        if info.data.get("environment") == "production":
-            secrets = [urlsplit(value).password] if isinstance(value, str) else value
-            if any(secret is not None and secret.lower() in WORTHLESS for secret in secrets):
-                raise ValueError("everybody knows this secret, choose a random one")
-        return value
+    def _no_known_keys(cls, keys: list[str], info: ValidationInfo) -> list[str]:
+        refuse_known_secrets(keys, info)
+        return keys
 
 
-RAW = {"api_keys", "cors_origins", "database_url"}  # text, even where it looks like a number
+S = TypeVar("S", bound=CoreServerSettings)
+
+
+def refuse_known_secrets(secrets: Sequence[str], info: ValidationInfo) -> None:
+    """Raise ValueError when, in production, one of the secrets is a well-known one."""
+    if info.data.get("environment") == "production" and KNOWN_SECRETS & set(
+        map(str.lower, secrets)
+    ):
+        raise ValueError("is a well-known example secret, choose a random one")
 
 
 def load_server_settings(
-    overrides: Sequence[str] = (), env: Mapping[str, str] = os.environ
-) -> ServerSettings:
-    """Settings from the environment and `key=value` overrides; UserError names what is wrong."""
+    schema: type[S], overrides: Sequence[str] = (), env: Mapping[str, str] = os.environ
+) -> S:
+    """Read settings from the environment and `key=value` overrides.
+
+    Raises UserError, one line per wrong value.
+    """
     given: Given = {}
-    for name in ServerSettings.model_fields:
+    for name in schema.model_fields:
         variable = ENV_PREFIX + name.upper()
         if variable in env:
-            given[(name,)] = (_value(name, env[variable]), f"${variable}")
+            given[(name,)] = (_parse(schema, name, env[variable]), f"${variable}")
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
             raise UserError(f"command line: {override!r} is not of the form key=value")
-        given[(name,)] = (_value(name, text), "command line")
-    return validate(ServerSettings, given)
+        given[(name,)] = (_parse(schema, name, text), "command line")
+    return validate(schema, given)
 
 
-def as_environment(settings: ServerSettings) -> dict[str, str]:
-    """The settings as variables, for the processes of several workers."""
+def as_environment(settings: CoreServerSettings) -> dict[str, str]:
+    """Write the settings as environment variables, for the worker processes."""
     values = settings.model_dump(mode="json")
     return {
         ENV_PREFIX + name.upper(): ",".join(value) if isinstance(value, list) else str(value)
@@ -133,19 +129,23 @@ def as_environment(settings: ServerSettings) -> dict[str, str]:
     }
 
 
-def misspelt_variables(env: Mapping[str, str] = os.environ) -> list[str]:
-    """Warnings about variables that look like ours and are not.
+def misspelt_variables(
+    schema: type[CoreServerSettings], env: Mapping[str, str] = os.environ
+) -> list[str]:
+    """Warn about variables whose names are close to a setting's.
 
-    No error: APP_ is a common prefix, and a platform may set such variables for its own use.
+    A warning and no error: APP_ is a common prefix, and a platform may set such variables itself.
     """
-    known = [ENV_PREFIX + name.upper() for name in ServerSettings.model_fields]
-    strange = [name for name in env if name.startswith(ENV_PREFIX) and name not in known]
+    variables = [ENV_PREFIX + name.upper() for name in schema.model_fields]
+    unknown = [name for name in env if name.startswith(ENV_PREFIX) and name not in variables]
     return [
-        f"${name} is not a setting, did you mean ${near[0]}?"
-        for name in strange
-        if (near := difflib.get_close_matches(name, known, 1, 0.8))
+        f"${name} is not a setting, did you mean ${similar[0]}?"
+        for name in unknown
+        if (similar := difflib.get_close_matches(name, variables, 1, 0.8))
     ]
 
 
-def _value(name: str, text: str) -> Any:
-    return text if name in RAW else parse(text)
+def _parse(schema: type[CoreServerSettings], name: str, text: str) -> Any:
+    """Parse a value, but leave texts alone: an API key may look like a number."""
+    field = schema.model_fields.get(name)
+    return text if field is not None and field.annotation in (str, list[str]) else parse(text)

@@ -1,4 +1,4 @@
-"""Batches: nobody waits for company, nobody suffers from it."""
+"""Batching: no request waits for others, and none is harmed by them."""
 
 import asyncio
 import dataclasses
@@ -31,13 +31,13 @@ from {{ cookiecutter.package_name }}.task.contract import Contract, Item, Predic
 from . import servers
 from .conftest import Traffic
 
-# Longer rows beside one's own change the order of sums in a network, and so its last bits.
+# Longer items in the same batch change the order of sums in a network, and so the last bits.
 TOLERANCE = 1e-5
-LANES, INLINE = -1.0, math.inf
+WORKERS, INLINE = -1.0, math.inf
 
 
 class Session:
-    """A model's session that waits for a gate, fails when told to, and remembers its calls."""
+    """A model's session that waits for a gate, fails on demand and records its calls."""
 
     def __init__(self, real: Any) -> None:
         self.real = real
@@ -68,21 +68,31 @@ def session(bundle: Bundle) -> Session:
 
 
 @pytest.fixture
-def lanes(session: Session) -> Iterator[WorkerPool]:
-    lanes = WorkerPool(1)
-    yield lanes
+def pool(session: Session) -> Iterator[WorkerPool]:
+    pool = WorkerPool(1)
+    yield pool
     session.gate.set()
-    lanes.close()
+    pool.close()
 
 
 @pytest.fixture
-def make(bundle: Bundle, session: Session, lanes: WorkerPool) -> Callable[..., ModelQueue]:
-    """A queue in front of the session, of items that cost 1 ms alone and half of that together."""
+def make(bundle: Bundle, session: Session, pool: WorkerPool) -> Callable[..., ModelQueue]:
+    """Make a queue before the session; items take 1 ms alone, half of that in a batch."""
     watched = dataclasses.replace(bundle, session=session)  # pyright: ignore[reportArgumentType]
 
-    def make(inline: float = LANES, limit: float = 1.0, patient: bool = False) -> ModelQueue:
-        pace = LatencyProfile(0.001, 0.0005)
-        return ModelQueue(watched, pace, lanes, inline, limit, patient, on_batch=lambda items: None)
+    def make(
+        max_inline: float = WORKERS, max_queued: float = 1.0, low_priority: bool = False
+    ) -> ModelQueue:
+        latency = LatencyProfile(0.001, 0.0005)
+        return ModelQueue(
+            watched,
+            latency,
+            pool,
+            max_inline,
+            max_queued,
+            low_priority,
+            on_batch=lambda items: None,
+        )
 
     return make
 
@@ -92,78 +102,78 @@ def items(traffic: Traffic) -> list[Item]:
     return [Item.model_validate(item) for item in traffic.usual[:40]]
 
 
-def good(answer: RequestResult | Exception) -> RequestResult:
-    assert isinstance(answer, RequestResult), answer
-    return answer
+def succeeded(result: RequestResult | Exception) -> RequestResult:
+    assert isinstance(result, RequestResult), result
+    return result
 
 
-def outputs(answer: RequestResult) -> Arrays:
-    return {name: a[answer.start : answer.stop] for name, a in answer.ran.outputs.items()}
+def outputs(result: RequestResult) -> Arrays:
+    return {name: a[result.start : result.stop] for name, a in result.batch.outputs.items()}
 
 
-def test_results_do_not_depend_on_who_shares_the_batch(
+def test_results_do_not_depend_on_the_rest_of_the_batch(
     make: Callable[..., ModelQueue], items: list[Item]
 ) -> None:
     queue, draw = make(), random.Random(0)
-    alone = [good(queue.run([PendingRequest([item])])[0]) for item in items]
+    alone = [succeeded(queue.run([PendingRequest([item])])[0]) for item in items]
     for size in (2, 3, 8, 17, 40) * 3:
         chosen = draw.sample(range(len(items)), min(size, len(items)))
         together = queue.run([PendingRequest([items[place]]) for place in chosen])
-        for place, answer in zip(chosen, together, strict=True):
-            for name, values in outputs(good(answer)).items():
-                own = outputs(alone[place])[name]
-                np.testing.assert_allclose(values, own, rtol=TOLERANCE, atol=TOLERANCE)
+        for place, result in zip(chosen, together, strict=True):
+            for name, values in outputs(succeeded(result)).items():
+                expected = outputs(alone[place])[name]
+                np.testing.assert_allclose(values, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def test_answers_are_in_the_order_of_items_and_requests(
+def test_results_are_in_the_order_of_items_and_requests(
     make: Callable[..., ModelQueue], items: list[Item]
 ) -> None:
     queue = make()
     sizes = [1, 5, 2, 9]
-    jobs, start = [], 0
+    requests, start = [], 0
     for size in sizes:
-        jobs.append(PendingRequest(items[start : start + size]))
+        requests.append(PendingRequest(items[start : start + size]))
         start += size
-    found = [good(answer) for answer in queue.run(jobs)]
+    results = [succeeded(result) for result in queue.run(requests)]
     (whole,) = queue.run([PendingRequest(items[:start])])
-    assert b"[" + b",".join(a.body[1:-1] for a in found) + b"]" == good(whole).body
-    assert [answer.stop - answer.start for answer in found] == sizes
+    assert b"[" + b",".join(r.body[1:-1] for r in results) + b"]" == succeeded(whole).body
+    assert [result.stop - result.start for result in results] == sizes
 
 
-class Picky:
-    """A contract that refuses one of the items, as some tasks' contracts do."""
+class PickyContract:
+    """A contract that finds one of the items invalid, as some tasks' contracts do."""
 
-    def __init__(self, contract: Contract, refused: Item) -> None:
-        self.contract, self.refused = contract, refused
+    def __init__(self, contract: Contract, invalid: Item) -> None:
+        self.contract, self.invalid = contract, invalid
 
     def encode(self, items: list[Item]) -> Arrays:
-        if self.refused in items:
-            raise InvalidItem(items.index(self.refused), "field", "is not to be had")
+        if self.invalid in items:
+            raise InvalidItem(items.index(self.invalid), "field", "is invalid")
         return self.contract.encode(items)
 
     def decode(self, outputs: Arrays, items: list[Item]) -> list[Prediction]:
         return self.contract.decode(outputs, items)
 
 
-def test_an_invalid_item_fails_its_own_request_only(
+def test_invalid_item_fails_its_own_request_only(
     make: Callable[..., ModelQueue], bundle: Bundle, items: list[Item]
 ) -> None:
-    queue, (*good_ones, bad) = make(), items[:4]
-    contract: Any = Picky(bundle.contract, bad)
+    queue, (*valid, bad) = make(), items[:4]
+    contract: Any = PickyContract(bundle.contract, bad)
     queue.bundle = dataclasses.replace(bundle, contract=contract)
-    first, wrong, last = queue.run(
-        [PendingRequest(good_ones[:2]), PendingRequest([bad]), PendingRequest(good_ones)]
+    first, failed, last = queue.run(
+        [PendingRequest(valid[:2]), PendingRequest([bad]), PendingRequest(valid)]
     )
-    assert isinstance(wrong, InvalidItem)
-    assert (wrong.index, wrong.field, str(wrong)) == (0, "field", "is not to be had")
-    assert good(first).stop - good(first).start == 2
-    assert good(last).stop - good(last).start == 3
-    (second,) = queue.run([PendingRequest([good_ones[0], bad])])
+    assert isinstance(failed, InvalidItem)
+    assert (failed.index, failed.field, str(failed)) == (0, "field", "is invalid")
+    assert succeeded(first).stop - succeeded(first).start == 2
+    assert succeeded(last).stop - succeeded(last).start == 3
+    (second,) = queue.run([PendingRequest([valid[0], bad])])
     assert isinstance(second, InvalidItem)
     assert second.index == 1
 
 
-def test_a_model_that_raises_fails_its_batch_and_not_the_next(
+def test_model_error_fails_its_batch_and_not_the_next(
     make: Callable[..., ModelQueue], session: Session, items: list[Item]
 ) -> None:
     queue = make()
@@ -171,15 +181,15 @@ def test_a_model_that_raises_fails_its_batch_and_not_the_next(
     broken = queue.run([PendingRequest(items[:1]), PendingRequest(items[1:2])])
     assert [str(error) for error in broken] == ["broken on purpose"] * 2
     session.broken = False
-    good(queue.run([PendingRequest(items[:1])])[0])
+    succeeded(queue.run([PendingRequest(items[:1])])[0])
 
 
-@pytest.mark.parametrize("inline", [INLINE, LANES])
-def test_work_whose_deadline_passed_is_not_done(
-    make: Callable[..., ModelQueue], session: Session, items: list[Item], inline: float
+@pytest.mark.parametrize("max_inline", [INLINE, WORKERS])
+def test_requests_past_their_deadline_are_not_run(
+    make: Callable[..., ModelQueue], session: Session, items: list[Item], max_inline: float
 ) -> None:
     async def late() -> None:
-        queue = make(inline)
+        queue = make(max_inline)
         futures = [
             queue.submit(items[:1], time.perf_counter() - 0.001),
             queue.submit(items[1:2], time.perf_counter() + 60),
@@ -192,27 +202,27 @@ def test_work_whose_deadline_passed_is_not_done(
     assert session.sizes == [1]
 
 
-@pytest.mark.parametrize("inline", [INLINE, LANES])
-def test_a_lone_request_is_answered_without_any_timer(
+@pytest.mark.parametrize("max_inline", [INLINE, WORKERS])
+def test_lone_request_waits_for_no_timer(
     make: Callable[..., ModelQueue],
     items: list[Item],
-    inline: float,
+    max_inline: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def forbidden(*_: object, **__: object) -> None:
-        raise AssertionError("somebody waits for a timer")
+        raise AssertionError("a timer was set")
 
     async def lone() -> None:
-        queue = make(inline)
+        queue = make(max_inline)
         with monkeypatch.context() as patch:
             patch.setattr(asyncio.get_running_loop(), "call_at", forbidden)
-            answer = await queue.submit(items[:1], math.inf)
-        assert answer.queued < 0.5
+            result = await queue.submit(items[:1], math.inf)
+        assert result.queued < 0.5
 
     asyncio.run(lone())
 
 
-def test_what_arrives_in_one_turn_of_the_event_loop_is_one_batch(
+def test_requests_of_one_event_loop_turn_are_one_batch(
     make: Callable[..., ModelQueue], session: Session, items: list[Item]
 ) -> None:
     async def together() -> None:
@@ -224,21 +234,21 @@ def test_what_arrives_in_one_turn_of_the_event_loop_is_one_batch(
     assert session.sizes == [9]
 
 
-def test_a_turn_of_the_event_loop_is_bounded(
+def test_inline_batches_are_bounded(
     make: Callable[..., ModelQueue], session: Session, items: list[Item]
 ) -> None:
     async def many() -> None:
         queue = make(INLINE)
         futures = [queue.submit([items[n % len(items)]], math.inf) for n in range(100)]
-        for answer in await asyncio.gather(*futures):
-            assert answer.stop - answer.start == 1
+        for result in await asyncio.gather(*futures):
+            assert result.stop - result.start == 1
 
     asyncio.run(many())
     assert sum(session.sizes) == 100
-    assert max(session.sizes) == 10  # of half a millisecond each
+    assert max(session.sizes) == 10  # half a millisecond each
 
 
-def test_lanes_take_what_queued_meanwhile(
+def test_free_worker_takes_all_queued_requests(
     make: Callable[..., ModelQueue], session: Session, items: list[Item]
 ) -> None:
     async def meanwhile() -> None:
@@ -254,25 +264,25 @@ def test_lanes_take_what_queued_meanwhile(
     assert session.sizes == [1, 5]
 
 
-def test_big_requests_of_small_models_leave_the_event_loop(
+def test_big_requests_of_small_models_run_in_a_worker(
     make: Callable[..., ModelQueue], session: Session, items: list[Item]
 ) -> None:
     async def both() -> None:
-        queue = make(inline=0.0015)
+        queue = make(max_inline=0.0015)
         await queue.submit(items[:1], math.inf)
         await queue.submit(items[:2], math.inf)
 
     asyncio.run(both())
     small, big = session.threads
     assert small == threading.main_thread().name
-    assert big.startswith("lane")
+    assert big.startswith("worker")
 
 
-def test_too_much_work_is_refused_at_once_and_it_recovers(
+def test_overload_is_refused_at_once_and_ends_with_the_work(
     make: Callable[..., ModelQueue], session: Session, items: list[Item]
 ) -> None:
     async def overload() -> None:
-        queue = make(limit=0.0102)  # 20 items of half a millisecond, and one that goes beyond
+        queue = make(max_queued=0.0102)  # 20 items of half a millisecond, and one beyond
         session.gate.clear()
         running = queue.submit(items[:1], math.inf)
         assert await asyncio.to_thread(session.entered.wait, 10)
@@ -290,11 +300,11 @@ def test_too_much_work_is_refused_at_once_and_it_recovers(
     asyncio.run(overload())
 
 
-def test_the_shadow_waits_behind_all_others(
+def test_shadow_runs_only_when_no_other_queue_waits(
     make: Callable[..., ModelQueue], session: Session, items: list[Item]
 ) -> None:
     async def race() -> list[str]:
-        champion, shadow = make(), make(patient=True)
+        champion, shadow = make(), make(low_priority=True)
         order: list[str] = []
         session.gate.clear()
         futures = [champion.submit(items[:1], math.inf)]
@@ -311,7 +321,7 @@ def test_the_shadow_waits_behind_all_others(
 
 
 @pytest.mark.parametrize(
-    ("wanted", "slow", "engine_name"),
+    ("setting", "slow", "engine"),
     [
         ("inline", True, "inline"),
         ("lanes", False, "lanes"),
@@ -319,13 +329,13 @@ def test_the_shadow_waits_behind_all_others(
         ("auto", False, "inline"),
     ],
 )
-def test_the_engine_is_chosen_by_timing_and_can_be_set(
+def test_engine_is_chosen_by_latency_and_can_be_set(
     deployment: Path,
     example: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
-    wanted: str,
+    setting: str,
     slow: bool,
-    engine_name: str,
+    engine: str,
 ) -> None:
     run, threads = Bundle.run, []
     if not slow:  # whatever the model of this task needs
@@ -338,10 +348,10 @@ def test_the_engine_is_chosen_by_timing_and_can_be_set(
         return run(self, inputs)
 
     monkeypatch.setattr(Bundle, "run", watched)
-    with servers.started(deployment, engine=wanted) as client:
+    with servers.started(deployment, engine=setting) as client:
         (model,) = client.get("/v1/models").json()["models"]
-        assert model["engine"] == engine_name
+        assert model["engine"] == engine
         if slow:
             assert model["microseconds_per_item"] >= 2000
         assert client.post("/v1/predict", json=example).status_code == 200
-    assert threads[-1].startswith("lane") == (engine_name == "lanes")
+    assert threads[-1].startswith("worker") == (engine == "lanes")

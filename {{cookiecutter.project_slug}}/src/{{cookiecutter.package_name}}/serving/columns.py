@@ -1,0 +1,118 @@
+"""Columns of many predictions at once: measured by few calls of NumPy, written as JSON."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..interfaces import Arrays
+from .scheduler import BatchResult, RequestResult
+
+MAX_BUCKETS = 20  # classes of a prediction that metrics tell apart
+NOT_NUMBERS = "USO"  # kinds of arrays
+
+
+class Columns(NamedTuple):
+    """Values of items by name, and for each request its rows (start, stop) in them."""
+
+    values: Arrays
+    spans: list[tuple[int, int]]
+
+    def to_json(self) -> list[str]:
+        """Write the values of each request as `{"width":[3,4]}`."""
+        if all(stop - start == 1 for start, stop in self.spans):
+            return self._single_items()
+        cells = {json.dumps(name): _cells(array) for name, array in self.values.items()}
+        return [
+            "{" + ",".join(f"{n}:[{','.join(c[start:stop])}]" for n, c in cells.items()) + "}"
+            for start, stop in self.spans
+        ]
+
+    def _single_items(self) -> list[str]:
+        """Do the same in a fifth of the time, where every request has one item."""
+        rows = [start for start, _ in self.spans]
+        columns, members = [], []
+        for name, array in self.values.items():
+            finite = array.dtype.kind not in NOT_NUMBERS and bool(np.isfinite(array).all())
+            columns.append(array[rows].tolist() if finite else _cells(array[rows]))
+            key = json.dumps(name).replace("%", "%%")
+            members.append(f"{key}:[{'%.6g' if finite else '%s'}]")
+        template = "{" + ",".join(members) + "}"
+        return [template % row for row in zip(*columns, strict=True)]
+
+
+class Buckets:
+    """The values of a prediction as few names: a metric's label must not take any value."""
+
+    def __init__(self, distribution: Mapping[str, Any]) -> None:
+        """Take the classes or bin edges from a distribution of the bundle's reference."""
+        counts = distribution.get("counts", {})
+        self.names: set[str] = set()
+        self.edges = np.array(distribution.get("edges", []))
+        if isinstance(counts, dict):
+            self.names = set(sorted(counts, key=lambda name: -counts[name])[:MAX_BUCKETS])
+        edges = [f"{edge:.3g}" for edge in self.edges]
+        inner = [f"{low} to {high}" for low, high in pairwise(edges)]
+        self.bins = [f"below {edges[0]}", *inner, f"above {edges[-1]}"] if edges else []
+
+    def count(self, values: np.ndarray) -> Counter[str]:
+        """Count the values in each bucket."""
+        if values.dtype.kind in NOT_NUMBERS or not self.bins:
+            names = values.astype(str).tolist()
+            return Counter(name if name in self.names else "other" for name in names)
+        places = np.searchsorted(self.edges, values, side="right")
+        places[values == self.edges[-1]] -= 1  # the largest known value belongs to the last bin
+        return Counter(self.bins[place] for place in places.tolist())
+
+
+def measure_batches(
+    results: Sequence[RequestResult],
+    arrays: Callable[[BatchResult], Arrays],
+    measure: Callable[[Arrays], Arrays],
+) -> Columns:
+    """Apply `measure` to the arrays of the results' batches, with few calls for many batches."""
+    # 1. Take each batch once; those of one shape (but for the items) are measured together.
+    by_shape: dict[object, dict[int, BatchResult]] = {}
+    for key, batch in {id(result.batch): result.batch for result in results}.items():
+        shape = tuple(array.shape[1:] for array in arrays(batch).values())
+        by_shape.setdefault(shape, {})[key] = batch
+    # 2. Measure, and remember where each batch begins.
+    columns: dict[str, list[np.ndarray]] = {}
+    first_rows: dict[int, int] = {}
+    rows = 0
+    for batches in by_shape.values():
+        parts = [arrays(batch) for batch in batches.values()]
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for name, values in measure(joined).items():
+            columns.setdefault(name, []).append(np.asarray(values))
+        for key, batch in batches.items():
+            first_rows[key] = rows
+            rows += batch.items
+    # 3. Find the rows of each request.
+    spans = []
+    for result in results:
+        first = first_rows[id(result.batch)]
+        spans.append((first + result.start, first + result.stop))
+    return Columns({name: np.concatenate(parts) for name, parts in columns.items()}, spans)
+
+
+def items_json(body: bytes) -> str:
+    """Cut the list of items out of a valid body, which is an object with nothing else in it."""
+    if body.count(b'"items"') > 1 or b"\\" in body:  # a key may stand twice: the last one counts
+        return json.dumps(json.loads(body)["items"])
+    return body[body.index(b"[") : body.rindex(b"]") + 1].decode()
+
+
+def _cells(array: np.ndarray) -> list[str]:
+    """Write each value as JSON, numbers with the digits that the bundle's reference keeps."""
+    if array.dtype.kind in NOT_NUMBERS:
+        return [_quoted(value) for value in array.tolist()]
+    return [f"{x:.6g}" if math.isfinite(x) else "null" for x in array.tolist()]
+
+
+_quoted = lru_cache(1024)(json.dumps)

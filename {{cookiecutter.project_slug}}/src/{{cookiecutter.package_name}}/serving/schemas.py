@@ -1,0 +1,108 @@
+"""What requests and responses contain, as the OpenAPI documentation shows it."""
+
+import os
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from ..task.contract import Item, Prediction
+
+ErrorTable = dict[int | str, dict[str, Any]]  # status → model and description
+
+
+class PredictResponse(BaseModel):
+    """One prediction per item, in the same order, and the model that made them."""
+
+    request_id: str = Field(
+        description="needed for feedback; the client's own x-request-id if it sent one"
+    )
+    model: str
+    model_version: str
+    predictions: list[Prediction]
+
+
+class ErrorResponse(BaseModel):
+    """What is wrong with the request; `loc` is the path to the invalid field."""
+
+    class Detail(BaseModel):
+        loc: list[str | int]
+        msg: str
+        type: str
+
+    detail: list[Detail]
+    request_id: str
+
+
+class ModelInfo(BaseModel):
+    """A loaded model."""
+
+    variant: str = Field(description="champion, challenger, or shadow (predicts, never answers)")
+    name: str
+    version: str
+    task: str
+    created_at: str
+    loaded_at: str
+    share: float | None = Field(description="share of the callers, during an A/B test")
+    engine: str = Field(description="inline (in the event loop) or lanes (in threads)")
+    microseconds_per_item: int
+    metrics: dict[str, float]
+    baseline_metrics: dict[str, dict[str, float]]
+
+
+class ModelsResponse(BaseModel):
+    """The loaded models; `problem` says why the newest deployment is not among them."""
+
+    models: list[ModelInfo]
+    problem: str | None
+    worker: int = Field(description="id of the process that answered")
+
+
+class Health(BaseModel):
+    """State of the server; `reason` when something is wrong."""
+
+    status: str
+    model_version: str | None = None
+    reason: str | None = None
+    worker: int = Field(default_factory=os.getpid, description="id of the process that answered")
+
+
+ERRORS: ErrorTable = {
+    status: {"model": ErrorResponse, "description": description}
+    for status, description in {
+        400: "The body is not valid JSON or gzip",
+        401: "The API key is missing or invalid",
+        408: "The body took too long to arrive",
+        413: "The body is too large",
+        415: "The body is not application/json, or its content-encoding is not gzip",
+        422: "A field is invalid; the response names it",
+        503: "The server is overloaded or has no model; see Retry-After",
+        504: "The deadline passed before inference started",
+    }.items()
+}
+
+
+def predict_request(max_items: int) -> type[BaseModel]:
+    """Make the schema of a predict request with at most `max_items` items."""
+    items = Field(min_length=1, max_length=max_items, fail_fast=True)
+    return create_model(
+        "PredictRequest",
+        __config__=ConfigDict(extra="forbid"),
+        __doc__="One or many items to predict.",
+        items=(list[Item], items),
+    )
+
+
+def request_body(schema: type[BaseModel]) -> dict[str, Any]:
+    """Document the body of a route that parses it itself, with all references resolved."""
+    content = schema.model_json_schema()
+    definitions = content.pop("$defs", {})
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return resolve(definitions[node["$ref"].rsplit("/", 1)[-1]])
+            return {key: resolve(value) for key, value in node.items()}
+        return [resolve(value) for value in node] if isinstance(node, list) else node
+
+    schemas = {"application/json": {"schema": resolve(content)}}
+    return {"requestBody": {"required": True, "content": schemas}}
