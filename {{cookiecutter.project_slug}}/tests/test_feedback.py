@@ -217,7 +217,7 @@ def test_quality_shows_in_the_metrics(
     assert counts(send(client, *given)) == (10, 0, 0)
     measure(client)
     own = {"version": bundle.version, "metric": SCORE.name}
-    mean, expected = float(np.mean(scores)), bundle.manifest["metrics"][SCORE.name]
+    mean, expected = float(np.mean(scores)), bundle.manifest.metrics[SCORE.name]
     assert len(set(scores)) > 1
     assert sample(client, "quality_labels", version=bundle.version) == 10
     assert sample(client, "quality_mean", variant="champion", **own) == pytest.approx(mean)

@@ -270,7 +270,7 @@ def create_app(settings: ServerSettings) -> ASGIApp:
         test = engine.live.deployment.challenger if engine.live else None
         found = []
         for model in engine.models():
-            manifest = {name: model.bundle.manifest.get(name) for name in ModelInfo.model_fields}
+            manifest = model.bundle.manifest.model_dump(include=set(ModelInfo.model_fields))
             share = None
             if test is not None and test.mode == "split":
                 share = test.share if model.variant == "challenger" else 1 - test.share

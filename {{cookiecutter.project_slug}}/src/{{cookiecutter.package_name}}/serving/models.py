@@ -64,7 +64,7 @@ class ServedModel:
     @cached_property
     def created(self) -> float:
         """When it was made, in seconds since the epoch."""
-        return datetime.fromisoformat(self.bundle.manifest["created_at"]).timestamp()
+        return datetime.fromisoformat(self.bundle.manifest.created_at).timestamp()
 
 
 @dataclass(frozen=True)
