@@ -23,7 +23,8 @@ from mlflow.entities import Metric, Param
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from ..config import BaseSettings, WorkError, flatten
+from ..config import WorkError, flatten
+from ..task.settings import Settings
 from ..training.documents import Evaluation
 from ..training.fit import Interrupted, TrainingState
 from ..training.runs import Run
@@ -36,7 +37,7 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)  # it logs each migration 
 class Tracker:
     """Logs runs to the project's MLflow experiment and registers their bundles."""
 
-    def __init__(self, settings: BaseSettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.name = settings.name
         self.client = _client(os.environ.get("MLFLOW_TRACKING_URI") or settings.paths.tracking)
         self.experiment = self._experiment()

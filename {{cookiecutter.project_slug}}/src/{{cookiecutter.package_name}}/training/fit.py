@@ -179,16 +179,13 @@ def predict(network: nn.Module, split: Arrays, batch_size: int) -> Arrays:
     device = next(network.parameters()).device
     inputs = [torch.from_numpy(split[name]) for name in contract.INPUTS]
     batches = zip(*(tensor.split(4 * batch_size) for tensor in inputs), strict=True)
-    outputs = [as_tuple(network(*(tensor.to(device) for tensor in batch))) for batch in batches]
+    outputs = [network(*(tensor.to(device) for tensor in batch)) for batch in batches]
+    if not isinstance(outputs[0], tuple):  # a network with one output may return it bare
+        outputs = [(tensor,) for tensor in outputs]
     return {
         name: torch.cat(column).cpu().numpy()
         for name, column in zip(contract.OUTPUTS, zip(*outputs, strict=True), strict=True)
     }
-
-
-def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Wrap the output of a network that returns a single tensor."""
-    return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
 def seed_everything(seed: int) -> None:
