@@ -25,7 +25,7 @@ TAKEN = set(
         r"\w+",
         """
         alembic basedpyright build cookiecutter dist docs fastapi fastapi_swagger filelock
-        functorch httptools httpx httpx2 import_linter importlinter matplotlib mlflow
+        functorch httptools httpx httpx2 import_linter importlinter jinja2 matplotlib mlflow
         mlflow_skinny mpl_toolkits numpy onnx onnxruntime onnxscript pandas pil pillow pip
         pre_commit prometheus_client psycopg py pydantic pylab pytest pyyaml ruff runs safetensors
         scikit_learn scipy scripts setuptools site sklearn sqlalchemy src starlette statsmodels

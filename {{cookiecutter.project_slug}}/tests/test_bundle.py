@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.bundle import deployment as deployment_folder
 from {{ cookiecutter.package_name }}.bundle import load
 from {{ cookiecutter.package_name }}.config import WorkError, load_settings
+from {{ cookiecutter.package_name }}.files import read_document
 from {{ cookiecutter.package_name }}.release import export
 from {{ cookiecutter.package_name }}.task.contract import Item
 from {{ cookiecutter.package_name }}.task.settings import Settings
 from {{ cookiecutter.package_name }}.training import evaluate, fit, runs
+from {{ cookiecutter.package_name }}.training.documents import RunInfo
 
 from .conftest import CONFIG
 
@@ -33,27 +36,27 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_the_manifest_tells_where_the_model_comes_from(bundle: Path) -> None:
+def test_manifest_states_origin_quality_and_files(bundle: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     origin = {"created_at", "git", "data_fingerprint", "run_id", "config"}
-    worth = {"metrics", "baseline_metrics"}
-    for key in {"name", "version", "task", "signature", "files"} | origin | worth:
+    quality = {"metrics", "baseline_metrics"}
+    for key in {"name", "version", "task", "signature", "files"} | origin | quality:
         assert manifest[key], key
     others = {path.name for path in bundle.iterdir()} - {"manifest.json"}
     assert set(manifest["files"]) == others
     assert {"model.onnx", "reference.json", "contract.json"} <= others
 
 
-def test_the_reference_counts_every_validation_row(bundle: Path) -> None:
+def test_reference_counts_every_validation_row(bundle: Path) -> None:
     reference = json.loads((bundle / "reference.json").read_text(encoding="utf-8"))
-    about = json.loads(next(Path("runs").glob("*/run.json")).read_text())
-    assert reference["rows"] == about["data"]["rows"]["validation"]
+    info = read_document(next(Path("runs").glob("*/run.json")), RunInfo)
+    assert reference["rows"] == info.data.rows.validation
     for distribution in [*reference["features"].values(), *reference["predictions"].values()]:
         counts = distribution["counts"]
         assert sum(counts.values() if isinstance(counts, dict) else counts) == reference["rows"]
 
 
-def test_one_flipped_byte_in_any_file_is_refused_and_the_file_is_named(deployment: Path) -> None:
+def test_error_for_one_flipped_byte_names_the_file(deployment: Path) -> None:
     folder, digest = deployment_folder.champion_path(deployment)
     load.load_bundle(folder, digest)
     for path in folder.iterdir():
@@ -64,18 +67,17 @@ def test_one_flipped_byte_in_any_file_is_refused_and_the_file_is_named(deploymen
         path.write_bytes(whole)
 
 
-def test_a_missing_file_is_refused_and_named(deployment: Path) -> None:
+def test_error_for_a_missing_file_names_it(deployment: Path) -> None:
     folder, digest = deployment_folder.champion_path(deployment)
     (folder / "contract.json").unlink()
     with pytest.raises(load.BadBundle, match=r"contract\.json: cannot be read"):
         load.load_bundle(folder, digest)
 
 
-def naming(bundle: str) -> str:
-    """The text of a deployment whose champion lies there."""
+def deployment_of(bundle: str) -> str:
+    """Write the JSON of a deployment whose champion lies in that folder."""
     champion = deployment_folder.BundleRef(version="1", bundle=bundle, manifest_sha256="x")
-    found = deployment_folder.Deployment(champion=champion, deployed_at="now")
-    return found.model_dump_json()
+    return deployment_folder.Deployment(champion=champion, deployed_at="now").model_dump_json()
 
 
 @pytest.mark.parametrize(
@@ -85,19 +87,17 @@ def naming(bundle: str) -> str:
         ("[]", "is not a deployment"),
         ('{"champion": {}}', "is not a deployment"),
         ('{"champion": {"version": "1"}}', r"champion\.bundle: Field required"),
-        (naming("../.."), "lies outside"),
-        (naming("bundles/none"), "manifest.json"),
+        (deployment_of("../.."), "lies outside"),
+        (deployment_of("bundles/none"), "manifest.json"),
     ],
 )
-def test_a_deployment_that_makes_no_sense_is_refused(
-    deployment: Path, content: str, reason: str
-) -> None:
+def test_invalid_deployment_is_refused(deployment: Path, content: str, reason: str) -> None:
     (deployment / "deployment.json").write_text(content)
     with pytest.raises(load.BadBundle, match=reason):
         load.load_bundle(*deployment_folder.champion_path(deployment))
 
 
-def test_a_manifest_cannot_name_files_elsewhere(bundle: Path) -> None:
+def test_manifest_cannot_name_files_outside_its_folder(bundle: Path) -> None:
     path = bundle / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     manifest["files"]["../../deployment.json"] = "0" * 64
@@ -106,7 +106,7 @@ def test_a_manifest_cannot_name_files_elsewhere(bundle: Path) -> None:
         load.verify_bundle(bundle)
 
 
-def test_a_damaged_bundle_is_replaced_by_deploying_again(deployment: Path, bundle: Path) -> None:
+def test_deploying_again_replaces_a_damaged_bundle(deployment: Path, bundle: Path) -> None:
     flip(bundle / "model.onnx")
     assert cli.main(["deploy", "--config", str(CONFIG)]) == 0
     load.load_bundle(*deployment_folder.champion_path(deployment))
@@ -115,23 +115,52 @@ def test_a_damaged_bundle_is_replaced_by_deploying_again(deployment: Path, bundl
     assert ".damaged-" in names[1]
 
 
-def test_the_bundle_answers_like_the_trained_network(work: Path, bundle: Path) -> None:
+@pytest.mark.parametrize("key", ["name", "version", "task", "signature", "files"])
+def test_manifest_without_a_required_key_is_refused(bundle: Path, key: str) -> None:
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    del manifest[key]
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(load.BadBundle, match=rf"manifest\.json: is not a manifest: {key}: "):
+        load.verify_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"files": [1]}, "files: "), ({"signature": {"inputs": []}}, r"signature\.outputs: ")],
+)
+def test_manifest_with_a_value_of_the_wrong_type_is_refused(
+    bundle: Path, change: dict[str, Any], reason: str
+) -> None:
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**manifest, **change}), encoding="utf-8")
+    with pytest.raises(load.BadBundle, match=rf"manifest\.json: is not a manifest: {reason}"):
+        load.verify_bundle(bundle)
+
+
+def test_manifest_with_keys_of_a_newer_version_is_accepted(bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**manifest, "new": 1}), encoding="utf-8")
+    assert load.load_bundle(bundle).version == manifest["version"]
+
+
+def test_bundle_predicts_like_the_trained_network(work: Path, bundle: Path) -> None:
     run = runs.open_run(load_settings(Settings, CONFIG, [], {}))
     dataset = run.dataset()
     loaded = load.load_bundle(bundle)
-    seed = loaded.manifest["seed"]
+    seed = loaded.manifest.seed
+    assert seed is not None
     network = evaluate.load_network(run, dataset, seed)
     expected = fit.predict(network, dataset.test, 64)
-    found = loaded.run({name: dataset.test[name] for name in loaded_inputs(loaded)})
+    names = [tensor.name for tensor in loaded.manifest.signature.inputs]
+    outputs = loaded.run({name: dataset.test[name] for name in names})
     for name, array in expected.items():
-        np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(outputs[name], array, rtol=1e-3, atol=1e-4)
 
 
-def loaded_inputs(bundle: load.Bundle) -> list[str]:
-    return [end["name"] for end in bundle.manifest["signature"]["inputs"]]
-
-
-def test_an_export_that_differs_from_the_network_is_refused(work: Path, bundle: Path) -> None:
+def test_export_that_differs_from_the_network_is_refused(work: Path, bundle: Path) -> None:
     run = runs.open_run(load_settings(Settings, CONFIG, [], {}))
     dataset = run.dataset()
     network = evaluate.load_network(run, dataset, 0)
@@ -142,8 +171,8 @@ def test_an_export_that_differs_from_the_network_is_refused(work: Path, bundle: 
         export.check_parity(network, dataset.validation, session)
 
 
-def test_training_and_serving_encode_alike(bundle: Path) -> None:
-    """The example of the bundle is the first test row; encoded again it must be that row."""
+def test_training_and_serving_encode_the_same_way(bundle: Path) -> None:
+    """The bundle's example is the first test row: encoded again it must be that row."""
     run = runs.open_run(load_settings(Settings, CONFIG, [], {}))
     dataset = run.dataset()
     items = json.loads((bundle / "example.json").read_text(encoding="utf-8"))["items"]
@@ -155,7 +184,7 @@ def test_training_and_serving_encode_alike(bundle: Path) -> None:
         np.testing.assert_allclose(array, row, atol=0.01)
 
 
-def test_the_server_needs_neither_torch_nor_mlflow() -> None:
+def test_server_imports_neither_torch_nor_mlflow() -> None:
     code = (
         "import sys\n"
         f"import {cli.__package__}.serving.server\n"

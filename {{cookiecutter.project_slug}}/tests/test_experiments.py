@@ -1,6 +1,5 @@
-"""Experiments document themselves: MLflow, README, model card, pictures."""
+"""Runs are documented in MLflow, the README, the model card and figures."""
 
-import json
 import re
 import subprocess
 import sys
@@ -11,7 +10,9 @@ from mlflow import MlflowClient
 
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.experiments import report
+from {{ cookiecutter.package_name }}.files import read_document
 from {{ cookiecutter.package_name }}.task.objective import PRIMARY_METRIC
+from {{ cookiecutter.package_name }}.training.documents import Evaluation, RunInfo
 
 from .conftest import CONFIG
 from .quick import QUICK
@@ -23,15 +24,15 @@ def rewrite(*arguments: str) -> int:
 
 def test_every_number_in_the_readme_is_in_the_evaluation(trained: Path) -> None:
     text = (trained / "README.md").read_text(encoding="utf-8")
-    evaluation = json.loads(next(trained.glob("runs/*/evaluation.json")).read_text())
+    evaluation = read_document(next(trained.glob("runs/*/evaluation.json")), Evaluation)
     assert report.results_summary(evaluation) in text
-    for name, row in evaluation["baselines"].items():
+    for name, baseline in evaluation.baselines.items():
         line = next(line for line in text.splitlines() if line.startswith(f"| {name}"))
-        assert report._number(PRIMARY_METRIC, row["metrics"][PRIMARY_METRIC]) in line
-        assert report.verdict(row) in line
+        assert report._number(PRIMARY_METRIC, baseline.metrics[PRIMARY_METRIC]) in line
+        assert baseline.verdict in line
 
 
-def test_every_picture_is_there_and_every_picture_says_what_made_it(trained: Path) -> None:
+def test_readme_shows_every_picture_and_the_commands_that_made_it(trained: Path) -> None:
     text = (trained / "README.md").read_text(encoding="utf-8")
     pictures = re.findall(r"!\[.+\]\((.+)\)", text)
     assert len(pictures) >= 3  # comparison, curves and at least one of the task
@@ -42,15 +43,16 @@ def test_every_picture_is_there_and_every_picture_says_what_made_it(trained: Pat
     assert "trained by `" in text
 
 
-def test_the_model_card_states_origin_quality_and_settings(trained: Path) -> None:
+def test_model_card_states_origin_quality_and_settings(trained: Path) -> None:
     text = (trained / "MODEL_CARD.md").read_text(encoding="utf-8")
-    about = json.loads(next(trained.glob("runs/*/run.json")).read_text())
-    assert about["data"]["fingerprint"][:16] in text
+    info = read_document(next(trained.glob("runs/*/run.json")), RunInfo)
+    assert info.data.fingerprint[:16] in text
+    assert f"| {info.hardware}, " in text
     assert "| `train.epochs`" in text
     assert "### Quality on the test split" in text
 
 
-def test_what_a_person_wrote_outside_of_the_markers_stays(work: Path) -> None:
+def test_text_outside_of_the_markers_is_kept(work: Path) -> None:
     page = work / "README.md"
     before, after = page.read_text(encoding="utf-8").split(report.BEGIN)
     rest = after.split(report.END)[1]
@@ -72,7 +74,7 @@ def test_reporting_twice_changes_nothing(work: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["no markers", report.BEGIN, report.END + report.BEGIN])
-def test_a_page_without_markers_is_left_alone_and_named(
+def test_page_without_markers_is_named_and_nothing_is_written(
     work: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pages = {p: p.read_bytes() for p in work.rglob("*.md")}
@@ -105,7 +107,7 @@ def test_mlflow_holds_a_parent_run_and_one_child_per_seed(
         assert len(history) <= int(parent.data.params["train.epochs"])
 
 
-def test_the_registry_knows_the_champion_and_deploying_again_adds_nothing(work: Path) -> None:
+def test_registry_has_the_champion_and_deploying_again_adds_nothing(work: Path) -> None:
     assert cli.main(["deploy", "--config", str(CONFIG)]) == 0
     client = MlflowClient("sqlite:///mlflow.db")
     model = client.search_registered_models()[0]
@@ -116,7 +118,7 @@ def test_the_registry_knows_the_champion_and_deploying_again_adds_nothing(work: 
     assert len(list((work / "deployment/bundles").iterdir())) == 1
 
 
-def test_two_processes_may_open_a_fresh_database_at_once(tmp_path: Path) -> None:
+def test_two_processes_can_create_the_database_at_once(tmp_path: Path) -> None:
     code = (
         f"from {cli.__package__}.experiments.tracking import Tracker\n"
         f"from {cli.__package__}.task.settings import Settings\n"
@@ -129,7 +131,7 @@ def test_two_processes_may_open_a_fresh_database_at_once(tmp_path: Path) -> None
         assert process.returncode == 0, errors.decode()
 
 
-def test_a_tracker_that_does_not_answer_is_named(
+def test_error_for_an_unreachable_mlflow_names_its_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -215,7 +215,7 @@ def test_live_quality_is_in_the_metrics(
     assert counts(send(client, *truths_sent)) == (10, 0, 0)
     measure(client)
     labels = {"version": bundle.version, "metric": SCORE.name}
-    mean, expected = float(np.mean(scores)), bundle.manifest["metrics"][SCORE.name]
+    mean, expected = float(np.mean(scores)), bundle.manifest.metrics[SCORE.name]
     assert len(set(scores)) > 1
     assert sample(client, "quality_labels", version=bundle.version) == 10
     assert sample(client, "quality_mean", variant="champion", **labels) == pytest.approx(mean)

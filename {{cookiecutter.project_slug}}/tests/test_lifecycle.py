@@ -33,10 +33,11 @@ from {{ cookiecutter.package_name }}.store.feedback_schema import Feedback
 from {{ cookiecutter.package_name }}.store.queries import LabelledExample
 from {{ cookiecutter.package_name }}.store.row import PredictionRow
 from {{ cookiecutter.package_name }}.store.write import insert_predictions
-from {{ cookiecutter.package_name }}.task import objective, simulate
+from {{ cookiecutter.package_name }}.task import data, objective, simulate
 from {{ cookiecutter.package_name }}.task.data import Dataset
 from {{ cookiecutter.package_name }}.task.settings import Settings
 from {{ cookiecutter.package_name }}.training import feedback_data, runs
+from {{ cookiecutter.package_name }}.training.dataset import load_data, original_data
 
 from .conftest import CONFIG
 from .quick import QUICK
@@ -71,14 +72,14 @@ def few_neighbours() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def original() -> Dataset:
     """The data without what was set aside."""
-    return runs.original_data(settings())
+    return original_data(settings())
 
 
 @pytest.fixture(scope="module")
 def pairs() -> list[LabelledItem]:
     """What callers ask after the world has changed, and what turned out to be right."""
     wanted = settings()
-    dataset, rest = runs.data.load(wanted.data).holdout(wanted.live.set_aside)
+    dataset, rest = data.load(wanted.data).holdout(wanted.live.set_aside)
     return simulate.shifted(dataset, rest, wanted)
 
 
@@ -291,7 +292,7 @@ def test_labelled_requests_join_the_ends_of_their_splits(
     path = tmp_path / "labels.jsonl"
     feedback_data.write_feedback_rows(path, rows)
     assert feedback_data.read_feedback_rows(path) == rows
-    joined = runs.load_data(settings(f"live.feedback={path}"))
+    joined = load_data(settings(f"live.feedback={path}"))
     for name in feedback_data.SPLITS:
         before, after = getattr(original, name), getattr(joined, name)
         count = len(next(iter(before.values())))
@@ -321,7 +322,7 @@ def _as_wide(first: Arrays, second: Arrays) -> Arrays:
         (lambda text: text.replace('"train"', '"exam"'), "split: "),
         (lambda text: _with(text, "item", {}), ": "),
         (lambda text: _with(text, "truth", {}), "Field required"),
-        (lambda text: _with(text, "request_id", "r-0"), "item 0 of request r-0 stands twice"),
+        (lambda text: _with(text, "request_id", "r-0"), "duplicate item 0 of request r-0"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_named(
@@ -333,7 +334,7 @@ def test_a_line_that_cannot_be_used_is_named(
     texts[2] = change(texts[2])
     path.write_text("\n".join(texts) + "\n", encoding="utf-8")
     with pytest.raises(UserError) as caught:
-        runs.load_data(settings(f"live.feedback={path}"))
+        load_data(settings(f"live.feedback={path}"))
     assert str(caught.value).startswith(f"{path}: line 3: ")
     assert reason in str(caught.value)
 
@@ -396,7 +397,7 @@ def test_looking_at_many_parts_does_not_refuse_by_chance() -> None:
 
 
 def test_parts_that_are_too_small_are_not_looked_at(trained: Path) -> None:
-    dataset = runs.data.load(settings().data)
+    dataset = data.load(settings().data)
     outputs = gate.read_outputs(next(trained.glob("runs/*")))
     count = len(next(iter(dataset.test.values())))
     pairs = gate.scores_by_slice(outputs, outputs, dataset, count - gate.MIN_EXAMPLES + 1)

@@ -445,7 +445,7 @@ def test_live_quality_is_held_against_what_was_measured(log: Database, answers: 
     played(log, answers, None, lambda variant: variant == "champion")
     contract, version = answers.bundle.contract, answers.bundle.version
     good, bad = (score(answers)(prediction(answers, side), answers.truth) for side in (True, False))
-    manifest = {"metrics": {SCORE.name: 0.5}}
+    manifest = answers.bundle.manifest.model_copy(update={"metrics": {SCORE.name: 0.5}})
     sign = 1 if SCORE.higher_is_better else -1
 
     rows = {row.variant: row for row in online.measure_quality(log, contract, {version: manifest})}
@@ -465,4 +465,4 @@ def test_live_quality_is_held_against_what_was_measured(log: Database, answers: 
     assert (unknown.expected, unknown.drop) == (None, None)
     assert sum(row.labels for row in online.measure_quality(log, contract, {}, rows=30)) == 30
     own = online.measure_quality(log, contract, {version: answers.bundle.manifest})
-    assert own[0].expected == answers.bundle.manifest["metrics"][SCORE.name]
+    assert own[0].expected == answers.bundle.manifest.metrics[SCORE.name]

@@ -1,4 +1,4 @@
-"""Training: exact, resumable, and clear about what went wrong."""
+"""Training is exact, can be resumed, and says clearly what went wrong."""
 
 import json
 import math
@@ -31,8 +31,8 @@ def settings(*overrides: str) -> Settings:
     return load_settings(Settings, CONFIG, [*QUICK, *overrides], {})
 
 
-def stage(wanted: Settings) -> Stage:
-    return fit.training_stage(wanted, data.load(wanted.data))
+def stage(settings: Settings) -> Stage:
+    return fit.training_stage(settings, data.load(settings.data))
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -40,7 +40,7 @@ def same_weights(one: Path, other: Path) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start_training(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", cli.__name__, "train", "--config", str(CONFIG)]
     pipe = subprocess.PIPE
     return subprocess.Popen([*command, *arguments], cwd=folder, text=True, stdout=pipe, stderr=pipe)
@@ -56,29 +56,29 @@ def wait_for_epoch(process: subprocess.Popen[str], folder: Path, epoch: int) -> 
     raise AssertionError(f"no epoch {epoch}: {process.communicate()}")
 
 
-def test_a_run_that_was_killed_resumes_to_the_same_bits(
+def test_killed_run_resumes_to_bit_identical_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real process is killed in the middle; the resumed run must equal an undisturbed one."""
     overrides = [*QUICK, "train.seeds=[0]", "train.epochs=20"]
-    with start(tmp_path, *overrides) as process:
+    with start_training(tmp_path, *overrides) as process:
         folder = wait_for_epoch(process, tmp_path, 2)
         process.kill()
     assert json.loads((folder / "history.json").read_text())["epoch"] < 20, "killed too late"
 
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "--config", str(CONFIG), "--resume"]) == 0
-    wanted = load_settings(Settings, CONFIG, overrides, {})
     whole = tmp_path / "whole"
     before = folder.parent / "pretraining" / "best.safetensors"  # of tasks that have one
-    fit.fit(stage(wanted), 0, whole, start=before if before.exists() else None)
+    start = before if before.exists() else None
+    fit.fit(stage(load_settings(Settings, CONFIG, overrides, {})), 0, whole, start=start)
     for name in ("last.safetensors", "best.safetensors"):
         assert same_weights(folder / name, whole / name)
     assert not list(folder.glob(".*")), "nothing half-written is left"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_says_how_to_go_on(
+def test_signal_saves_a_checkpoint_and_prints_the_resume_command(
     tmp_path: Path,
     number: signal.Signals,
     monkeypatch: pytest.MonkeyPatch,
@@ -87,14 +87,14 @@ def test_a_signal_saves_and_says_how_to_go_on(
     monkeypatch.chdir(tmp_path)
     one_cycle, calls = fit.one_cycle, 0
 
-    def interrupted(step: int, total: int, peak: float, warmup: float) -> float:
+    def signalling(step: int, total: int, peak: float, warmup: float) -> float:
         nonlocal calls
         calls += 1
         if calls == 5:
             os.kill(os.getpid(), number)
         return one_cycle(step, total, peak, warmup)
 
-    monkeypatch.setattr(fit, "one_cycle", interrupted)
+    monkeypatch.setattr(fit, "one_cycle", signalling)
     before = signal.getsignal(number)
     assert cli.main(["train", "--config", str(CONFIG), *QUICK, "train.batch_size=8"]) == 1
     assert signal.getsignal(number) is before
@@ -102,8 +102,8 @@ def test_a_signal_saves_and_says_how_to_go_on(
     errors = capsys.readouterr().err
     assert "nothing is lost; go on with: " in errors
     assert f"train --resume {run.name}" in errors
-    (under_way,) = run.glob("*/last.safetensors")
-    assert checkpoint_step(under_way) == 5
+    (last,) = run.glob("*/last.safetensors")
+    assert checkpoint_step(last) == 5
 
 
 def checkpoint_step(path: Path) -> int:
@@ -111,7 +111,7 @@ def checkpoint_step(path: Path) -> int:
         return json.loads(file.metadata()["about"])["progress"]["step"]
 
 
-def test_a_run_stopped_in_the_middle_of_an_epoch_resumes_to_the_same_bits(tmp_path: Path) -> None:
+def test_run_stopped_within_an_epoch_resumes_to_bit_identical_weights(tmp_path: Path) -> None:
     ordinary = stage(settings("train.epochs=2", "train.batch_size=8"))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit.fit(ordinary, 0, whole)
@@ -129,7 +129,7 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_resumes_to_the_same_bits(tmp_pa
     assert same_weights(whole / "last.safetensors", parts / "last.safetensors")
 
 
-def test_seeds_repeat_and_differ(tmp_path: Path) -> None:
+def test_equal_seeds_give_equal_weights_and_others_do_not(tmp_path: Path) -> None:
     ordinary = stage(settings("train.epochs=1"))
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         fit.fit(ordinary, seed, tmp_path / name)
@@ -138,7 +138,7 @@ def test_seeds_repeat_and_differ(tmp_path: Path) -> None:
     assert not same_weights(paths[0], paths[2])
 
 
-def test_training_stops_early_when_nothing_gets_better(tmp_path: Path) -> None:
+def test_training_stops_early_without_improvement(tmp_path: Path) -> None:
     ordinary = stage(settings("train.epochs=40", "train.patience=2"))
     sign = 1 if ordinary.higher_is_better else -1
     worse = iter(range(0, -100, -1))
@@ -149,13 +149,13 @@ def test_training_stops_early_when_nothing_gets_better(tmp_path: Path) -> None:
     assert seen == [1, 2, 3]
 
 
-def test_of_two_equal_epochs_the_later_is_kept(tmp_path: Path) -> None:
+def test_later_epoch_is_kept_on_a_tie(tmp_path: Path) -> None:
     ordinary = stage(settings("train.epochs=3"))
     same = replace(ordinary, measure=lambda network: {ordinary.decides: 0.5})
     assert fit.fit(same, 0, tmp_path).best_epoch == 3
 
 
-def test_a_loss_that_is_not_finite_says_what_to_change(tmp_path: Path) -> None:
+def test_error_for_a_nan_loss_says_what_to_change(tmp_path: Path) -> None:
     ordinary = stage(settings("train.epochs=1"))
     broken = replace(ordinary, loss=lambda network, batch: ordinary.loss(network, batch) * math.nan)
     with pytest.raises(WorkError, match=r"seed 0: the loss is nan in epoch 1; lower train\.lr"):
@@ -191,16 +191,16 @@ class Reconstructs(torch.nn.Module):
         return self.body(x)
 
 
-def test_a_network_that_asks_for_pretraining_starts_from_it(
+def test_network_that_asks_for_pretraining_starts_from_its_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = settings("train.epochs=1", f"paths.runs={tmp_path}")
-    dataset = data.load(wanted.data)
-    run = runs.create_run(wanted, dataset)
+    one_epoch = settings("train.epochs=1", f"paths.runs={tmp_path}")
+    dataset = data.load(one_epoch.data)
+    run = runs.create_run(one_epoch, dataset)
     monkeypatch.setattr(runs.model, "build", lambda settings, contract: Body())
     before, *seeds = runs.training_jobs(run, dataset)
     assert (before.name, before.start) == ("pretraining", None)
-    assert [part.name for part in seeds] == ["seed-0", "seed-1"]
+    assert [job.name for job in seeds] == ["seed-0", "seed-1"]
     fit.fit(before.stage, before.seed, run.folder / before.name)
     stored = load_file(run.folder / "pretraining" / "best.safetensors")
     assert seeds[0].start is not None
@@ -211,14 +211,14 @@ def test_a_network_that_asks_for_pretraining_starts_from_it(
         checkpoint.load_shared_weights(seeds[0].start, torch.nn.Conv2d(1, 1, 1))
 
 
-def test_every_epoch_visits_every_example_once_in_its_own_order() -> None:
+def test_each_epoch_visits_every_example_once_in_another_order() -> None:
     orders = [fit.epoch_order(100, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
     for order in orders:
         assert sorted(order.tolist()) == list(range(100))
     assert len({tuple(order.tolist()) for order in orders}) == 4
 
 
-def test_the_learning_rate_rises_to_its_peak_and_falls_to_nearly_nothing() -> None:
+def test_learning_rate_rises_to_its_peak_and_falls_to_almost_zero() -> None:
     rates = [fit.one_cycle(step, 1000, 0.4, 0.25) for step in range(1000)]
     assert max(rates) == rates[250] == pytest.approx(0.4)
     assert rates[0] == pytest.approx(0.4 / 25)
@@ -227,7 +227,7 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_nearly_nothing() -> No
     assert rates[250:] == sorted(rates[250:], reverse=True)
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+def test_error_for_a_damaged_checkpoint_names_the_file(tmp_path: Path) -> None:
     ordinary = stage(settings("train.epochs=1"))
     fit.fit(ordinary, 0, tmp_path)
     path = tmp_path / "last.safetensors"
@@ -244,34 +244,33 @@ def test_checkpoints_hold_no_pickled_objects(trained: Path) -> None:
         assert load_file(path)
 
 
-def test_a_resumed_run_takes_no_new_settings(
-    work: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_resumed_run_refuses_new_settings(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "--config", str(CONFIG), "train.lr=1", "--resume"]) == 2
     assert "keeps its settings" in capsys.readouterr().err
 
 
-def test_a_run_refuses_data_that_has_changed(work: Path) -> None:
+def test_run_refuses_data_that_has_changed(work: Path) -> None:
     run = runs.open_run(settings())
-    run.about["data"]["fingerprint"] = "0" * 64
+    other = run.info.data.model_copy(update={"fingerprint": "0" * 64})
+    run = replace(run, info=run.info.model_copy(update={"data": other}))
     with pytest.raises(UserError, match="the data has changed since this run was started"):
         run.dataset()
 
 
-def test_an_unknown_run_is_named(work: Path) -> None:
+def test_error_for_an_unknown_run_names_it(work: Path) -> None:
     with pytest.raises(UserError, match="nosuch: no such run"):
         runs.open_run(settings(), "nosuch")
-    with pytest.raises(UserError, match="no run there yet"):
+    with pytest.raises(UserError, match="no run here yet"):
         runs.open_run(settings("paths.runs=empty"))
 
 
-def test_an_unfinished_run_is_not_measured(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unfinished_run_is_not_evaluated(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     next(work.glob("runs/*/seed-1/best.safetensors")).unlink()
     assert cli.main(["evaluate", "--config", str(CONFIG)]) == 2
     assert "go on with: train --resume" in capsys.readouterr().err
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say(
+def test_intervals_have_about_their_nominal_coverage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(evaluate, "RESAMPLES", 200)
@@ -283,7 +282,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(
     assert 89 <= covered <= 99
 
 
-def test_intervals_of_neighbours_that_resemble_each_other_are_wider(
+def test_intervals_are_wider_when_neighbours_resemble_each_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(evaluate, "RESAMPLES", 500)
@@ -293,9 +292,3 @@ def test_intervals_of_neighbours_that_resemble_each_other_are_wider(
     monkeypatch.setattr(evaluate.objective, "BLOCK_LENGTH", 10)
     blocks = np.ptp(evaluate.bootstrap_interval(scores))
     assert 2 < blocks / single < 4  # the square root of ten
-
-
-def test_a_win_is_claimed_only_when_the_interval_excludes_zero() -> None:
-    assert evaluate.verdict({"ahead_interval": (0.01, 0.2)}) == "ahead"
-    assert evaluate.verdict({"ahead_interval": (-0.2, -0.01)}) == "behind"
-    assert evaluate.verdict({"ahead_interval": (-0.01, 0.2)}) == "not distinguishable"

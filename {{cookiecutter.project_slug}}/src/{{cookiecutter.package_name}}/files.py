@@ -4,12 +4,25 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from .config import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+T = TypeVar("T")
+
+
+class Document(BaseModel):
+    """A JSON document that the project writes, or a part of one.
+
+    Unknown keys are ignored: code that was rolled back still reads what newer code has written.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -52,3 +65,17 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise UserError(f"{path}: is not JSON: {error}") from None
+
+
+def read_document(path: Path, kind: type[T]) -> T:
+    """Read a JSON file as this type. Raises UserError naming the file and the invalid key."""
+    try:
+        return TypeAdapter(kind).validate_python(read_json(path))
+    except ValidationError as error:
+        raise UserError(f"{path}: is not a valid {path.name}: {first_error(error)}") from None
+
+
+def first_error(error: ValidationError) -> str:
+    """Describe the first error of a validation in one line: `path.to.key: reason`."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"

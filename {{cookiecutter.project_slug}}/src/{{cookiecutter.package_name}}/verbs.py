@@ -21,6 +21,7 @@ DEFAULT_CONFIG = Path("configs/default.yaml")
 def train(options: Namespace) -> None:
     from .experiments.tracked_runs import train_tracked as fit
     from .training import runs
+    from .training.dataset import load_data
 
     settings = read_settings(options)
     if options.resume is not None:
@@ -29,9 +30,9 @@ def train(options: Namespace) -> None:
         run = runs.open_run(settings, options.resume or None)
         dataset = run.dataset()
     else:
-        dataset = runs.load_data(settings)
+        dataset = load_data(settings)
         run = runs.create_run(settings, dataset)
-    rows = run.about["data"]["rows"]
+    rows = dict(run.info.data.rows)
     print(f"run {run.name}: {', '.join(f'{count} rows {name}' for name, count in rows.items())}")
     fit(run, dataset, f"{options.command} train --resume {run.name}")
     print(f"next: {options.command} evaluate, report or deploy")
@@ -44,7 +45,7 @@ def evaluate(options: Namespace) -> None:
     run, dataset = _run(options)
     evaluation = evaluate_tracked(run, dataset)
     print("\n".join(["", *results_table(evaluation), "", results_summary(evaluation), ""]))
-    for name, rows in evaluation["details"].items():
+    for name, rows in evaluation.details.items():
         if isinstance(rows, dict):
             columns = list(next(iter(rows.values())))
             cells = [[name, *columns]]
@@ -74,7 +75,7 @@ def deploy(options: Namespace) -> None:
 
     run, dataset = _run(options)
     evaluation = evaluated(run, dataset)
-    print(f"packing run {run.name}, seed {evaluation['chosen_seed']} …")
+    print(f"packing run {run.name}, seed {evaluation.chosen_seed} …")
     try:
         folder = install(run, dataset, evaluation, Tracker(run.settings), options.reason)
     except BadBundle as error:

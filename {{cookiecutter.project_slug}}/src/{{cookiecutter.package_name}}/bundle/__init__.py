@@ -1,1 +1,1 @@
-"""The one folder that training hands to serving."""
+"""The bundle and the deployment folder: all that training hands to the server."""

@@ -1,11 +1,11 @@
-"""The deployment folder: which bundles answer, and who gets which. The server reads nothing else.
+"""The deployment folder: which bundles are served, and to whom. The server reads nothing else.
 
 deployment/
-    deployment.json         champion, challenger, how traffic is split, champions before
+    deployment.json         champion, challenger, how traffic is split, previous champions
     bundles/<version>-…/    model.onnx manifest.json reference.json contract.json …
     history.jsonl           who changed what, when and why
 
-`deployment.json` is replaced as a whole, so a reader sees the old state or the new one.
+`deployment.json` is replaced atomically: a reader sees the old state or the new one.
 """
 
 import getpass
@@ -20,12 +20,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..config import WorkError
-from ..files import write_text
+from ..files import first_error, write_text
 from .load import BadBundle
 
 DEPLOYMENT = "deployment.json"
 HISTORY = "history.jsonl"
-MAX_PREVIOUS = 10  # champions to go back to
+MAX_PREVIOUS = 10  # champions that rollback can return to
 
 
 class BundleRef(BaseModel):
@@ -40,11 +40,11 @@ class BundleRef(BaseModel):
 
 
 class Challenger(BundleRef):
-    """A bundle under test: it answers a share of the callers, or in shadow answers nobody."""
+    """A bundle under test: it serves a share of the callers, or in shadow mode none."""
 
     mode: Literal["split", "shadow"] = "split"
     share: float = Field(gt=0, le=1)  # of the callers (split), of the requests (shadow)
-    since: str  # when this test began, with this share
+    since: str  # ISO 8601, UTC: start of the test with this mode and share
 
 
 class Deployment(BaseModel):
@@ -54,12 +54,12 @@ class Deployment(BaseModel):
 
     champion: BundleRef
     challenger: Challenger | None = None
-    previous: list[BundleRef] = []  # earlier champions, the newest first
-    deployed_at: str
+    previous: list[BundleRef] = []  # champions, the newest first
+    deployed_at: str  # ISO 8601, UTC
 
     @property
     def test(self) -> str | None:
-        """Names the test that runs: these two versions, divided like this, since then."""
+        """Identify the running test by versions, mode, share and start; None without one."""
         if (challenger := self.challenger) is None:
             return None
         versions = f"{self.champion.version}~{challenger.version}"
@@ -67,41 +67,39 @@ class Deployment(BaseModel):
 
 
 def read_deployment(folder: Path) -> Deployment:
-    """What is deployed; BadBundle when nothing is, or when the file is no deployment."""
+    """Read what is deployed. Raises BadBundle when nothing is, or when the file is invalid."""
     path = folder / DEPLOYMENT
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise BadBundle(f"{path}: nothing is deployed yet, use the verb deploy") from None
+        raise BadBundle(f"{path}: nothing is deployed yet; run the command deploy") from None
     except OSError as error:
         raise BadBundle(f"{path}: cannot be read: {error.strerror}") from None
     try:
-        found = Deployment.model_validate_json(content)
+        deployment = Deployment.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "content"
-        raise BadBundle(f"{path}: is not a deployment: {place}: {first['msg']}") from None
-    for installed in (found.champion, found.challenger):
-        if installed and not bundle_path(folder, installed).is_relative_to(folder.resolve()):
-            raise BadBundle(f"{path}: {installed.bundle} lies outside of the deployment folder")
-    return found
+        raise BadBundle(f"{path}: is not a deployment: {first_error(error)}") from None
+    for ref in (deployment.champion, deployment.challenger):
+        if ref and not bundle_path(folder, ref).is_relative_to(folder.resolve()):
+            raise BadBundle(f"{path}: {ref.bundle} lies outside the deployment folder")
+    return deployment
 
 
-def bundle_path(folder: Path, installed: BundleRef) -> Path:
-    """Where a bundle lies."""
-    return (folder / installed.bundle).resolve()
+def bundle_path(folder: Path, ref: BundleRef) -> Path:
+    """Return the absolute path of a bundle in the deployment folder."""
+    return (folder / ref.bundle).resolve()
 
 
 def champion_path(folder: Path) -> tuple[Path, str]:
-    """(folder, hash of the manifest) of the champion; BadBundle when there is none."""
+    """Return the champion's folder and the SHA-256 of its manifest. Raises BadBundle."""
     champion = read_deployment(folder).champion
     return bundle_path(folder, champion), champion.manifest_sha256
 
 
 @contextmanager
 def deployment_lock(folder: Path) -> Iterator[None]:
-    """Alone with a deployment folder: whoever changes it does so one after the other."""
-    from filelock import FileLock  # the server, which only reads, does without
+    """Lock a deployment folder for a change; another process waits until it is released."""
+    from filelock import FileLock  # not installed beside the server, which only reads
 
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
@@ -109,37 +107,42 @@ def deployment_lock(folder: Path) -> Iterator[None]:
 
 
 def write_deployment(folder: Path, deployment: Deployment) -> None:
-    """Replace what is deployed; running servers notice."""
+    """Replace `deployment.json`; running servers notice."""
     write_text(folder / DEPLOYMENT, deployment.model_dump_json(indent=2) + "\n")
 
 
 def with_champion(folder: Path, champion: BundleRef) -> Deployment:
-    """The deployment with this champion and no challenger; earlier champions are remembered."""
+    """Return the folder's deployment with this champion and no challenger; the champion that it
+    replaces becomes the newest of `previous`."""
     try:
         before = read_deployment(folder)
         previous = [before.champion, *before.previous]
     except BadBundle:
         previous = []
-    previous = [one for one in previous if one.version != champion.version][:MAX_PREVIOUS]
+    previous = [ref for ref in previous if ref.version != champion.version][:MAX_PREVIOUS]
     return Deployment(champion=champion, previous=previous, deployed_at=utc_now())
 
 
 def replace_deployment(
     folder: Path, after: Deployment, action: str, reason: str, **details: Any
 ) -> None:
-    """Write the history's line, then replace what is deployed: no change goes unrecorded."""
+    """Append to the history, then replace `deployment.json`: no change goes unrecorded."""
     append_history(folder, action, reason, **details)
     write_deployment(folder, after)
 
 
 def utc_now() -> str:
-    """The time for a record, in UTC."""
+    """Return the current time in UTC, ISO 8601 with seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def append_history(folder: Path, action: str, reason: str, **details: Any) -> None:
-    """Add a line to the history: when, who, what, why."""
-    line = {"at": utc_now(), "who": _user(), "action": action, "reason": reason, **details}
+    """Append a line to `history.jsonl`: when, who, what, why. Raises WorkError."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        user = f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
+    line = {"at": utc_now(), "who": user, "action": action, "reason": reason, **details}
     text = json.dumps(line, ensure_ascii=False, default=str) + "\n"
     try:
         with (folder / HISTORY).open("a", encoding="utf-8") as file:
@@ -151,15 +154,8 @@ def append_history(folder: Path, action: str, reason: str, **details: Any) -> No
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """All lines of the history, the oldest first."""
+    """Read all lines of the history, the oldest first."""
     path = folder / HISTORY
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"

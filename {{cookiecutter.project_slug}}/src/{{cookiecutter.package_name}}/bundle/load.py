@@ -1,17 +1,18 @@
 """Read and verify a bundle. No torch, no MLflow: the server uses this."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
+from pydantic import ValidationError
 
+from ..files import first_error
 from ..interfaces import Arrays
 from ..task import contract
 from ..task.contract import Contract
+from .manifest import Manifest, Signature, TensorInfo
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
@@ -23,100 +24,96 @@ class BadBundle(Exception):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle, ready to answer."""
+    """A verified bundle, ready to predict."""
 
-    manifest: dict[str, Any]
+    manifest: Manifest
     contract: Contract
     session: onnxruntime.InferenceSession
     digest: str  # SHA-256 of the manifest, which names those of all other files
 
     @property
     def name(self) -> str:
-        return self.manifest["name"]
+        return self.manifest.name
 
     @property
     def version(self) -> str:
-        return self.manifest["version"]
+        return self.manifest.version
 
     def run(self, inputs: Arrays) -> Arrays:
-        """The network's outputs by name."""
+        """Return the network's outputs by name."""
         return run(self.session, inputs)
 
 
 def run(session: onnxruntime.InferenceSession, inputs: Arrays) -> Arrays:
-    """The network's outputs by name."""
-    found = session.run(None, inputs)
-    return {name: np.asarray(array) for name, array in zip(contract.OUTPUTS, found, strict=True)}
+    """Return the network's outputs by name."""
+    outputs = session.run(None, inputs)
+    return {name: np.asarray(array) for name, array in zip(contract.OUTPUTS, outputs, strict=True)}
 
 
 def load_bundle(folder: Path, manifest_sha256: str | None = None) -> Bundle:
-    """The bundle in `folder`; BadBundle when a file is missing, changed or of another shape."""
+    """Load the bundle in `folder`. Raises BadBundle for a file that is missing, changed or does
+    not fit."""
+    # 1. Every file is the one that was packed.
     manifest = verify_bundle(folder, manifest_sha256)
+    # 2. This server's code can read the contract.
     try:
-        own = Contract.load(folder)
+        bundle_contract = Contract.load(folder)
     except (OSError, ValueError) as error:
         raise BadBundle(f"{folder / Contract.FILE}: does not fit this server: {error}") from None
-    try:
-        session = _session((folder / MODEL).read_bytes())
-    except Exception as error:  # ONNX Runtime raises many kinds
-        raise BadBundle(f"{folder / MODEL}: cannot be loaded: {error}") from None
-    if signature(session) != manifest["signature"]:
-        raise BadBundle(f"{folder / MODEL}: its inputs and outputs differ from the manifest's")
-    return Bundle(manifest, own, session, sha256(folder / MANIFEST))
-
-
-def verify_bundle(folder: Path, manifest_sha256: str | None = None) -> dict[str, Any]:
-    """The manifest, after checking that every file is there and has the hash it names."""
-    path = folder / MANIFEST
-    content = _bytes(path)
-    if manifest_sha256 is not None and _digest(content) != manifest_sha256:
-        raise BadBundle(f"{path}: is not the file that was deployed (its hash differs)")
-    try:
-        manifest = json.loads(content)
-        files = dict(manifest["files"])
-        for key in ("name", "version", "task", "signature"):
-            manifest[key]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadBundle(f"{path}: is not a manifest: {error!r}") from None
-    for needed in (MODEL, Contract.FILE):
-        if needed not in files:
-            raise BadBundle(f"{path}: names no {needed}")
-    for name, digest in files.items():
-        if Path(name).name != name:
-            raise BadBundle(f"{path}: {name!r} is not a plain file name")
-        if _digest(_bytes(folder / name)) != digest:
-            raise BadBundle(f"{folder / name}: its content has changed (sha256 differs)")
-    return manifest
-
-
-def signature(session: onnxruntime.InferenceSession) -> dict[str, Any]:
-    """Name, type and shape (a name for each free dimension) of inputs and outputs."""
-    return {
-        side: [{"name": end.name, "type": end.type, "shape": end.shape} for end in ends]
-        for side, ends in (("inputs", session.get_inputs()), ("outputs", session.get_outputs()))
-    }
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal; BadBundle when it cannot be read."""
-    return _digest(_bytes(path))
-
-
-def _session(model: bytes) -> onnxruntime.InferenceSession:
+    # 3. ONNX Runtime can load the model, and it has the inputs and outputs of the manifest.
     options = onnxruntime.SessionOptions()
     # One thread per call and no spinning: the server's own requests are what runs in parallel.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(
+            (folder / MODEL).read_bytes(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime raises many kinds
+        raise BadBundle(f"{folder / MODEL}: cannot be loaded: {error}") from None
+    if read_signature(session) != manifest.signature:
+        raise BadBundle(f"{folder / MODEL}: its inputs and outputs differ from the manifest's")
+    return Bundle(manifest, bundle_contract, session, sha256(folder / MANIFEST))
 
 
-def _bytes(path: Path) -> bytes:
+def verify_bundle(folder: Path, manifest_sha256: str | None = None) -> Manifest:
+    """Return the manifest after checking every file against its hash. Raises BadBundle."""
+    path = folder / MANIFEST
+    content = _read_bytes(path)
+    if manifest_sha256 is not None and hashlib.sha256(content).hexdigest() != manifest_sha256:
+        raise BadBundle(f"{path}: is not the file that was deployed (its hash differs)")
+    try:
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError as error:
+        raise BadBundle(f"{path}: is not a manifest: {first_error(error)}") from None
+    for required in (MODEL, Contract.FILE):
+        if required not in manifest.files:
+            raise BadBundle(f"{path}: {required} is missing from its files")
+    for name, digest in manifest.files.items():
+        if Path(name).name != name:
+            raise BadBundle(f"{path}: {name!r} is not a plain file name")
+        if sha256(folder / name) != digest:
+            raise BadBundle(f"{folder / name}: its content has changed (sha256 differs)")
+    return manifest
+
+
+def read_signature(session: onnxruntime.InferenceSession) -> Signature:
+    """Return name, type and shape of every input and output of a loaded model."""
+    inputs, outputs = (
+        [TensorInfo(name=end.name, type=end.type, shape=end.shape) for end in ends]
+        for ends in (session.get_inputs(), session.get_outputs())
+    )
+    return Signature(inputs=inputs, outputs=outputs)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal. Raises BadBundle when it cannot be read."""
+    return hashlib.sha256(_read_bytes(path)).hexdigest()
+
+
+def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise BadBundle(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""What a bundle keeps of how a feature is distributed, to compare live values with."""
+"""Distributions in a bundle's `reference.json`, which drift compares online values with."""
 
 from __future__ import annotations
 
@@ -7,46 +7,44 @@ from typing import Any
 import numpy as np
 
 MAX_SAMPLE = 1000  # order statistics, for the Kolmogorov-Smirnov statistic
-SIGNIFICANT_DIGITS = (
-    6  # significant ones; both sides are rounded alike, so that equal values stay equal
-)
-MAX_CATEGORIES = 20  # categories that are looked at one by one for autocorrelation
+SIGNIFICANT_DIGITS = 6  # of reference and online values alike, so that equal values stay equal
+MAX_CATEGORIES = 20  # the most frequent ones, whose autocorrelation is summed
 
 
 def distribution(values: Any) -> dict[str, Any]:
-    """What a bundle keeps of one feature, from values (n,) in the order of their rows.
+    """Describe one feature or prediction statistic from its values (n,) in the order of the rows.
 
     Text: `counts` by value. Numbers (finite ones): `counts` between `edges` at the deciles, where a
     value that fills a decile or more has a bin of its own, and a `sample` of at most 1000 order
-    statistics. Both: `effective`, the number of independent rows.
+    statistics. Both: `effective`, the effective sample size.
     """
     array = np.asarray(values).ravel()
     if array.dtype.kind in "USO":
         array = array.astype(str)
         names, counts = np.unique(array, return_counts=True)
-        shown = dict(zip(names.tolist(), counts.tolist(), strict=True))
-        return {"counts": shown, "effective": round(effective_sample_size(array), 1)}
+        by_name = dict(zip(names.tolist(), counts.tolist(), strict=True))
+        return {"counts": by_name, "effective": round(effective_sample_size(array), 1)}
     numbers = round_values(array[np.isfinite(array.astype(np.float64))])
     ordered = np.sort(numbers)
     edges = _edges(ordered)
-    kept = np.linspace(0, len(ordered) - 1, MAX_SAMPLE).round().astype(int)
+    places = np.linspace(0, len(ordered) - 1, MAX_SAMPLE).round().astype(int)
     return {
         "edges": edges.tolist(),
         "counts": np.histogram(numbers, edges)[0].tolist(),
-        "sample": (ordered[kept] if len(ordered) > MAX_SAMPLE else ordered).tolist(),
+        "sample": (ordered[places] if len(ordered) > MAX_SAMPLE else ordered).tolist(),
         "effective": round(effective_sample_size(numbers), 1),
     }
 
 
 def round_values(values: np.ndarray) -> np.ndarray:
-    """Values (n,) to the digits that a reference keeps."""
+    """Round values (n,) to the significant digits of a reference."""
     return np.array(
         [float(f"{value:.{SIGNIFICANT_DIGITS}g}") for value in values.tolist()], np.float64
     )
 
 
 def _edges(ordered: np.ndarray) -> np.ndarray:
-    """Increasing edges: the deciles and, where these repeat a value, one right above it."""
+    """Return increasing edges: the deciles and, where these repeat a value, one right above it."""
     if not len(ordered):
         return np.array([0.0, 1.0])
     deciles = round_values(np.quantile(ordered, np.linspace(0, 1, 11)))
@@ -56,13 +54,13 @@ def _edges(ordered: np.ndarray) -> np.ndarray:
 
 
 def effective_sample_size(values: np.ndarray, blocks: int = 1) -> float:
-    """How many independent rows the values (n,) in their order are worth: n over the integrated
-    autocorrelation time, which is summed up to the end of Geyer's initial monotone sequence.
+    """Return the effective sample size (ESS) of values (n,) in the order of their rows: n over the
+    integrated autocorrelation time, summed up to the end of Geyer's initial monotone sequence.
 
-    Correlated are the indicators that the tests are made of: of each word, of not exceeding each
-    decile. Each of `blocks` consecutive parts is taken about its own mean, so that a shift within a
-    window is not mistaken for correlation. Source: Geyer, Practical Markov chain Monte Carlo,
-    Statistical Science 7 (1992), section 3.3.
+    The autocorrelation is that of the indicators which the drift tests compare: of each category,
+    or of lying below each decile. Each of `blocks` consecutive parts is centred on its own mean, so
+    a shift within the window does not count as correlation. Source: Geyer, Practical Markov chain
+    Monte Carlo, Statistical Science 7 (1992), section 3.3.
     """
     rows = len(values)
     if rows < 4 * blocks:
@@ -73,17 +71,18 @@ def effective_sample_size(values: np.ndarray, blocks: int = 1) -> float:
         centred = np.concatenate([part - part.mean() for part in parts])
         power = np.abs(np.fft.rfft(centred, 2 * rows)) ** 2
         covariances += np.fft.irfft(power, 2 * rows)[:rows]
-    if covariances[0] <= 1e-9 * rows:  # a constant tells nothing of its order
+    if covariances[0] <= 1e-9 * rows:  # a constant has no autocorrelation
         return float(rows)
     correlations = covariances / covariances[0]
-    # A block's own mean takes the variance of that mean from all covariances: it is given back.
-    lost = _correlation_time(correlations) * blocks / rows
-    correlations += lost * np.maximum(0, 1 - np.arange(rows) * blocks / rows)
+    # Centring each block has lowered all covariances by the variance of its mean: add that again.
+    bias = _correlation_time(correlations) * blocks / rows
+    correlations += bias * np.maximum(0, 1 - np.arange(rows) * blocks / rows)
     return rows / _correlation_time(correlations / correlations[0])
 
 
 def _correlation_time(correlations: np.ndarray) -> float:
-    """Rows for one independent row, at least 1, from autocorrelations (n,) of lags 0, 1, …"""
+    """Return the integrated autocorrelation time in rows, at least 1, from the autocorrelations
+    (n,) at lags 0, 1, …"""
     paired = correlations[: len(correlations) // 2 * 2].reshape(-1, 2).sum(axis=1)
     end = np.argmax(paired <= 0) if (paired <= 0).any() else len(paired)
     return max(1.0, float(2 * np.minimum.accumulate(paired[:end]).sum() - 1)) if end else 1.0

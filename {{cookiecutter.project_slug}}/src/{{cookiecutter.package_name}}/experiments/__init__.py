@@ -1,1 +1,1 @@
-"""Experiments are recorded and documented by the project itself."""
+"""Experiment tracking and reports."""

@@ -1,101 +1,150 @@
-"""Documents a run: the results section of the README, MODEL_CARD.md and docs/experiments/.
+"""Document a run: the results section of the README, MODEL_CARD.md and docs/experiments/.
 
-Only what stands between the markers is rewritten; what a person wrote around them stays.
+The wording is in `templates/`; here the values are computed. Only what stands between the markers
+of a page is rewritten; what a person wrote around them stays.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..config import UserError, flatten
-from ..files import read_json, write_figure, write_text
+from ..files import read_document, write_figure, write_text
 from ..task import figures
 from ..task.data import Dataset
 from ..task.objective import METRICS, PRIMARY_METRIC
-from ..task.settings import Settings
-from ..training.evaluate import verdict
+from ..training.documents import BaselineResult, Evaluation, NetworkResult, RunInfo
 from ..training.runs import Run
 from . import plots
 
 BEGIN = "<!-- results:begin, rewritten by the verb report -->"
 END = "<!-- results:end -->"
 
+Rows = list[list[str]]  # of a table, its head first
 
-def write_report(
-    run: Run, dataset: Dataset, evaluation: dict[str, Any], command: str
-) -> list[Path]:
-    """Write pictures and pages about a run; returns the files, README first.
+
+def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: str) -> list[Path]:
+    """Write figures and pages about a run; returns the files, README first.
 
     `command` is the project's console command. Raises UserError when a page has lost its markers,
     before anything is written.
     """
+    # 1. The pages, which must be there whole before anything changes.
     readme, card = Path("README.md"), Path("MODEL_CARD.md")
     experiments = run.settings.paths.experiments
     index = experiments / "README.md"
     pages = {path: _around(path) for path in (readme, card, index)}
-    pictures = list(_pictures(run, dataset, evaluation, experiments / run.name))
-    made_by = (
-        f"Run `{run.name}`: trained by `{run.about['command']}`, measured by "
-        f"`{command} evaluate --run {run.name}`, written by `{command} report --run {run.name}`."
-    )
-    texts = {
-        readme: [*_results(evaluation), "", *_gallery(pictures, Path()), made_by],
-        card: _card(run, evaluation, made_by),
-        index: _experiments(run.settings),
+
+    # 2. The figures: the task's own stand between those of every task.
+    with np.load(run.folder / "outputs.npz", allow_pickle=False) as stored:
+        outputs = dict(stored)
+    pictures: list[tuple[Path, str]] = []
+    for name, caption, figure in (
+        ("comparison.png", "The network against the baselines.", plots.comparison(evaluation)),
+        *figures.draw(dataset, outputs, evaluation.details),
+        ("curves.png", "The course of training, one line per seed.", plots.curves(run)),
+    ):
+        path = experiments / run.name / name
+        write_figure(path, figure)
+        pictures.append((path, caption))
+
+    # 3. The values that the templates show.
+    settings = flatten(run.settings).items()
+    values = {
+        "command": command,
+        "run": run,
+        "evaluation": evaluation,
+        "summary": results_summary(evaluation),
+        "results": results_rows(evaluation),
+        "pictures": [(path.as_posix(), caption) for path, caption in pictures],
+        "versions": ", ".join(f"{name} {version}" for name, version in run.info.versions.items()),
+        "details": _detail_tables(evaluation),
+        "settings": [
+            ["Setting", "Value"],
+            *([f"`{k}`", f"`{v}`"] for k, v in settings if not k.startswith("paths.")),
+        ],
+        "runs": _all_runs(run.settings.paths.runs),
     }
+
+    # 4. The pages, each whole or not at all.
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["table"] = lambda rows: "\n".join(markdown_table(rows))
+    templates = {readme: "results.md.j2", card: "model_card.md.j2", index: "experiments.md.j2"}
     for path, (before, after) in pages.items():
-        write_text(path, "\n".join([before + BEGIN, "", *texts[path], "", END + after]))
+        text = environment.get_template(templates[path]).render(values)
+        write_text(path, "\n".join([before + BEGIN, "", text, "", END + after]))
     return [*pages, *(path for path, _ in pictures)]
 
 
-def results_summary(evaluation: dict[str, Any]) -> str:
-    """The outcome in words: what is claimed is what the interval allows."""
-    shown, network = METRICS[PRIMARY_METRIC], evaluation["network"]
-    count = len(network["seeds"])
-    spread = f" ± {_number(PRIMARY_METRIC, network['sd'][PRIMARY_METRIC])}" if network["sd"] else ""
+def results_summary(evaluation: Evaluation) -> str:
+    """Sum up the evaluation in sentences that claim no more than the intervals allow."""
+    network = evaluation.network
+    count = len(network.seeds)
     seeds = f"mean ± standard deviation of {count} seeds" if count > 1 else "one seed"
-    low, high = (_number(PRIMARY_METRIC, end) for end in network["interval"])
-    sign = 1 if evaluation["higher_is_better"] else -1
-    name, best = max(
-        evaluation["baselines"].items(), key=lambda item: sign * item[1]["metrics"][PRIMARY_METRIC]
-    )
+    low, high = (_number(PRIMARY_METRIC, end) for end in network.interval)
+    name, best = evaluation.best_baseline()
     others = [
-        f" Against {other} it is {verdict(row)}: {_ahead(row)}."
-        for other, row in evaluation["baselines"].items()
-        if other != name and verdict(row) != "ahead"
+        f" Against {other} it is {baseline.verdict}: {_ahead(baseline)}."
+        for other, baseline in evaluation.baselines.items()
+        if other != name and baseline.verdict != "ahead"
     ]
-    mean = network["mean"][PRIMARY_METRIC]
     return (
-        f"{shown.title}: network {_number(PRIMARY_METRIC, mean)}{spread} "
-        f"({seeds}; 95 % interval {low} to {high}; {evaluation['rows']['test']} test rows), "
-        f"best baseline {_number(PRIMARY_METRIC, best['metrics'][PRIMARY_METRIC])} ({name}). "
-        f"The network is {verdict(best)}: {_ahead(best)}.{''.join(others)}"
+        f"{METRICS[PRIMARY_METRIC].title}: network {_mean(PRIMARY_METRIC, network)} "
+        f"({seeds}; 95 % interval {low} to {high}; {evaluation.rows.test} test rows), "
+        f"best baseline {_number(PRIMARY_METRIC, best.metrics[PRIMARY_METRIC])} ({name}). "
+        f"The network is {best.verdict}: {_ahead(best)}.{''.join(others)}"
     )
 
 
-def results_table(evaluation: dict[str, Any]) -> list[str]:
-    """The network and the baselines, a Markdown row each."""
-    network = evaluation["network"]
-    sd = network["sd"] or {}
-    head = [shown.title for shown in METRICS.values()]
-    rows = [["Model", *head, "95 % interval", "Network ahead by", "Verdict"]]
-    cells = [
-        _number(name, network["mean"][name])
-        + (f" ± {_number(name, sd[name])}" if name in sd else "")
-        for name in METRICS
+def results_rows(evaluation: Evaluation) -> Rows:
+    """Make the table of the network and the baselines."""
+    titles = [metric.title for metric in METRICS.values()]
+    network = [_mean(name, evaluation.network) for name in METRICS]
+    return [
+        ["Model", *titles, "95 % interval", "Network ahead by", "Verdict"],
+        ["**Network**", *network, _span(evaluation.network.interval), "", ""],
+        *(
+            [
+                name,
+                *(_number(metric, baseline.metrics[metric]) for metric in METRICS),
+                _span(baseline.interval),
+                _ahead(baseline),
+                baseline.verdict,
+            ]
+            for name, baseline in evaluation.baselines.items()
+        ),
     ]
-    rows.append(["**Network**", *cells, _span(network["interval"]), "", ""])
-    for name, row in evaluation["baselines"].items():
-        cells = [_number(metric, row["metrics"][metric]) for metric in METRICS]
-        rows.append([name, *cells, _span(row["interval"]), _ahead(row), verdict(row)])
-    return markdown_table(rows)
 
 
-def markdown_table(rows: list[list[str]]) -> list[str]:
-    """A table whose source lines up too."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+def results_table(evaluation: Evaluation) -> list[str]:
+    """Format the network and the baselines as a Markdown table."""
+    return markdown_table(results_rows(evaluation))
+
+
+def _detail_tables(evaluation: Evaluation) -> list[Rows]:
+    """Make the task's tables of the chosen seed, per class or by another breakdown."""
+    tables = []
+    for name, table in evaluation.details.items():
+        if isinstance(table, dict) and table:
+            columns = list(next(iter(table.values())))
+            tables.append([[name.replace("_", " ").capitalize(), *columns]])
+            for key, row in table.items():
+                cells = (row[column] for column in columns)
+                texts = (f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells)
+                tables[-1].append([key, *texts])
+    return tables
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Format rows as the lines of a Markdown table; columns line up in the source too."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
         for row in rows
@@ -103,114 +152,24 @@ def markdown_table(rows: list[list[str]]) -> list[str]:
     return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
 
 
-def _pictures(
-    run: Run, dataset: Dataset, evaluation: dict[str, Any], folder: Path
-) -> Iterator[tuple[Path, str]]:
-    with np.load(run.folder / "outputs.npz", allow_pickle=False) as stored:
-        outputs = dict(stored)
-    drawn = [
-        ("comparison.png", "The network against the baselines.", plots.comparison(evaluation)),
-        *figures.draw(dataset, outputs, evaluation["details"]),
-        ("curves.png", "The course of training, one line per seed.", plots.curves(run)),
-    ]
-    for name, caption, figure in drawn:
-        write_figure(folder / name, figure)
-        yield folder / name, caption
-
-
-def _results(evaluation: dict[str, Any]) -> list[str]:
-    rows = evaluation["rows"]
-    return [
-        f"**{results_summary(evaluation)}**",
-        "",
-        *results_table(evaluation),
-        "",
-        f"{evaluation['model']} {rows['train']} rows to train on, {rows['validation']} to choose "
-        f"epoch and settings, {rows['test']} to test, the same for every model. Intervals come "
-        "from drawing test rows and seeds again (bootstrap). Training took "
-        f"{evaluation['train_seconds']:.0f} s in all.",
-    ]
-
-
-def _gallery(pictures: list[tuple[Path, str]], home: Path) -> list[str]:
-    lines = []
-    for path, caption in pictures:
-        lines += [f"![{caption}]({path.relative_to(home).as_posix()})", "", f"*{caption}*", ""]
-    return lines
-
-
-def _card(run: Run, evaluation: dict[str, Any], made_by: str) -> list[str]:
-    about, commit = run.about, run.about["git"]["commit"]
-    dirty = " with uncommitted changes" if about["git"]["dirty"] else ""
-    facts = [
-        ["Fact", "Value"],
-        ["Version", f"`{run.name}` (seed {evaluation['chosen_seed']}, the best on validation)"],
-        ["Network", evaluation["model"]],
-        ["Data", about["data"]["about"]],
-        ["Data fingerprint", f"`{about['data']['fingerprint'][:16]}`"],
-        ["Code", f"`{commit[:12]}`{dirty}" if commit else "not under version control"],
-        ["Trained on", f"{about['hardware']}, {evaluation['train_seconds']:.0f} s"],
-        ["Versions", ", ".join(f"{k} {v}" for k, v in about["versions"].items())],
-    ]
-    settings = [["Setting", "Value"]]
-    for key, value in flatten(run.settings).items():
-        if not key.startswith("paths."):
-            settings.append([f"`{key}`", f"`{value}`"])
-    return [
-        *markdown_table(facts),
-        "",
-        "### Quality on the test split",
-        "",
-        results_summary(evaluation),
-        "",
-        *results_table(evaluation),
-        "",
-        *_breakdown(evaluation["details"]),
-        "### Settings",
-        "",
-        *markdown_table(settings),
-        "",
-        made_by,
-    ]
-
-
-def _breakdown(details: dict[str, Any]) -> list[str]:
-    """The task's table per class (or per whatever it breaks down by), for the chosen seed."""
-    lines = []
-    for name, table_ in details.items():
-        if isinstance(table_, dict) and table_:
-            columns = list(next(iter(table_.values())))
-            rows = [[name.replace("_", " ").capitalize(), *columns]]
-            for key, row in table_.items():
-                rows.append([key, *(_cell(row[column]) for column in columns)])
-            lines += [*markdown_table(rows), ""]
-    return lines
-
-
-def _experiments(settings: Settings) -> list[str]:
-    """All evaluated runs, the newest first."""
+def _all_runs(folder: Path) -> Rows:
+    """Make the table of all evaluated runs, the newest first."""
     rows = [["Run", METRICS[PRIMARY_METRIC].title, "Best baseline", "Seeds", "Rows", "Command"]]
-    for path in sorted(settings.paths.runs.glob("*/evaluation.json"), reverse=True):
-        evaluation, about = read_json(path), read_json(path.parent / "run.json")
-        network = evaluation["network"]
-        sign = 1 if evaluation["higher_is_better"] else -1
-        best = max(
-            sign * row["metrics"][PRIMARY_METRIC] for row in evaluation["baselines"].values()
-        )
-        spread = (
-            f" ± {_number(PRIMARY_METRIC, network['sd'][PRIMARY_METRIC])}" if network["sd"] else ""
-        )
+    for path in sorted(folder.glob("*/evaluation.json"), reverse=True):
+        evaluation = read_document(path, Evaluation)
+        info = read_document(path.with_name("run.json"), RunInfo)
+        _, best = evaluation.best_baseline()
         rows.append(
             [
-                f"`{evaluation['run']}`",
-                _number(PRIMARY_METRIC, network["mean"][PRIMARY_METRIC]) + spread,
-                _number(PRIMARY_METRIC, sign * best),
-                str(len(network["seeds"])),
-                str(sum(evaluation["rows"].values())),
-                f"`{about['command']}`",
+                f"`{evaluation.run}`",
+                _mean(PRIMARY_METRIC, evaluation.network),
+                _number(PRIMARY_METRIC, best.metrics[PRIMARY_METRIC]),
+                str(len(evaluation.network.seeds)),
+                str(evaluation.rows.total),
+                f"`{info.command}`",
             ]
         )
-    return markdown_table(rows)
+    return rows
 
 
 def _around(path: Path) -> tuple[str, str]:
@@ -227,22 +186,24 @@ def _around(path: Path) -> tuple[str, str]:
     return text.split(BEGIN)[0], text.split(END)[1]
 
 
-def _number(metric: str, value: float) -> str:
-    return f"{value * METRICS[metric].scale:.{METRICS[metric].digits}f}"
+def _number(metric: str, value: float, sign: str = "") -> str:
+    """Format a metric's value as in tables; `sign` "+" writes the sign of gains too."""
+    return f"{value * METRICS[metric].scale:{sign}.{METRICS[metric].digits}f}"
 
 
-def _ahead(row: dict[str, Any]) -> str:
-    """By how much the network is ahead of a baseline, with the interval."""
-    value, near, far = (
-        f"{value * METRICS[PRIMARY_METRIC].scale:+.{METRICS[PRIMARY_METRIC].digits}f}"
-        for value in (row["ahead"], *row["ahead_interval"])
+def _mean(metric: str, network: NetworkResult) -> str:
+    """Format a mean over seeds with its standard deviation, if there is one."""
+    spread = f" ± {_number(metric, network.sd[metric])}" if network.sd else ""
+    return _number(metric, network.mean[metric]) + spread
+
+
+def _ahead(baseline: BaselineResult) -> str:
+    """Format the network's lead over a baseline with its interval."""
+    lead, low, high = (
+        _number(PRIMARY_METRIC, value, "+") for value in (baseline.ahead, *baseline.ahead_interval)
     )
-    return f"{value} ({near} to {far})"
+    return f"{lead} ({low} to {high})"
 
 
-def _span(ends: list[float]) -> str:
-    return " to ".join(_number(PRIMARY_METRIC, end) for end in ends)
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+def _span(interval: tuple[float, float]) -> str:
+    return " to ".join(_number(PRIMARY_METRIC, end) for end in interval)

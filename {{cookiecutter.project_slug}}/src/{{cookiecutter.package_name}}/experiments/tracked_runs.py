@@ -1,50 +1,49 @@
-"""Training and evaluation of a run, told to MLflow as they go.
+"""Train and evaluate a run, and log both to MLflow.
 
-MLflow is imported when there is something to tell: an evaluation that is there is only read.
+MLflow takes seconds to import, so it is imported only where something is logged.
 """
 
-from typing import Any
-
 from ..config import WorkError
-from ..files import read_json
+from ..files import read_document
 from ..task.data import Dataset
-from ..training import runs
+from ..training.documents import Evaluation
 from ..training.evaluate import evaluate
 from ..training.fit import Interrupted, TrainingState
-from ..training.runs import Run
+from ..training.runs import Run, TrainingJob, train_run
 
 
-def train_tracked(run: Run, dataset: Dataset, again: str) -> None:
-    """Train what is not trained yet; WorkError when stopped, saying that `again` goes on."""
+def train_tracked(run: Run, dataset: Dataset, resume_command: str) -> None:
+    """Train the networks that are not trained yet. Raises WorkError when it was stopped, naming
+    the command that resumes it."""
     from .tracking import Tracker, track
 
     tracker = Tracker(run.settings)
 
-    def on_epoch(part: runs.TrainingJob, state: TrainingState) -> None:
-        tracker.log_epochs(tracker.child(run, part.name), state)
+    def on_epoch(job: TrainingJob, state: TrainingState) -> None:
+        tracker.log_epochs(tracker.child(run, job.name), state)
 
     try:
         with track(tracker, run):
-            for part, state in runs.train_run(run, dataset, on_epoch):
-                tracker.finish(tracker.child(run, part.name), "FINISHED")
+            for job, state in train_run(run, dataset, on_epoch):
+                tracker.finish(tracker.child(run, job.name), "FINISHED")
                 print(
-                    f"{part.name}: {part.stage.decides} {state.best:.4f} on validation "
+                    f"{job.name}: {job.stage.decides} {state.best:.4f} on validation "
                     f"in epoch {state.best_epoch} of {state.epoch}, {state.seconds:.1f} s"
                 )
     except Interrupted:
-        raise WorkError(f"stopped, nothing is lost; go on with: {again}") from None
+        raise WorkError(f"stopped, nothing is lost; go on with: {resume_command}") from None
 
 
-def evaluate_tracked(run: Run, dataset: Dataset) -> dict[str, Any]:
-    """The run's evaluation, made anew."""
+def evaluate_tracked(run: Run, dataset: Dataset) -> Evaluation:
+    """Evaluate the run, even if it was evaluated before."""
     from .tracking import Tracker
 
-    found = evaluate(run, dataset)
-    Tracker(run.settings).log_evaluation(run, found)
-    return found
+    evaluation = evaluate(run, dataset)
+    Tracker(run.settings).log_evaluation(run, evaluation)
+    return evaluation
 
 
-def read_or_evaluate(run: Run, dataset: Dataset) -> dict[str, Any]:
-    """The run's evaluation; measured and tracked now if that was not done yet."""
+def read_or_evaluate(run: Run, dataset: Dataset) -> Evaluation:
+    """Read the run's evaluation; evaluate the run first if that was not done yet."""
     path = run.folder / "evaluation.json"
-    return read_json(path) if path.exists() else evaluate_tracked(run, dataset)
+    return read_document(path, Evaluation) if path.exists() else evaluate_tracked(run, dataset)

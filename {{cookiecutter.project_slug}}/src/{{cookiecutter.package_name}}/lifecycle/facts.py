@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from ..bundle import deployment
 from ..bundle.load import Bundle
+from ..bundle.manifest import Manifest
 from ..files import read_json
 from ..monitoring import online
 from ..store.database import Database
@@ -53,9 +53,9 @@ def _quality(database: Database, champion: Bundle) -> online.OnlineQuality | Non
     )
 
 
-def _days(folder: Path, manifest: dict[str, Any]) -> float:
+def _days(folder: Path, manifest: Manifest) -> float:
     """Since the champion was made, or since a successor was compared with it, be it in vain."""
     lines = deployment.read_history(folder)
-    times = [manifest["created_at"], *(line["at"] for line in lines if line["action"] == COMPARED)]
+    times = [manifest.created_at, *(line["at"] for line in lines if line["action"] == COMPARED)]
     newest = max(datetime.fromisoformat(time) for time in times)
     return (datetime.now(UTC) - newest).total_seconds() / 86400

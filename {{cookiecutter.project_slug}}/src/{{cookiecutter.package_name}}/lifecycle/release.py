@@ -1,7 +1,5 @@
 """Put a challenger beside the champion, where it gets a part of the traffic."""
 
-from typing import Any
-
 from ..bundle import deployment
 from ..config import WorkError
 from ..experiments.tracking import Tracker
@@ -9,6 +7,7 @@ from ..release.export import pack_bundle
 from ..release.rollout import stage_bundle, sync_registry_aliases
 from ..task.data import Dataset
 from ..task.settings import Settings
+from ..training.documents import Evaluation
 from ..training.runs import Run
 from .gate import Gate
 
@@ -16,7 +15,7 @@ from .gate import Gate
 def start_challenger(
     run: Run,
     dataset: Dataset,
-    evaluation: dict[str, Any],
+    evaluation: Evaluation,
     tracker: Tracker,
     settings: Settings,
     gate: Gate,

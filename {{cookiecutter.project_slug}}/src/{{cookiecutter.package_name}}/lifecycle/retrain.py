@@ -21,6 +21,7 @@ from ..store.database import Database
 from ..task.data import Dataset
 from ..task.settings import Settings
 from ..training import feedback_data, runs
+from ..training.dataset import load_data, original_data
 from ..training.runs import Run
 from . import facts, labels, plan
 from .gate import Gate, check_comparable, read_outputs, run_gate
@@ -102,7 +103,7 @@ def _plan(
     say: Say,
 ) -> PendingRetrain:
     """Fix the data and the name of the run; the plan is written before the data is."""
-    dataset = runs.original_data(settings)
+    dataset = original_data(settings)
     check_comparable(champion, dataset.contract)
     folder = settings.paths.feedback
     known = labels.read_collected(folder)
@@ -164,7 +165,7 @@ def _open(settings: Settings, wanted: PendingRetrain, say: Say) -> tuple[Run, Da
             return run, dataset
     live = settings.live.model_copy(update={"feedback": wanted.feedback})
     own = settings.model_copy(update={"live": live})
-    dataset = runs.load_data(own)
+    dataset = load_data(own)
     folder.mkdir(exist_ok=True)
     return runs.create_run(own, dataset, folder), dataset
 
@@ -173,7 +174,7 @@ def _gate(run: Run, dataset: Dataset, champion: load.Bundle, say: Say) -> Gate:
     """Compare on what neither was trained on."""
     path = run.settings.live.feedback
     rows = feedback_data.read_feedback_rows(path) if path else []
-    count = run.about["data"]["rows"]["test"] - sum(row.split == "test" for row in rows)
+    count = run.info.data.rows.test - sum(row.split == "test" for row in rows)
     gate = run_gate(champion, run.name, read_outputs(run.folder), dataset, count)
     write_json(run.folder / "gate.json", gate.record())
     say("\n".join(["", *markdown_table(gate.table()), ""]))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..bundle.deployment import Deployment
+from ..bundle.manifest import Manifest
 from ..config import ABTestSettings, WorkError
 from ..interfaces import Arrays
 from ..store import queries
@@ -71,7 +72,7 @@ def measure_drift(
 def measure_quality(
     database: Database,
     contract: Contract,
-    manifests: Mapping[str, Mapping[str, Any]],
+    manifests: Mapping[str, Manifest],
     rows: int = WINDOW_ROWS,
     since: float | None = None,
 ) -> list[OnlineQuality]:
@@ -81,16 +82,16 @@ def measure_quality(
     for row in queries.read_scored(database, contract, rows, since=since):
         scores[row.version, row.variant].append(row.score)
     return [
-        _quality(version, variant, found, manifests.get(version, {}))
+        _quality(version, variant, found, manifests.get(version))
         for (version, variant), found in sorted(scores.items())
     ]
 
 
 def _quality(
-    version: str, variant: str, scores: list[float], manifest: Mapping[str, Any]
+    version: str, variant: str, scores: list[float], manifest: Manifest | None
 ) -> OnlineQuality:
     mean = float(np.mean(scores))
-    wanted = manifest.get("metrics", {}).get(SCORE.name)
+    wanted = manifest.metrics.get(SCORE.name) if manifest else None
     drop = None
     if wanted:  # of nothing no share is lost
         lost = wanted - mean if SCORE.higher_is_better else mean - wanted

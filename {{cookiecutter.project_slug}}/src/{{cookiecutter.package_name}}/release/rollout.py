@@ -3,17 +3,17 @@
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from ..bundle import deployment, load
 from ..experiments.tracking import CHALLENGER, CHAMPION, Tracker
 from ..task.data import Dataset
+from ..training.documents import Evaluation
 from ..training.runs import Run
 from .export import pack_bundle
 
 
 def deploy(
-    run: Run, dataset: Dataset, evaluation: dict[str, Any], tracker: Tracker, reason: str
+    run: Run, dataset: Dataset, evaluation: Evaluation, tracker: Tracker, reason: str
 ) -> Path:
     """Pack, register and alias the run's bundle as champion, then install it.
 
@@ -40,7 +40,7 @@ def sync_registry_aliases(tracker: Tracker, after: deployment.Deployment) -> Non
 
 
 def stage_bundle(
-    run: Run, dataset: Dataset, evaluation: dict[str, Any], tracker: Tracker
+    run: Run, dataset: Dataset, evaluation: Evaluation, tracker: Tracker
 ) -> deployment.BundleRef:
     """Pack and register a run's bundle and put it into the deployment folder.
 
@@ -67,7 +67,7 @@ def install(bundle: Path, target: Path) -> Path:
     """Move a verified bundle to its place; a damaged one found there steps aside."""
     manifest = load.load_bundle(bundle).manifest
     digest = load.sha256(bundle / load.MANIFEST)
-    place = target / "bundles" / f"{manifest['version']}-{digest[:8]}"
+    place = target / "bundles" / f"{manifest.version}-{digest[:8]}"
     place.parent.mkdir(exist_ok=True)
     if place.exists():
         try:

@@ -151,7 +151,7 @@ class ModelManager:
         info, created = {}, {}
         for model in active.loaded():
             info[model.bundle.name, model.version, model.variant] = 1
-            at = datetime.fromisoformat(model.bundle.manifest["created_at"])
+            at = datetime.fromisoformat(model.bundle.manifest.created_at)
             created[model.version, model.variant] = at.timestamp()
         self.metrics.model_info.replace(info)
         self.metrics.model_created.replace(created)

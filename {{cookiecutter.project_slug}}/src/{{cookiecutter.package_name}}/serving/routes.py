@@ -75,7 +75,7 @@ def add_model_routes(api: FastAPI, models: ModelManager) -> None:
         test = models.active.deployment.challenger if models.active else None
         infos = []
         for model in models.loaded():
-            manifest = {name: model.bundle.manifest.get(name) for name in ModelInfo.model_fields}
+            manifest = model.bundle.manifest.model_dump(include=set(ModelInfo.model_fields))
             share = None
             if test is not None and test.mode == "split":
                 share = 1 - test.share if model.variant == CHAMPION else test.share

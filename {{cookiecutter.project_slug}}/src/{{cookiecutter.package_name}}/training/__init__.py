@@ -1,1 +1,1 @@
-"""From data and settings to weights and their measured worth."""
+"""Training, checkpoints, runs and their evaluation."""

@@ -1,6 +1,6 @@
 """Checkpoints: tensors and JSON in one safetensors file, written atomically.
 
-No pickled objects, so loading one can run no code and survives a change of classes.
+They hold no pickled objects: loading one cannot run code, and classes may change.
 """
 
 import json
@@ -21,25 +21,26 @@ Tensors = dict[str, Tensor]
 
 
 def save_weights(path: Path, network: nn.Module) -> None:
-    """Store the weights alone."""
+    """Write the weights without the state of the training."""
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     _write(path, tensors, {})
 
 
 def load_weights(path: Path, network: nn.Module) -> None:
-    """Fill a network with stored weights; UserError when the file does not fit."""
+    """Load stored weights into a network. Raises UserError when the file does not fit."""
     tensors, _ = _read(path)
-    _fill(path, network, tensors)
+    _load_state(path, network, tensors)
 
 
 def load_shared_weights(path: Path, network: nn.Module) -> None:
-    """Fill what a network has in common with stored weights; UserError when that is nothing."""
+    """Load the stored weights whose name and shape a network has too. Raises UserError when it
+    has none of them."""
     tensors, _ = _read(path)
-    own = network.state_dict()
-    shared = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
+    weights = network.state_dict()
+    shared = {k: v for k, v in tensors.items() if k in weights and weights[k].shape == v.shape}
     if not shared:
         raise UserError(f"{path}: has no weights in common with this network")
-    network.load_state_dict({**own, **shared})
+    network.load_state_dict({**weights, **shared})
 
 
 def save(
@@ -49,7 +50,7 @@ def save(
     loss_sum: Tensor,
     progress: dict[str, Any],
 ) -> None:
-    """Store everything that the next step depends on."""
+    """Write everything that the next step depends on."""
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     for index, slots in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in slots.items()}
@@ -65,9 +66,12 @@ def save(
 def restore(
     path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, loss_sum: Tensor
 ) -> dict[str, Any]:
-    """Put back what `save` stored and return the progress."""
+    """Load what `save` wrote into network, optimiser, `loss_sum` and every random generator.
+
+    Returns the progress. Raises UserError when the file cannot be read or does not fit.
+    """
     tensors, about = _read(path)
-    _fill(path, network, _below(tensors, "network."))
+    _load_state(path, network, _below(tensors, "network."))
     slots: dict[int, Tensors] = {}
     for name, tensor in _below(tensors, "optimizer.").items():
         index, slot = name.split(".", 1)
@@ -98,7 +102,7 @@ def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
         raise UserError(f"{path}: is not a readable checkpoint: {error}") from None
 
 
-def _fill(path: Path, network: nn.Module, tensors: Tensors) -> None:
+def _load_state(path: Path, network: nn.Module, tensors: Tensors) -> None:
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:

@@ -1,8 +1,7 @@
 """The training loop: plain PyTorch, top to bottom.
 
-Everything that a step depends on is a function of the settings and of the state that a checkpoint
-holds, so a run that was killed and resumed ends with the same weights, bit by bit, as one that
-was not (same machine, same number of threads).
+Every step depends on the settings and on what a checkpoint holds, on nothing else. So a killed and
+resumed run ends at bit-identical weights (same machine, same number of threads).
 """
 
 import math
@@ -27,22 +26,22 @@ from . import checkpoint
 
 @dataclass
 class TrainingState:
-    """How far the training has come; stored in every checkpoint."""
+    """The progress of one training, stored in every checkpoint and in `history.json`."""
 
     epoch: int = 0  # epochs done
-    step: int = 0  # steps done of the epoch under way
-    best: float | None = None  # the deciding metric on validation
-    best_epoch: int = 0
+    step: int = 0  # steps done in the current epoch
+    best: float | None = None  # of the metric that compares epochs, on validation
+    best_epoch: int = 0  # counted from 1
     seconds: float = 0.0
-    history: list[Metrics] = field(default_factory=list)
+    history: list[Metrics] = field(default_factory=list)  # loss and metrics of each epoch
 
 
 class Interrupted(Exception):
-    """Somebody asked to stop; everything needed to go on is on disk."""
+    """The training was asked to stop and has saved its checkpoint."""
 
 
 def training_stage(settings: Settings, dataset: Dataset) -> Stage:
-    """The training that the run is about; a network may ask for another one before it."""
+    """Describe the main training of a run; a network may ask for a pre-training before it."""
 
     def build() -> nn.Module:
         network = model.build(settings, dataset.contract)
@@ -76,9 +75,10 @@ def fit(
 ) -> TrainingState:
     """Train one network; `folder` gets `best.safetensors` and `last.safetensors`.
 
-    Goes on from `last.safetensors` if it is there, else begins with the weights of `start`. Raises
-    Interrupted after saving when `stop` says so, WorkError when the loss is no longer finite.
+    Resumes from `last.safetensors` if it exists, else begins with the weights of `start`. Raises
+    Interrupted after saving when `stop` returns true, WorkError when the loss is not finite.
     """
+    # 1. Network, optimiser and data, as at the first step.
     train, device = stage.train, pick_device(stage.train.device)
     seed_everything(seed)
     network = stage.build().to(device)
@@ -90,6 +90,7 @@ def fit(
     data = {name: torch.from_numpy(array).to(device) for name, array in stage.data.items()}
     count = len(next(iter(data.values())))
     steps = math.ceil(count / train.batch_size)
+    # 2. The state of the last checkpoint, if there is one.
     state, loss_sum = TrainingState(), torch.zeros((), device=device)
     last = folder / "last.safetensors"
     if last.exists():
@@ -104,6 +105,7 @@ def fit(
     )
     with bar:
         while state.epoch < train.epochs and state.epoch - state.best_epoch < train.patience:
+            # 3. One epoch of steps; after a resume, those that are left of it.
             started = time.perf_counter()
             network.train()
             for rows in epoch_order(count, seed, state.epoch).split(train.batch_size)[state.step :]:
@@ -124,6 +126,7 @@ def fit(
                 state.step += 1
                 bar.update()
 
+            # 4. The validation metrics; keep the weights if they are the best so far.
             mean_loss = loss_sum.item() / steps
             if not math.isfinite(mean_loss):
                 raise WorkError(
@@ -131,14 +134,14 @@ def fit(
                     f"{state.epoch + 1}; lower train.lr (now {train.lr}) or train.clip_norm (now "
                     f"{train.clip_norm})"
                 )
-            found = stage.measure(network)
-            value = found[stage.decides]
+            metrics = stage.measure(network)
+            value = metrics[stage.decides]
             state.epoch, state.step = state.epoch + 1, 0
             state.seconds += time.perf_counter() - started
-            state.history.append({"loss": mean_loss, **found})
+            state.history.append({"loss": mean_loss, **metrics})
             loss_sum.zero_()
             bar.set_postfix({stage.decides: f"{value:.4f}"})
-            # Of two equal epochs the later one is kept: it has seen the lower learning rate.
+            # On a tie keep the later epoch: it has seen the lower learning rate.
             sign = 1 if stage.higher_is_better else -1
             if state.best is None or sign * value >= sign * state.best:
                 state.best, state.best_epoch = value, state.epoch
@@ -149,13 +152,15 @@ def fit(
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """The order in which an epoch visits the examples: it depends on nothing but its arguments."""
+    """Return the order (count,) in which an epoch visits the examples; the same for the same
+    arguments."""
     mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
     return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
 
 
 def one_cycle(step: int, total: int, peak: float, warmup: float) -> float:
-    """Learning rate of a step: up to `peak` and down to nearly nothing, each half a cosine.
+    """Return the learning rate of a step: a half cosine up to `peak` for the share `warmup` of all
+    steps, then another down to peak / 10,000.
 
     Smith and Topin, Super-Convergence, https://arxiv.org/abs/1708.07120
     """
@@ -169,21 +174,18 @@ def one_cycle(step: int, total: int, peak: float, warmup: float) -> float:
 
 @torch.inference_mode()
 def predict(network: nn.Module, split: Arrays, batch_size: int) -> Arrays:
-    """The network's outputs, by name, for every example of a split."""
+    """Return the network's outputs by name, a row for every example of a split."""
     network.eval()
     device = next(network.parameters()).device
     inputs = [torch.from_numpy(split[name]) for name in contract.INPUTS]
     batches = zip(*(tensor.split(4 * batch_size) for tensor in inputs), strict=True)
-    parts = [as_tuple(network(*(part.to(device) for part in batch))) for batch in batches]
+    outputs = [network(*(tensor.to(device) for tensor in batch)) for batch in batches]
+    if not isinstance(outputs[0], tuple):  # a network with one output may return it bare
+        outputs = [(tensor,) for tensor in outputs]
     return {
         name: torch.cat(column).cpu().numpy()
-        for name, column in zip(contract.OUTPUTS, zip(*parts, strict=True), strict=True)
+        for name, column in zip(contract.OUTPUTS, zip(*outputs, strict=True), strict=True)
     }
-
-
-def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """A network with one output may return it bare."""
-    return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
 def seed_everything(seed: int) -> None:
@@ -191,15 +193,16 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    # A few GPU operations have no deterministic version: those warn and go on.
+    # A few GPU operations have no deterministic version: warn instead of failing.
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def pick_device(wanted: str) -> torch.device:
-    """The device to compute on; UserError when this machine lacks it."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":  # mps only by name: it lacks some operations, and exact resume
-        return torch.device("cuda" if there["cuda"] else "cpu")
-    if not there.get(wanted, True):
-        raise UserError(f"train.device={wanted}: this machine has none; allowed here: auto, cpu")
-    return torch.device(wanted)
+def pick_device(name: str) -> torch.device:
+    """Return the device of `train.device`. Raises UserError when this machine lacks it."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":  # mps only on request: it lacks some operations, and exact resume
+        return torch.device("cuda" if available["cuda"] else "cpu")
+    if not available.get(name, True):
+        allowed = ", ".join(["auto", "cpu", *(key for key, there in available.items() if there)])
+        raise UserError(f"train.device={name}: not available on this machine; use {allowed}")
+    return torch.device(name)

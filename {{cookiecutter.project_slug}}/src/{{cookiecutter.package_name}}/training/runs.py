@@ -1,11 +1,11 @@
 """A run's folder: settings, origin, one sub-folder per seed, the evaluation.
 
 runs/20261123-201500/
-    run.json                     settings, data, code, hardware: what made it
-    seed-0/last.safetensors      where to go on
+    run.json                     settings, data, code, hardware
+    seed-0/last.safetensors      the checkpoint to resume from
     seed-0/best.safetensors      the weights of the best epoch
     seed-0/history.json          loss and metrics of each epoch
-    pretraining/…                the same, of a stage that the network asked for before its own
+    pretraining/…                the same, of a stage that the network asks for before its own
     evaluation.json outputs.npz  written by `evaluate`
     bundle/                      written by `deploy`
 """
@@ -24,23 +24,25 @@ from typing import Any
 
 import torch
 
+from ..bundle.manifest import GitState
 from ..config import UserError, validate
-from ..files import read_json, write_json
+from ..files import read_document, write_json
 from ..interfaces import Pretrains, Stage
-from ..task import data, model
+from ..task import model
 from ..task.data import Dataset
 from ..task.settings import Settings
-from . import feedback_data
+from .dataset import load_data
+from .documents import DataInfo, RowCounts, RunInfo
 from .fit import TrainingState, fit, training_stage
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder with what its `run.json` says."""
+    """A run's folder with the content of its `run.json`."""
 
     folder: Path
     settings: Settings
-    about: dict[str, Any]
+    info: RunInfo
 
     @property
     def name(self) -> str:
@@ -49,84 +51,80 @@ class Run:
     def seed_folder(self, seed: int) -> Path:
         return self.folder / f"seed-{seed}"
 
-    def history(self, seed: int) -> dict[str, Any]:
-        return read_json(self.seed_folder(seed) / "history.json")
+    def history(self, seed: int) -> TrainingState:
+        """Read the course of one seed's training."""
+        return read_document(self.seed_folder(seed) / "history.json", TrainingState)
 
     def seconds(self) -> float:
-        """How long all its networks were trained, a pre-training included."""
-        return sum(read_json(path)["seconds"] for path in self.folder.glob("*/history.json"))
+        """Sum the training time of all its networks, a pre-training included."""
+        histories = self.folder.glob("*/history.json")
+        return sum(read_document(path, TrainingState).seconds for path in histories)
 
     def dataset(self) -> Dataset:
-        """The run's data; UserError when it is no longer what the run was trained on."""
+        """Load the run's data. Raises UserError when it has changed since the run was started."""
         dataset = load_data(self.settings)
-        if dataset.fingerprint != self.about["data"]["fingerprint"]:
+        if dataset.fingerprint != self.info.data.fingerprint:
             raise UserError(
-                f"{self.folder}: the data has changed since this run was started; "
-                "train a new run on it"
+                f"{self.folder}: the data has changed since this run was started; train a new run"
             )
         return dataset
 
 
-def load_data(settings: Settings) -> Dataset:
-    """The data of settings: what they name, less what is set aside, plus labelled requests."""
-    dataset = original_data(settings)
-    return (
-        feedback_data.with_feedback(dataset, settings.live.feedback)
-        if settings.live.feedback
-        else dataset
-    )
-
-
-def original_data(settings: Settings) -> Dataset:
-    """The same without labelled requests."""
-    dataset = data.load(settings.data)
-    return dataset.holdout(settings.live.set_aside)[0] if settings.live.set_aside else dataset
-
-
 def create_run(settings: Settings, dataset: Dataset, folder: Path | None = None) -> Run:
-    """A new run; without a folder that was reserved for it, in a new one."""
-    started = datetime.now(UTC)
-    about = {
-        "settings": settings.model_dump(mode="json"),
-        "data": {
-            "about": dataset.about,
-            "fingerprint": dataset.fingerprint,
-            "rows": {
-                name: len(next(iter(getattr(dataset, name).values())))
-                for name in ("train", "validation", "test")
-            },
-        },
-        "git": git_state(),
-        "hardware": hardware(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "command": " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]]),
-        "started": started.isoformat(timespec="seconds"),
-    }
+    """Write `run.json` of a new run, into a new folder or one that was reserved for it."""
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    rows = {name: len(next(iter(arrays.values()))) for name, arrays in splits.items()}
+    hardware = f"{os.cpu_count()} CPU cores ({platform.machine()}), {platform.system()}"
+    if torch.cuda.is_available():
+        hardware = torch.cuda.get_device_name()
+    info = RunInfo(
+        settings=settings.model_dump(mode="json"),
+        data=DataInfo(about=dataset.about, fingerprint=dataset.fingerprint, rows=RowCounts(**rows)),
+        git=git_state(),
+        hardware=hardware,
+        versions={"python": platform.python_version(), "torch": torch.__version__},
+        command=" ".join([Path(sys.argv[0]).stem, *sys.argv[1:]]),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
     folder = folder or reserve_folder(settings)
-    write_json(folder / "run.json", about)
-    return Run(folder, settings, about)
+    write_json(folder / "run.json", info.model_dump())
+    return Run(folder, settings, info)
+
+
+def reserve_folder(settings: Settings) -> Path:
+    """Make a folder under `paths.runs`, named after the time; without `run.json` it is no run."""
+    parent, name = settings.paths.runs, datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    parent.mkdir(parents=True, exist_ok=True)
+    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
+        folder = parent / (name + suffix)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise UserError(f"{parent}: a hundred runs were started in the same second; try again")
 
 
 def open_run(settings: Settings, which: str | None = None) -> Run:
-    """The run of that name or folder, or else the newest one."""
-    runs = settings.paths.runs
-    if which is not None:
-        named = [path for path in (Path(which), runs / which) if (path / "run.json").is_file()]
-        if not named:
-            raise UserError(f"{which}: no such run (looked for {runs / which}/run.json)")
-        return _read_run(named[0], settings)
-    found = sorted(path.parent for path in runs.glob("*/run.json"))
-    if not found:
-        raise UserError(f"{runs}: no run there yet, start one with the verb train")
-    return _read_run(found[-1], settings)
+    """Open the run with this name or folder, by default the newest.
 
-
-def _read_run(folder: Path, now: Settings) -> Run:
-    """A run with the settings it was made with, but for the paths: those are today's."""
-    about = read_json(folder / "run.json")
-    given = {(key,): (value, str(folder)) for key, value in about["settings"].items()}
-    settings = validate(Settings, given)  # again, for the code may have changed since
-    return Run(folder, settings.model_copy(update={"paths": now.paths}), about)
+    It keeps the settings that it was made with, except for the paths: those are today's.
+    """
+    parent = settings.paths.runs
+    if which is None:
+        path = max(parent.glob("*/run.json"), default=None)
+        if path is None:
+            raise UserError(f"{parent}: no run here yet; start one with the command train")
+    else:
+        places = Path(which) / "run.json", parent / which / "run.json"
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
+            raise UserError(f"{which}: no such run ({places[1]} does not exist)")
+    folder = path.parent
+    info = read_document(path, RunInfo)
+    given = {(key,): (value, str(folder)) for key, value in info.settings.items()}
+    validated = validate(Settings, given)  # again: the code may have changed since
+    return Run(folder, validated.model_copy(update={"paths": settings.paths}), info)
 
 
 @dataclass(frozen=True)
@@ -140,62 +138,64 @@ class TrainingJob:
 
 
 def training_jobs(run: Run, dataset: Dataset) -> list[TrainingJob]:
-    """What the run trains: a stage that the network asks for before its own, then every seed."""
-    settings, stage = run.settings, training_stage(run.settings, dataset)
+    """List what the run trains: the network's own pre-training if it asks for one, then a network
+    per seed."""
+    settings, seeds = run.settings, run.settings.train.seeds
     network = model.build(settings, dataset.contract)
-    before = network.pretraining(settings, dataset) if isinstance(network, Pretrains) else None
-    found = [TrainingJob("pretraining", before, settings.train.seeds[0])] if before else []
-    start = run.folder / "pretraining" / "best.safetensors" if before else None
-    return [
-        *found,
-        *(TrainingJob(f"seed-{seed}", stage, seed, start) for seed in settings.train.seeds),
-    ]
+    pretraining = network.pretraining(settings, dataset) if isinstance(network, Pretrains) else None
+    jobs, start = [], None
+    if pretraining:
+        jobs.append(TrainingJob("pretraining", pretraining, seeds[0]))
+        start = run.folder / "pretraining" / "best.safetensors"
+    stage = training_stage(settings, dataset)
+    return [*jobs, *(TrainingJob(f"seed-{seed}", stage, seed, start) for seed in seeds)]
 
 
 def train_run(
     run: Run,
     dataset: Dataset,
-    on_epoch: Callable[[TrainingJob, TrainingState], None] = lambda part, state: None,
+    on_epoch: Callable[[TrainingJob, TrainingState], None] = lambda job, state: None,
 ) -> Iterator[tuple[TrainingJob, TrainingState]]:
-    """Train the run's networks, yielding (part, final state); finished ones are only read."""
+    """Train the run's networks, yielding each job with its final state; finished ones are read."""
     with stop_on_signals() as stop:
-        for part in training_jobs(run, dataset):
-            folder = run.folder / part.name
+        for job in training_jobs(run, dataset):
+            folder = run.folder / job.name
 
-            def after(
-                state: TrainingState, part: TrainingJob = part, folder: Path = folder
+            def save_history(
+                state: TrainingState, job: TrainingJob = job, folder: Path = folder
             ) -> None:
                 write_json(folder / "history.json", vars(state))
-                on_epoch(part, state)
+                on_epoch(job, state)
 
-            state = fit(part.stage, part.seed, folder, after, stop, part.start)
-            after(state)  # once more: the run may have been killed between checkpoint and this
-            yield part, state
+            state = fit(job.stage, job.seed, folder, save_history, stop, job.start)
+            save_history(state)  # once more: a kill may have hit between checkpoint and history
+            yield job, state
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """A flag that Ctrl-C or SIGTERM raises; a second Ctrl-C stops at once."""
-    asked = False
+    """Yield a function that returns true after Ctrl-C or SIGTERM; a second one ends at once."""
+    stopped = False
 
-    def ask(number: int, _frame: object) -> None:
-        nonlocal asked
-        asked = True
+    def stop(number: int, _frame: object) -> None:
+        nonlocal stopped
+        stopped = True
         signal.signal(number, before[number])
 
-    wanted = (signal.SIGINT, signal.SIGTERM)
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in wanted}
+    before: dict[int, Any] = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     for number in before:
-        signal.signal(number, ask)
+        signal.signal(number, stop)
     try:
-        yield lambda: asked
+        yield lambda: stopped
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def git_state() -> dict[str, Any]:
-    """The commit under the working directory and whether files differ from it."""
+def git_state() -> GitState:
+    """Ask git for the commit of the working directory and whether files differ from it."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -205,26 +205,4 @@ def git_state() -> dict[str, Any]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     status = git("status", "--porcelain")
-    dirty = None if status is None else bool(status)
-    return {"commit": git("rev-parse", "HEAD"), "dirty": dirty}
-
-
-def hardware() -> str:
-    """Where the run was trained, in words."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{os.cpu_count()} CPU cores ({platform.machine()}), {platform.system()}"
-
-
-def reserve_folder(settings: Settings) -> Path:
-    """A new folder under `paths.runs`, named after the time; it is no run yet."""
-    parent, name = settings.paths.runs, datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    parent.mkdir(parents=True, exist_ok=True)
-    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
-        folder = parent / (name + suffix)
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
-    raise UserError(f"{parent}: a hundred runs were started in the same second")
+    return GitState(commit=git("rev-parse", "HEAD"), dirty=None if status is None else bool(status))
