@@ -28,7 +28,7 @@ def train_tracked(run: Run, dataset: Dataset, again: str) -> None:
             for part, state in runs.train_run(run, dataset, on_epoch):
                 tracker.finish(tracker.child(run, part.name), "FINISHED")
                 print(
-                    f"{part.name}: {part.stage.decides} {state.best:.4f} on validation "
+                    f"{part.name}: {part.stage.primary_metric} {state.best:.4f} on validation "
                     f"in epoch {state.best_epoch} of {state.epoch}, {state.seconds:.1f} s"
                 )
     except Interrupted:

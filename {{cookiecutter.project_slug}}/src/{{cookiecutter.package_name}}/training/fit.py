@@ -61,7 +61,7 @@ def training_stage(settings: Settings, dataset: Dataset) -> Stage:
         build=build,
         loss=lambda network, batch: objective.loss(settings, network, batch),
         measure=measure,
-        decides=objective.PRIMARY_METRIC,
+        primary_metric=objective.PRIMARY_METRIC,
         higher_is_better=objective.HIGHER_IS_BETTER,
     )
 
@@ -132,12 +132,12 @@ def fit(
                     f"{train.clip_norm})"
                 )
             found = stage.measure(network)
-            value = found[stage.decides]
+            value = found[stage.primary_metric]
             state.epoch, state.step = state.epoch + 1, 0
             state.seconds += time.perf_counter() - started
             state.history.append({"loss": mean_loss, **found})
             loss_sum.zero_()
-            bar.set_postfix({stage.decides: f"{value:.4f}"})
+            bar.set_postfix({stage.primary_metric: f"{value:.4f}"})
             # Of two equal epochs the later one is kept: it has seen the lower learning rate.
             sign = 1 if stage.higher_is_better else -1
             if state.best is None or sign * value >= sign * state.best:
