@@ -15,7 +15,7 @@ from {{ cookiecutter.package_name }}.serving import feedback, monitor
 from {{ cookiecutter.package_name }}.task.contract import SCORE, GroundTruth, Prediction
 
 from .conftest import Traffic
-from .quick import BAD_TRUTHS, truths
+from .quick import BAD_GROUND_TRUTHS, ground_truths
 from .servers import another, crown, inside, remade, sample, started, until
 
 
@@ -44,7 +44,7 @@ def test_truths_are_taken_one_or_many_and_again_without_effect(
     # The log would wait for a minute: what was answered a moment ago is found all the same.
     with started(deployment, log_seconds=60) as client:
         items = traffic.usual[:3]
-        right, wrong = zip(*map(truths, predicted(client, items, "many")), strict=True)
+        right, wrong = zip(*map(ground_truths, predicted(client, items, "many")), strict=True)
         assert counts(send(client, {"request_id": "many", "truth": right[0]})) == (1, 0, 0)
         all_ = [
             {"request_id": "many", "item": place, "truth": truth}
@@ -61,7 +61,7 @@ def test_feedback_about_unknown_requests_is_refused_as_a_whole_and_named(
     client: TestClient, traffic: Traffic
 ) -> None:
     (prediction,) = predicted(client, traffic.usual[:1], "known")
-    truth, _ = truths(prediction)
+    truth, _ = ground_truths(prediction)
     known = {"request_id": "known", "truth": truth}
     for stranger in ({"request_id": "stranger"}, {"request_id": "known", "item": 1}):
         answer = send(client, known, {**stranger, "truth": truth})
@@ -75,17 +75,17 @@ def test_feedback_about_unknown_requests_is_refused_as_a_whole_and_named(
 def test_before_the_first_prediction_every_request_is_unknown(
     client: TestClient, traffic: Traffic, deployment: Path
 ) -> None:
-    truth, _ = truths(predicted(client, traffic.usual[:1], "elsewhere")[0])
+    truth, _ = ground_truths(predicted(client, traffic.usual[:1], "elsewhere")[0])
     with started(deployment, database_url="sqlite:///fresh.db") as fresh:
         assert send(fresh, {"request_id": "stranger", "truth": truth}).status_code == 404
 
 
-@pytest.mark.parametrize(("truth", "word"), BAD_TRUTHS)
+@pytest.mark.parametrize(("truth", "word"), BAD_GROUND_TRUTHS)
 def test_a_truth_that_cannot_be_is_refused(
     client: TestClient, traffic: Traffic, truth: dict[str, Any], word: str
 ) -> None:
     (prediction,) = predicted(client, traffic.usual[:1], "one")
-    good = {"request_id": "one", "truth": truths(prediction)[0]}
+    good = {"request_id": "one", "truth": ground_truths(prediction)[0]}
     body = json.dumps({"feedback": [good, {"request_id": "one", "truth": truth}]})
     headers = {"content-type": "application/json"}
     answer = client.post("/v1/feedback", content=body, headers=headers)
@@ -115,7 +115,7 @@ def test_what_is_no_feedback_is_422(client: TestClient, content: Any) -> None:
 
 def test_too_much_feedback_is_refused(client: TestClient, traffic: Traffic) -> None:
     (prediction,) = predicted(client, traffic.usual[:1], "one")
-    one = {"request_id": "one", "truth": truths(prediction)[0]}
+    one = {"request_id": "one", "truth": ground_truths(prediction)[0]}
     assert send(client, *[one] * (feedback.MAX_FEEDBACK + 1)).status_code == 422
     assert counts(send(client, *[one] * feedback.MAX_FEEDBACK)) == (1, 0, feedback.MAX_FEEDBACK - 1)
 
@@ -123,7 +123,7 @@ def test_too_much_feedback_is_refused(client: TestClient, traffic: Traffic) -> N
 def test_without_a_log_there_is_no_feedback(deployment: Path, traffic: Traffic) -> None:
     with started(deployment, database_url="none") as client:
         (prediction,) = predicted(client, traffic.usual[:1], "one")
-        answer = send(client, {"request_id": "one", "truth": truths(prediction)[0]})
+        answer = send(client, {"request_id": "one", "truth": ground_truths(prediction)[0]})
         assert answer.status_code == 503
         assert "no prediction log" in answer.json()["detail"][0]["msg"]
 
@@ -136,7 +136,7 @@ def test_while_the_database_is_away_feedback_is_told_to_come_again(
     path.mkdir()
     with started(deployment, database_url=f"sqlite:///{path}") as client:
         (prediction,) = predicted(client, traffic.usual[:1], "one")
-        one = {"request_id": "one", "truth": truths(prediction)[0]}
+        one = {"request_id": "one", "truth": ground_truths(prediction)[0]}
         answer = send(client, one)
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) >= 1
@@ -208,7 +208,7 @@ def test_quality_shows_in_the_metrics(
     predictions = predicted(client, traffic.usual[:10], "ten")
     given, scores = [], []
     for place, prediction in enumerate(predictions):
-        truth = truths(prediction)[place % 3 == 0]
+        truth = ground_truths(prediction)[place % 3 == 0]
         given.append({"request_id": "ten", "item": place, "truth": truth})
         score = bundle.contract.score(
             Prediction.model_validate(prediction), GroundTruth.model_validate(truth)

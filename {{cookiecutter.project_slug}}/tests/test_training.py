@@ -142,7 +142,9 @@ def test_training_stops_early_when_nothing_gets_better(tmp_path: Path) -> None:
     ordinary = stage(settings("train.epochs=40", "train.patience=2"))
     sign = 1 if ordinary.higher_is_better else -1
     worse = iter(range(0, -100, -1))
-    declining = replace(ordinary, measure=lambda network: {ordinary.primary_metric: sign * next(worse)})
+    declining = replace(
+        ordinary, measure=lambda network: {ordinary.primary_metric: sign * next(worse)}
+    )
     seen: list[int] = []
     state = fit.fit(declining, 0, tmp_path, lambda state: seen.append(state.epoch))
     assert state.best_epoch == 1

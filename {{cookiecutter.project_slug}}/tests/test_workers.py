@@ -15,7 +15,7 @@ import pytest
 
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
 
-from .quick import truths
+from .quick import ground_truths
 from .servers import (
     Answer,
     Load,
@@ -88,7 +88,7 @@ def test_two_workers_are_one_server(deployment: Path, example: dict[str, Any]) -
         # what one has answered a moment ago is known to the other
         for _ in range(4):
             told = server.ask("/v1/predict", example).json
-            truth, _ = truths(told["predictions"][0])
+            truth, _ = ground_truths(told["predictions"][0])
             given = {"feedback": [{"request_id": told["request_id"], "truth": truth}]}
             assert server.ask("/v1/feedback", given).json["new"] == 1
         until(lambda: sample("feedback_total") == 4)

@@ -8,6 +8,9 @@ Protocols below (`DataModule` … `SimulateModule`); `make check` names a member
 The server imports this module, so nothing here may need torch at run time.
 """
 
+# Modules keep constants and classes under names that a method would not have.
+# ruff: noqa: N802
+
 from __future__ import annotations
 
 import hashlib
@@ -191,10 +194,25 @@ class ObjectiveModule(Protocol):
     `outputs` are the network's, `split` is the measured split, both with n rows.
     """
 
-    PRIMARY_METRIC: str  # the metric by which epochs, seeds and models are compared
-    HIGHER_IS_BETTER: bool
-    METRICS: dict[str, MetricFormat]  # those that tables show, in this order
-    BLOCK_LENGTH: int  # so many neighbouring test rows are resampled together (block bootstrap)
+    @property
+    def PRIMARY_METRIC(self) -> str:
+        """The metric by which epochs, seeds and models are compared."""
+        ...
+
+    @property
+    def HIGHER_IS_BETTER(self) -> bool:
+        """The direction of `PRIMARY_METRIC`."""
+        ...
+
+    @property
+    def METRICS(self) -> Mapping[str, MetricFormat]:
+        """The metrics that tables show, in this order."""
+        ...
+
+    @property
+    def BLOCK_LENGTH(self) -> int:
+        """So many neighbouring test rows are resampled together (block bootstrap)."""
+        ...
 
     def loss(self, settings: Any, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """Compute the scalar loss of a training batch, augmentation included."""
@@ -236,27 +254,38 @@ class BaselineModule(Protocol):
 class ContractModule(Protocol):
     """`task/contract.py`: requests, predictions and the way between them and the network."""
 
-    INPUTS: dict[str, dict[int, str]]  # in `forward`'s order; the names of axes of any length
-    OUTPUTS: tuple[str, ...]
-    SCORE: ScoreMetric
+    @property
+    def INPUTS(self) -> Mapping[str, Mapping[int, str]]:
+        """The inputs in `forward`'s order; per input, the names of axes of variable length."""
+        ...
 
     @property
-    def Item(self) -> type[BaseModel]:  # noqa: N802
+    def OUTPUTS(self) -> tuple[str, ...]:
+        """The names of the network's outputs."""
+        ...
+
+    @property
+    def SCORE(self) -> ScoreMetric:
+        """The metric that is the mean of `Contract.score`."""
+        ...
+
+    @property
+    def Item(self) -> type[BaseModel]:
         """One item of a request."""
         ...
 
     @property
-    def Prediction(self) -> type[BaseModel]:  # noqa: N802
+    def Prediction(self) -> type[BaseModel]:
         """The prediction for one item."""
         ...
 
     @property
-    def GroundTruth(self) -> type[BaseModel]:  # noqa: N802
+    def GroundTruth(self) -> type[BaseModel]:
         """What turned out to be right about one item."""
         ...
 
     @property
-    def Contract(self) -> type[BaseContract]:  # noqa: N802
+    def Contract(self) -> type[BaseContract]:
         """What the bundle keeps beside the network."""
         ...
 
@@ -278,7 +307,10 @@ class FiguresModule(Protocol):
 class SimulateModule(Protocol):
     """`task/simulate.py`: labelled requests for `make loop`, made of held-out test rows."""
 
-    SHIFT_DESCRIPTION: str  # a sentence: what changes in the simulated world
+    @property
+    def SHIFT_DESCRIPTION(self) -> str:
+        """A sentence: what changes in the simulated world."""
+        ...
 
     def normal_requests(
         self, dataset: Any, held_out: Arrays, settings: Any

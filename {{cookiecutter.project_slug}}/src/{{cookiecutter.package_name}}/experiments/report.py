@@ -110,7 +110,7 @@ def _pictures(
         outputs = dict(stored)
     drawn = [
         ("comparison.png", "The network against the baselines.", plots.comparison(evaluation)),
-        *figures.draw(dataset, outputs, evaluation["details"]),
+        *figures.plot_results(dataset, outputs, evaluation["details"]),
         ("curves.png", "The course of training, one line per seed.", plots.curves(run)),
     ]
     for name, caption, figure in drawn:

@@ -54,7 +54,7 @@ def evaluate(run: Run, dataset: Dataset, say: Callable[[str], None] = print) -> 
 
     baselines: dict[str, Any] = {}
     say(f"fitting baselines: {', '.join(baseline.names())}")
-    for name, answer in baseline.predictions(dataset):
+    for name, answer in baseline.fit_and_predict(dataset):
         own = objective.scores(answer, test)[None]
         baselines[name] = {
             "metrics": objective.metrics(answer, test, contract),

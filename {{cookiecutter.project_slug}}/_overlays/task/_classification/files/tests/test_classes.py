@@ -1,5 +1,7 @@
 """The classifiers' metrics agree with scikit-learn's; predictions and errors are as promised."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -21,7 +23,7 @@ class Names(ClassContract):
     def encode(self, items: list) -> dict:
         return {}
 
-    def decode(self, outputs: dict, items: list) -> list[Classified]:
+    def decode(self, outputs: dict, items: Sequence) -> list[Classified]:
         return [Classified(**fields) for fields in self.decoded(outputs)]
 
     def features(self, inputs: dict) -> dict:

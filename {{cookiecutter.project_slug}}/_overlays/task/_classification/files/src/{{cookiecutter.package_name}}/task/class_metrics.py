@@ -21,6 +21,7 @@ METRICS = {
     "macro_f1": MetricFormat("Macro F1, %", 100, 1),
 }
 
+ABSENT: Any = 0  # the precision, recall and F1 of a class without examples or predictions
 MIN_SLICE_EXAMPLES = 20  # the mean of fewer examples is too noisy to compare
 
 
@@ -62,7 +63,7 @@ def metrics(outputs: Arrays, split: Arrays, contract: ClassContract) -> Metrics:
     values = {
         "accuracy": float(accuracy_score(actual, predicted)),
         "macro_f1": float(
-            f1_score(actual, predicted, labels=places, average="macro", zero_division=0)
+            f1_score(actual, predicted, labels=places, average="macro", zero_division=ABSENT)
         ),
     }
     if "logits" in outputs:
@@ -82,7 +83,7 @@ def details(outputs: Arrays, split: Arrays, contract: ClassContract) -> dict[str
     actual, predicted = split["label"], predicted_classes(outputs)
     places = range(len(contract.labels))
     columns: Any = precision_recall_fscore_support(
-        actual, predicted, labels=places, zero_division=0
+        actual, predicted, labels=places, zero_division=ABSENT
     )
     per_class = {
         name: {

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..interfaces import Arrays, BaseContract, ScoreMetric
 
-OUTPUTS: tuple[str, ...] = ("logits",)
+OUTPUTS = ("logits",)
 SCORE = ScoreMetric("accuracy", True)
 
 MAX_NAMED = 10  # classes that an error message lists
