@@ -67,7 +67,7 @@ def traffic(trained: Path) -> Traffic:
         dataset, rest = data.load(settings.data).holdout(0.9)
         found = [
             [item.model_dump(exclude_unset=True) for item, _ in some(dataset, rest, settings)]
-            for some in (simulate.usual, simulate.shifted)
+            for some in (simulate.normal_requests, simulate.shifted_requests)
         ]
     return Traffic(*found)
 

@@ -43,7 +43,7 @@ def test_labels_are_stored_once_and_can_be_changed(deployment: Path, traffic: Tr
     # Predictions of a moment ago are found although the log would wait for a minute.
     with started(deployment, log_seconds=60) as client:
         items = traffic.usual[:3]
-        right, wrong = zip(*map(truths, predicted(client, items, "many")), strict=True)
+        right, wrong = zip(*map(ground_truths, predicted(client, items, "many")), strict=True)
         assert counts(send(client, {"request_id": "many", "truth": right[0]})) == (1, 0, 0)
         labels = [
             {"request_id": "many", "item": place, "truth": truth}
@@ -60,7 +60,7 @@ def test_feedback_with_an_unknown_request_is_refused_as_a_whole(
     client: TestClient, traffic: Traffic
 ) -> None:
     (prediction,) = predicted(client, traffic.usual[:1], "known")
-    truth, _ = truths(prediction)
+    truth, _ = ground_truths(prediction)
     known = {"request_id": "known", "truth": truth}
     for unknown in ({"request_id": "stranger"}, {"request_id": "known", "item": 1}):
         answer = send(client, known, {**unknown, "truth": truth})
@@ -74,7 +74,7 @@ def test_feedback_with_an_unknown_request_is_refused_as_a_whole(
 def test_feedback_before_the_first_prediction_gets_404(
     client: TestClient, traffic: Traffic, deployment: Path
 ) -> None:
-    truth, _ = truths(predicted(client, traffic.usual[:1], "elsewhere")[0])
+    truth, _ = ground_truths(predicted(client, traffic.usual[:1], "elsewhere")[0])
     with started(deployment, database_url="sqlite:///fresh.db") as fresh:
         assert send(fresh, {"request_id": "stranger", "truth": truth}).status_code == 404
 
@@ -84,7 +84,7 @@ def test_impossible_ground_truth_gets_422(
     client: TestClient, traffic: Traffic, truth: dict[str, Any], word: str
 ) -> None:
     (prediction,) = predicted(client, traffic.usual[:1], "one")
-    good = {"request_id": "one", "truth": truths(prediction)[0]}
+    good = {"request_id": "one", "truth": ground_truths(prediction)[0]}
     body = json.dumps({"feedback": [good, {"request_id": "one", "truth": truth}]})
     headers = {"content-type": "application/json"}
     answer = client.post("/v1/feedback", content=body, headers=headers)
@@ -116,7 +116,7 @@ def test_invalid_feedback_gets_422(client: TestClient, content: Any) -> None:
 
 def test_labels_per_request_are_limited(client: TestClient, traffic: Traffic) -> None:
     (prediction,) = predicted(client, traffic.usual[:1], "one")
-    one = {"request_id": "one", "truth": truths(prediction)[0]}
+    one = {"request_id": "one", "truth": ground_truths(prediction)[0]}
     assert send(client, *[one] * (feedback.MAX_FEEDBACK + 1)).status_code == 422
     assert counts(send(client, *[one] * feedback.MAX_FEEDBACK)) == (1, 0, feedback.MAX_FEEDBACK - 1)
 
@@ -124,7 +124,7 @@ def test_labels_per_request_are_limited(client: TestClient, traffic: Traffic) ->
 def test_feedback_without_a_log_gets_503(deployment: Path, traffic: Traffic) -> None:
     with started(deployment, database_url="none") as client:
         (prediction,) = predicted(client, traffic.usual[:1], "one")
-        answer = send(client, {"request_id": "one", "truth": truths(prediction)[0]})
+        answer = send(client, {"request_id": "one", "truth": ground_truths(prediction)[0]})
         assert answer.status_code == 503
         assert "no prediction log" in answer.json()["detail"][0]["msg"]
 
@@ -137,7 +137,7 @@ def test_feedback_while_the_database_is_unavailable_gets_503_with_retry_after(
     path.mkdir()
     with started(deployment, database_url=f"sqlite:///{path}") as client:
         (prediction,) = predicted(client, traffic.usual[:1], "one")
-        one = {"request_id": "one", "truth": truths(prediction)[0]}
+        one = {"request_id": "one", "truth": ground_truths(prediction)[0]}
         answer = send(client, one)
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) >= 1

@@ -25,7 +25,7 @@ from {{ cookiecutter.package_name }}.store.write import insert_predictions
 from {{ cookiecutter.package_name }}.task.contract import SCORE, Prediction
 
 from .conftest import CONFIG
-from .quick import BAD_TRUTHS, truths
+from .quick import BAD_GROUND_TRUTHS, ground_truths
 from .test_store import Answers, answers, feedbacks, score
 
 __all__ = ["answers"]  # a fixture
@@ -60,7 +60,7 @@ def test_truths_come_from_tables_and_lines(
     log: Database, answers: Answers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     insert_predictions(log, [answers.row("a"), answers.row("b", items=2)])
-    right, wrong = truths(answers.good)
+    right, wrong = ground_truths(answers.good)
     header = ["request_id", "item", *right]
     rows = [["a", "", *cells(right)], ["b", "1", *cells(right)]]
     file = table(tmp_path / "truths.csv", header, *rows)
@@ -100,7 +100,7 @@ def test_what_is_wrong_with_a_table_is_told_by_row_and_column(
     assert f"error: {file}: {told}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("truth", "word"), BAD_TRUTHS)
+@pytest.mark.parametrize(("truth", "word"), BAD_GROUND_TRUTHS)
 def test_a_bad_truth_is_told_by_its_row_in_both_kinds_of_files(
     log: Database,
     answers: Answers,
@@ -110,7 +110,7 @@ def test_a_bad_truth_is_told_by_its_row_in_both_kinds_of_files(
     word: str,
 ) -> None:
     insert_predictions(log, [answers.row("a"), answers.row("b")])
-    good = truths(answers.good)[0]
+    good = ground_truths(answers.good)[0]
     names = list(dict.fromkeys([*good, *truth]))
 
     def row(name: str, truth: dict[str, Any]) -> list[str]:
@@ -138,7 +138,7 @@ def test_feedback_about_unknown_requests_is_refused_as_a_whole(
     log: Database, answers: Answers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     insert_predictions(log, [answers.row("a")])
-    right = truths(answers.good)[0]
+    right = ground_truths(answers.good)[0]
     rows = [["a", *cells(right)], ["nobody", *cells(right)]]
     file = table(tmp_path / "truths.csv", ["request_id", *right], *rows)
     assert run("feedback", file) == 2
@@ -155,7 +155,7 @@ def test_long_files_are_recorded_in_parts_and_say_how_far(
 ) -> None:
     monkeypatch.setattr(verbs_live, "BATCH", 2)
     insert_predictions(log, [answers.row(name) for name in "abc"])
-    right = truths(answers.good)[0]
+    right = ground_truths(answers.good)[0]
     rows = [[name, *cells(right)] for name in ("a", "b", "c", "nobody")]
     file = table(tmp_path / "truths.csv", ["request_id", *right], *rows)
     assert run("feedback", file) == 2
@@ -208,7 +208,7 @@ def test_feedback_is_sent_to_a_server_where_one_is_named(
 ) -> None:
     monkeypatch.delenv("APP_API_KEYS", raising=False)
     kind, url = receiver
-    right = truths(answers.good)[0]
+    right = ground_truths(answers.good)[0]
     file = table(tmp_path / "truths.csv", ["request_id", *right], ["a", *cells(right)])
     kind.answer = 200, {"request_id": "x", "new": 1, "changed": 0, "same": 0}
     assert run("feedback", file, "--url", url) == 0
@@ -312,7 +312,7 @@ def test_without_deployment_or_database_the_work_fails_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     challenge(answers, "split")
-    right = truths(answers.good)[0]
+    right = ground_truths(answers.good)[0]
     file = table(tmp_path / "truths.csv", ["request_id", *right], ["a", *cells(right)])
     given = [file] if verb == "feedback" else []
     (tmp_path / "file").touch()

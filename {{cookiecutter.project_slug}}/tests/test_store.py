@@ -41,7 +41,7 @@ from {{ cookiecutter.package_name }}.store.write import (
 )
 from {{ cookiecutter.package_name }}.task.contract import GroundTruth, Item
 
-from .quick import BAD_TRUTHS, truths
+from .quick import BAD_GROUND_TRUTHS, ground_truths
 from .test_operations import services
 
 RACERS = 4
@@ -106,7 +106,7 @@ class Answers(NamedTuple):
     @property
     def truth(self) -> GroundTruth:
         """What makes the good answer right."""
-        return GroundTruth.model_validate(truths(self.good)[0])
+        return GroundTruth.model_validate(ground_truths(self.good)[0])
 
     def row(
         self, request_id: str, items: int = 1, good: bool = True, **changes: Any
@@ -348,7 +348,7 @@ def test_feedback_may_come_again(database: Database, answers: Answers) -> None:
     assert first[:3] == (3, 0, 0)
     assert first.by_model == {(answers.bundle.version, "champion"): 3, ("v2", "shadow"): 1}
     assert record_feedback(database, some, score(answers)) == (0, 0, 3, {})
-    other = GroundTruth.model_validate(truths(answers.good)[1])
+    other = GroundTruth.model_validate(ground_truths(answers.good)[1])
     more = [*some[:2], Feedback(request_id="b", truth=other), *feedbacks(answers, ("a", 1))]
     assert record_feedback(database, more, score(answers))[:3] == (1, 1, 2)
     assert record_feedback(database, [more[2], some[2]], score(answers))[:3] == (0, 1, 1)
@@ -394,7 +394,7 @@ def record_one(database: Database, content: dict[str, Any], answers: Answers) ->
     record_feedback(database, [Feedback.model_validate(content)], score(answers))
 
 
-@pytest.mark.parametrize(("truth", "word"), BAD_TRUTHS)
+@pytest.mark.parametrize(("truth", "word"), BAD_GROUND_TRUTHS)
 def test_bad_truths_of_this_task_are_told(
     answers: Answers, tmp_path: Path, truth: dict[str, Any], word: str
 ) -> None:

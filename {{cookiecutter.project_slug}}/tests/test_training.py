@@ -142,7 +142,9 @@ def test_training_stops_early_without_improvement(tmp_path: Path) -> None:
     ordinary = stage(settings("train.epochs=40", "train.patience=2"))
     sign = 1 if ordinary.higher_is_better else -1
     worse = iter(range(0, -100, -1))
-    declining = replace(ordinary, measure=lambda network: {ordinary.decides: sign * next(worse)})
+    declining = replace(
+        ordinary, measure=lambda network: {ordinary.primary_metric: sign * next(worse)}
+    )
     seen: list[int] = []
     state = fit.fit(declining, 0, tmp_path, lambda state: seen.append(state.epoch))
     assert state.best_epoch == 1
@@ -151,7 +153,7 @@ def test_training_stops_early_without_improvement(tmp_path: Path) -> None:
 
 def test_later_epoch_is_kept_on_a_tie(tmp_path: Path) -> None:
     ordinary = stage(settings("train.epochs=3"))
-    same = replace(ordinary, measure=lambda network: {ordinary.decides: 0.5})
+    same = replace(ordinary, measure=lambda network: {ordinary.primary_metric: 0.5})
     assert fit.fit(same, 0, tmp_path).best_epoch == 3
 
 
@@ -177,7 +179,7 @@ class Body(torch.nn.Module):
             build=Reconstructs,
             loss=lambda network, batch: (network(batch["x"]) - batch["x"]).square().mean(),
             measure=lambda network: {"loss": network(torch.ones(1, 4)).square().sum().item()},
-            decides="loss",
+            primary_metric="loss",
             higher_is_better=False,
         )
 

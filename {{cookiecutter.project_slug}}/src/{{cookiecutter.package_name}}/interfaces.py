@@ -1,13 +1,21 @@
-"""What the task and the rest of the project have agreed on: the names and types they both use.
+"""Everything that the core asks of a task pack: types both use, base classes, Protocols.
 
-Imported by the server, so nothing here needs torch to run.
+A pack is the package `task/`. The core uses its modules by the names and signatures of the
+Protocols below (`DataModule` … `SimulateModule`); `make check` names a member that is missing
+(`tests/test_interfaces.py`). Four more Protocols (`Pretrains`, `Prepares`, `Calibrates`,
+`Diagnoses`) are optional methods of the network that `model.build` returns.
+
+The server imports this module, so nothing here may need torch at run time.
 """
+
+# Modules keep constants and classes under names that a method would not have.
+# ruff: noqa: N802
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,15 +27,16 @@ from pydantic import BaseModel, ConfigDict
 from .config import TrainSettings
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor, nn
 
 Arrays = dict[str, np.ndarray]  # by name; the first axis counts the examples
 Metrics = dict[str, float]
-LabelledItem = tuple[Any, Any]  # an `Item` and the `Truth` that came to be known of it
+LabelledItem = tuple[Any, Any]  # an `Item` and its `GroundTruth`
 
 
 class InvalidItem(ValueError):
-    """Item number `index` of a request cannot be used: `field` says where, the message why."""
+    """Say that item number `index` of a request is invalid, in which `field`, and why."""
 
     def __init__(self, index: int, field: str, reason: str) -> None:
         super().__init__(reason)
@@ -35,7 +44,7 @@ class InvalidItem(ValueError):
 
 
 class MetricFormat(NamedTuple):
-    """How a metric is written in tables: its value times `scale`, with `digits` decimals."""
+    """How tables print a metric: its value times `scale`, with `digits` decimals."""
 
     title: str
     scale: float
@@ -43,14 +52,17 @@ class MetricFormat(NamedTuple):
 
 
 class ScoreMetric(NamedTuple):
-    """What the score of one answer against its truth is called; a metric of `objective` by name."""
+    """The name of the metric that is the mean of `Contract.score`; `objective` has it too."""
 
     name: str
     higher_is_better: bool
 
 
 class BaseContract(BaseModel):
-    """What must be known beside the network to use it; travels in the bundle as JSON."""
+    """Everything but the network that inference needs; travels in the bundle as JSON.
+
+    Training and the server encode with the same object. Must not need torch.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,7 +71,7 @@ class BaseContract(BaseModel):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read the contract from a bundle's folder; ValueError when it is another's."""
+        """Read the contract from a bundle's folder; ValueError if it belongs to another task."""
         return cls.model_validate_json((folder / cls.FILE).read_bytes())
 
     def save(self, folder: Path) -> None:
@@ -67,44 +79,72 @@ class BaseContract(BaseModel):
         text = self.model_dump_json(indent=2)
         (folder / self.FILE).write_text(text + "\n", encoding="utf-8")
 
+    @abstractmethod
+    def encode(self, items: list[Any]) -> Arrays:
+        """Turn `Item`s into the network's inputs, one row per item; raises InvalidItem."""
+
+    @abstractmethod
+    def decode(self, outputs: Arrays, items: Sequence[Any]) -> Sequence[Any]:
+        """Turn the network's outputs for these items into one `Prediction` per item."""
+
+    @abstractmethod
+    def score(self, prediction: Any, ground_truth: Any) -> float:
+        """Score a `Prediction` against its `GroundTruth`; the mean of scores is `SCORE`.
+
+        Raises ValueError for a ground truth that is impossible for this model.
+        """
+
+    @abstractmethod
+    def features(self, inputs: Arrays) -> Arrays:
+        """Reduce encoded inputs to the few values (item,) that drift is measured on."""
+
+    @abstractmethod
+    def prediction_stats(self, outputs: Arrays) -> Arrays:
+        """Reduce outputs to the few values (item,) that drift is measured on."""
+
 
 @dataclass(frozen=True)
 class Splits(ABC):
-    """Three parts of the data, each with the same arrays; `about` is a sentence for the report."""
+    """The data set: three splits with the same arrays; `about` is a sentence for the report."""
 
     train: Arrays
     validation: Arrays
     test: Arrays
     about: str
+    contract: BaseContract
 
     @property
     def filler(self) -> int:
-        """What rows of the inputs are filled up with where they are shorter than others."""
+        """The value that pads shorter rows of inputs of variable length."""
         return 0
 
     @abstractmethod
+    def example(self) -> dict[str, Any]:
+        """Build a request's item (JSON) from the first test row."""
+
+    @abstractmethod
     def encode_labelled(self, pairs: Sequence[LabelledItem]) -> Arrays:
-        """Examples from outside with a split's arrays. Raises ValueError for unusable ones."""
+        """Encode labelled items as rows of a split; ValueError for unusable ones."""
 
     def holdout(self, share: float) -> tuple[Self, Arrays]:
-        """The splits without the last `share` of the test rows, and these rows."""
+        """Split the last `share` of the test rows off; return the other splits and these rows."""
         kept = round((1 - share) * len(next(iter(self.test.values()))))
         test = {name: array[:kept] for name, array in self.test.items()}
-        rest = {name: array[kept:] for name, array in self.test.items()}
-        return replace(self, test=test), rest
+        held_out = {name: array[kept:] for name, array in self.test.items()}
+        return replace(self, test=test), held_out
 
-    def with_examples(self, fresh: Mapping[str, Sequence[LabelledItem]]) -> Self:
-        """The splits with more examples at their ends; `fresh` has them by the split's name."""
+    def with_examples(self, new: Mapping[str, Sequence[LabelledItem]]) -> Self:
+        """Append labelled items to the splits; `new` holds them by the split's name."""
         joined = {
             name: join_rows(getattr(self, name), self.encode_labelled(pairs), self.filler)
-            for name, pairs in fresh.items()
+            for name, pairs in new.items()
             if pairs
         }
         return replace(self, **joined)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 that changes with any value, and with any example that changes its split."""
+        """SHA-256 over all splits: changes with any value and with any row that moves."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             for name, array in split.items():
@@ -114,65 +154,222 @@ class Splits(ABC):
 
 
 def join_rows(first: Arrays, second: Arrays, filler: int) -> Arrays:
-    """The rows of both, those of shorter rows filled up."""
-    whole = {}
+    """Concatenate rows, padding the shorter ones of both with `filler`."""
+    joined = {}
     for name, array in first.items():
-        parts = [array, second[name].astype(array.dtype)]
-        shape = np.max([part.shape[1:] for part in parts], axis=0).astype(int)
-        widths = [[(0, 0), *((0, n) for n in shape - part.shape[1:])] for part in parts]
+        blocks = [array, second[name].astype(array.dtype)]
+        shape = np.max([block.shape[1:] for block in blocks], axis=0).astype(int)
+        widths = [[(0, 0), *((0, n) for n in shape - block.shape[1:])] for block in blocks]
         padded = [
-            np.pad(part, width, constant_values=filler)
-            for part, width in zip(parts, widths, strict=True)
+            np.pad(block, width, constant_values=filler)
+            for block, width in zip(blocks, widths, strict=True)
         ]
-        whole[name] = np.concatenate(padded)
-    return whole
+        joined[name] = np.concatenate(padded)
+    return joined
+
+
+class DataModule(Protocol):
+    """`task/data.py`: read, check and split the data."""
+
+    def load(self, settings: Any) -> Splits:
+        """Load the data that `settings.data` names; UserError in one line if it is unusable."""
+        ...
+
+
+class ModelModule(Protocol):
+    """`task/model.py`: the network. Its `forward` takes `INPUTS` and returns `OUTPUTS`."""
+
+    def build(self, settings: Any, contract: Any) -> nn.Module:
+        """Build a network with random weights from torch's global generator."""
+        ...
+
+    def describe(self, network: nn.Module) -> str:
+        """Describe the network in one sentence for the report."""
+        ...
+
+
+class ObjectiveModule(Protocol):
+    """`task/objective.py`: what training minimises and how results are measured.
+
+    `outputs` are the network's, `split` is the measured split, both with n rows.
+    """
+
+    @property
+    def PRIMARY_METRIC(self) -> str:
+        """The metric by which epochs, seeds and models are compared."""
+        ...
+
+    @property
+    def HIGHER_IS_BETTER(self) -> bool:
+        """The direction of `PRIMARY_METRIC`."""
+        ...
+
+    @property
+    def METRICS(self) -> Mapping[str, MetricFormat]:
+        """The metrics that tables show, in this order."""
+        ...
+
+    @property
+    def BLOCK_LENGTH(self) -> int:
+        """So many neighbouring test rows are resampled together (block bootstrap)."""
+        ...
+
+    def loss(self, settings: Any, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Compute the scalar loss of a training batch, augmentation included."""
+        ...
+
+    def metrics(self, outputs: Arrays, split: Arrays, contract: Any) -> Metrics:
+        """Compute all metrics of a split."""
+        ...
+
+    def scores(self, outputs: Arrays, split: Arrays) -> np.ndarray:
+        """Score examples (n,), or groups of them; their mean is `PRIMARY_METRIC`."""
+        ...
+
+    def slice_scores(self, outputs: Arrays, split: Arrays) -> np.ndarray:
+        """Score the same rows as `scores` so that a mean over any subset is meaningful."""
+        ...
+
+    def slices(self, split: Arrays, contract: Any) -> dict[str, np.ndarray]:
+        """Name subsets of those rows, bool (n,), on which a new model must not be worse."""
+        ...
+
+    def details(self, outputs: Arrays, split: Arrays, contract: Any) -> dict[str, Any]:
+        """Compute the tables behind the metrics, JSON, for the report and the figures."""
+        ...
+
+
+class BaselineModule(Protocol):
+    """`task/baseline.py`: simple models that the network has to beat."""
+
+    def names(self) -> list[str]:
+        """Name the baselines before they are fitted."""
+        ...
+
+    def fit_and_predict(self, dataset: Any) -> Iterator[tuple[str, Arrays]]:
+        """Fit each baseline; yield its name and its outputs on the test split."""
+        ...
+
+
+class ContractModule(Protocol):
+    """`task/contract.py`: requests, predictions and the way between them and the network."""
+
+    @property
+    def INPUTS(self) -> Mapping[str, Mapping[int, str]]:
+        """The inputs in `forward`'s order; per input, the names of axes of variable length."""
+        ...
+
+    @property
+    def OUTPUTS(self) -> tuple[str, ...]:
+        """The names of the network's outputs."""
+        ...
+
+    @property
+    def SCORE(self) -> ScoreMetric:
+        """The metric that is the mean of `Contract.score`."""
+        ...
+
+    @property
+    def Item(self) -> type[BaseModel]:
+        """One item of a request."""
+        ...
+
+    @property
+    def Prediction(self) -> type[BaseModel]:
+        """The prediction for one item."""
+        ...
+
+    @property
+    def GroundTruth(self) -> type[BaseModel]:
+        """What turned out to be right about one item."""
+        ...
+
+    @property
+    def Contract(self) -> type[BaseContract]:
+        """What the bundle keeps beside the network."""
+        ...
+
+    def item_from_file(self, path: Path) -> dict[str, Any]:
+        """Read a file as a request's item (JSON)."""
+        ...
+
+
+class FiguresModule(Protocol):
+    """`task/figures.py`: pictures for the report."""
+
+    def plot_results(
+        self, dataset: Any, outputs: Arrays, details: dict[str, Any]
+    ) -> Iterator[tuple[str, str, Figure]]:
+        """Yield (file name, caption, figure) for the chosen network on the test split."""
+        ...
+
+
+class SimulateModule(Protocol):
+    """`task/simulate.py`: labelled requests for `make loop`, made of held-out test rows."""
+
+    @property
+    def SHIFT_DESCRIPTION(self) -> str:
+        """A sentence: what changes in the simulated world."""
+        ...
+
+    def normal_requests(
+        self, dataset: Any, held_out: Arrays, settings: Any
+    ) -> Sequence[LabelledItem]:
+        """Return items like those of training, in the order in which they are sent."""
+        ...
+
+    def shifted_requests(
+        self, dataset: Any, held_out: Arrays, settings: Any
+    ) -> Sequence[LabelledItem]:
+        """Return items after the shift; none shares data with the normal ones."""
+        ...
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One training from its first step to its last: all that the loop needs to know."""
+    """One training from first to last step: everything that the training loop needs to know."""
 
     name: str
     train: TrainSettings
-    data: Arrays  # what is learned from, a row per example
+    data: Arrays  # the training examples, a row each
     build: Callable[[], nn.Module]
     loss: Callable[[nn.Module, dict[str, Tensor]], Tensor]  # of a batch of `data`
     measure: Callable[[nn.Module], Metrics]  # on validation
-    decides: str  # the metric by which epochs are compared
+    primary_metric: str  # the metric by which epochs are compared
     higher_is_better: bool
 
 
 @runtime_checkable
 class Pretrains(Protocol):
-    """A network may ask for a stage before its own; it then starts from the weights they share."""
+    """A network that is pre-trained first and then starts from the weights of that stage."""
 
     def pretraining(self, settings: Any, dataset: Any) -> Stage | None:
-        """The stage to run first, or None."""
+        """Return the stage to run first, or None."""
         ...
 
 
 @runtime_checkable
 class Prepares(Protocol):
-    """A network may fit parts of itself before its first step, as buffers or first weights."""
+    """A network with buffers or initial weights that are fitted before its first step."""
 
     def prepare(self, train: Arrays, validation: Arrays) -> None:
-        """Fit to `train`; `validation` is there to choose by."""
+        """Fit to `train`; choose settings on `validation`."""
         ...
 
 
 @runtime_checkable
 class Calibrates(Protocol):
-    """A network may adjust itself, once trained, by what it answers on validation."""
+    """A network that is adjusted after training, by its outputs on validation."""
 
     def calibrate(self, outputs: Arrays, split: Arrays) -> None:
-        """Change buffers so that the answers on unseen data are as sure as they should be."""
+        """Change buffers so that stated uncertainty matches the errors on `split`."""
         ...
 
 
 @runtime_checkable
 class Diagnoses(Protocol):
-    """A network may be asked more than the test split: data of another kind, why it answers so."""
+    """A network that is evaluated on more than the test split, such as out-of-domain data."""
 
     def diagnose(self, dataset: Any) -> dict[str, Any]:
-        """What to add to the `details` of an evaluation; tables are printed and reported."""
+        """Return tables to add to the `details` of an evaluation."""
         ...

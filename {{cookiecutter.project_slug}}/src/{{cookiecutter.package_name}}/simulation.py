@@ -108,8 +108,8 @@ def tell(settings: Settings) -> Story:
     """Live through it all; WorkError where the story takes another turn."""
     story = Story()
     dataset, rest = data.load(settings.data).holdout(settings.live.set_aside)
-    usual = simulate.usual(dataset, rest, settings)
-    shifted = simulate.shifted(dataset, rest, settings)
+    usual = simulate.normal_requests(dataset, rest, settings)
+    shifted = simulate.shifted_requests(dataset, rest, settings)
     if not usual or not shifted:
         raise WorkError(f"{CONFIG}: live.set_aside={settings.live.set_aside} leaves no traffic")
     size = max(10, (len(usual) + len(shifted)) // STEPS)
@@ -127,7 +127,7 @@ def tell(settings: Settings) -> Story:
 
         change = story.requests
         story.events.append((change, "the world changes"))
-        print(f"\n{simulate.SHIFT}")
+        print(f"\n{simulate.SHIFT_DESCRIPTION}")
         traffic.send(learn, size)
         run_command("drift", "--rows", str(max(online.MIN_DRIFT_ROWS, len(learn))), allowed=(3,))
         drifted = sorted(traffic.drifted)

@@ -60,7 +60,7 @@ def training_stage(settings: Settings, dataset: Dataset) -> Stage:
         build=build,
         loss=lambda network, batch: objective.loss(settings, network, batch),
         measure=measure,
-        decides=objective.PRIMARY_METRIC,
+        primary_metric=objective.PRIMARY_METRIC,
         higher_is_better=objective.HIGHER_IS_BETTER,
     )
 

@@ -1,4 +1,6 @@
-"""The metrics of a classifier are those that everybody else computes."""
+"""The classifiers' metrics agree with scikit-learn's; predictions and errors are as promised."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,63 +13,88 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from {{ cookiecutter.package_name }}.task import classes, confusion, splits
-from {{ cookiecutter.package_name }}.task.classes import Classified, GroundTruth
+from {{ cookiecutter.package_name }}.task import class_metrics, classes, confusion, splits
+from {{ cookiecutter.package_name }}.task.classes import ClassContract, Classified, GroundTruth
+
+
+class Names(ClassContract):
+    """A contract that has classes and encodes nothing."""
+
+    def encode(self, items: list) -> dict:
+        return {}
+
+    def decode(self, outputs: dict, items: Sequence) -> list[Classified]:
+        return [Classified(**fields) for fields in self.decoded(outputs)]
+
+    def features(self, inputs: dict) -> dict:
+        return {}
 
 
 def test_metrics_agree_with_scikit_learn() -> None:
-    draw = np.random.default_rng(0)
-    logits, labels = draw.normal(size=(200, 4)), draw.integers(0, 4, 200)
-    names, split, outputs = list("abcd"), {"label": labels}, {"logits": logits}
-    chosen = logits.argmax(axis=1)
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(200, 4)), rng.integers(0, 4, 200)
+    contract, split, outputs = Names(labels=list("abcd")), {"label": labels}, {"logits": logits}
+    predicted = logits.argmax(axis=1)
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    found = classes.metrics(outputs, split, names)
-    assert found["accuracy"] == pytest.approx((chosen == labels).mean())
-    assert found["macro_f1"] == pytest.approx(f1_score(labels, chosen, average="macro"))
-    assert found["log_loss"] == pytest.approx(log_loss(labels, shares))
-    details = classes.details(outputs, split, names)
-    np.testing.assert_array_equal(details["confusion"], confusion_matrix(labels, chosen))
-    expected = np.array(precision_recall_fscore_support(labels, chosen))
+    metrics = class_metrics.metrics(outputs, split, contract)
+    assert metrics["accuracy"] == pytest.approx((predicted == labels).mean())
+    assert metrics["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
+    assert metrics["log_loss"] == pytest.approx(log_loss(labels, shares))
+    details = class_metrics.details(outputs, split, contract)
+    np.testing.assert_array_equal(details["confusion"], confusion_matrix(labels, predicted))
+    expected = np.array(precision_recall_fscore_support(labels, predicted))
     for i, row in enumerate(details["per_class"].values()):
         assert list(row.values()) == pytest.approx(expected[:, i].tolist())
 
 
-def test_probabilities_are_a_softmax_even_of_huge_logits() -> None:
+def test_absent_classes_count_zero_in_macro_f1_and_in_the_table() -> None:
+    outputs, split = {"label": np.array([0, 1, 1])}, {"label": np.array([0, 1, 0])}
+    contract = Names(labels=list("abc"))
+    metrics = class_metrics.metrics(outputs, split, contract)
+    assert metrics["macro_f1"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+    absent = class_metrics.details(outputs, split, contract)["per_class"]["c"]
+    assert absent == {"precision": 0, "recall": 0, "f1": 0, "examples": 0}
+
+
+def test_huge_logits_give_finite_probabilities_and_log_loss() -> None:
     outputs = {"logits": np.array([[1000.0, 999.0], [-1000.0, 1000.0]])}
-    first, second = classes.decode(outputs, ["a", "b"])
-    assert first["label"] == "a"
-    assert first["probability"] == pytest.approx(1 / (1 + np.exp(-1)))
-    assert second["probabilities"] == {"a": 0.0, "b": 1.0}
-    found = classes.metrics(outputs, {"label": np.array([1, 0])}, ["a", "b"])
-    assert np.isfinite(found["log_loss"])
+    contract = Names(labels=["a", "b"])
+    first, second = contract.decode(outputs, [])
+    assert first.label == "a"
+    assert first.probability == pytest.approx(1 / (1 + np.exp(-1)))
+    assert second.probabilities == {"a": 0.0, "b": 1.0}
+    metrics = class_metrics.metrics(outputs, {"label": np.array([1, 0])}, contract)
+    assert np.isfinite(metrics["log_loss"])
 
 
-def test_a_confusion_matrix_of_many_classes_can_still_be_drawn() -> None:
+def test_confusion_matrix_can_be_plotted_for_few_and_many_classes() -> None:
     for count in (2, 60):
         names = [f"class {number}" for number in range(count)]
-        name, caption, figure = confusion.draw(np.eye(count, dtype=int), names)
+        name, caption, figure = confusion.plot_confusion_matrix(np.eye(count, dtype=int), names)
         assert name.endswith(".png")
         assert caption
         assert len(figure.axes) == 1
 
 
-def test_scores_average_to_macro_f1_and_spread_like_its_bootstrap() -> None:
-    draw = np.random.default_rng(1)
+def test_f1_scores_average_to_macro_f1_and_spread_like_its_bootstrap() -> None:
+    rng = np.random.default_rng(1)
     count = 600
-    labels = draw.choice(4, count, p=[0.6, 0.25, 0.1, 0.05])
-    logits = draw.normal(size=(count, 5)) + 1.5 * np.eye(5)[labels]  # the fifth is never true
-    scores = classes.f1_scores({"logits": logits}, {"label": labels})
-    chosen, names = logits.argmax(axis=1), list(range(5))
-    expected = f1_score(labels, chosen, labels=names, average="macro")
+    labels = rng.choice(4, count, p=[0.6, 0.25, 0.1, 0.05])
+    logits = rng.normal(size=(count, 5)) + 1.5 * np.eye(5)[labels]  # the fifth is never true
+    scores = class_metrics.f1_scores({"logits": logits}, {"label": labels})
+    predicted, places = logits.argmax(axis=1), list(range(5))
+    expected = f1_score(labels, predicted, labels=places, average="macro")
     assert scores.mean() == pytest.approx(expected)
-    rows = [draw.integers(count, size=count) for _ in range(1000)]
-    again = [classes.f1_scores({"logits": logits[i]}, {"label": labels[i]}).mean() for i in rows]
-    assert np.std([scores[i].mean() for i in rows]) == pytest.approx(np.std(again), rel=0.1)
+    rows = [rng.integers(count, size=count) for _ in range(1000)]
+    bootstrap = [
+        class_metrics.f1_scores({"logits": logits[i]}, {"label": labels[i]}).mean() for i in rows
+    ]
+    assert np.std([scores[i].mean() for i in rows]) == pytest.approx(np.std(bootstrap), rel=0.1)
 
 
-def test_baselines_are_chosen_on_validation_and_fitted_to_all() -> None:
-    draw = np.random.default_rng(2)
-    inputs = draw.normal(size=(300, 2))
+def test_baselines_are_chosen_on_validation_and_fitted_to_all_rows() -> None:
+    rng = np.random.default_rng(2)
+    inputs = rng.normal(size=(300, 2))
     labels = (inputs[:, 0] > 0).astype(int)
     models = [LogisticRegression(C=c) for c in (1e-9, 1.0)]
     train, validation = (inputs[:200], labels[:200]), (inputs[200:], labels[200:])
@@ -76,15 +103,21 @@ def test_baselines_are_chosen_on_validation_and_fitted_to_all() -> None:
     np.testing.assert_allclose(best.coef_, LogisticRegression(C=1.0).fit(*train).coef_)
 
 
-def test_scores_average_to_the_accuracy_and_unknown_classes_are_named() -> None:
-    draw, names = np.random.default_rng(3), list("abcd")
-    logits, labels = draw.normal(size=(50, 4)), draw.integers(0, 4, 50)
-    found = [Classified(**fields) for fields in classes.decode({"logits": logits}, names)]
-    truths = [GroundTruth(label=names[label]) for label in labels]
-    scores = [classes.score(*pair, names) for pair in zip(found, truths, strict=True)]
-    expected = classes.metrics({"logits": logits}, {"label": labels}, names)
-    assert np.mean(scores) == pytest.approx(expected[classes.SCORE.name])
+def test_contract_scores_average_to_the_accuracy() -> None:
+    rng, names = np.random.default_rng(3), list("abcd")
+    logits, labels = rng.normal(size=(50, 4)), rng.integers(0, 4, 50)
+    contract = Names(labels=names)
+    predictions = contract.decode({"logits": logits}, [])
+    scores = [
+        contract.score(prediction, GroundTruth(label=names[label]))
+        for prediction, label in zip(predictions, labels, strict=True)
+    ]
+    metrics = class_metrics.metrics({"logits": logits}, {"label": labels}, contract)
+    assert np.mean(scores) == pytest.approx(metrics[classes.SCORE.name])
+
+
+def test_unknown_class_is_named_in_a_short_message() -> None:
     many = [f"{number:050}" for number in range(99)]
-    with pytest.raises(ValueError, match=f"'{'y' * 39}…' is no class of this model") as caught:
+    with pytest.raises(ValueError, match=f"'{'y' * 39}…' is not a class of this model") as caught:
         classes.class_index(GroundTruth(label="y" * 200), many)
     assert len(str(caught.value)) < 600

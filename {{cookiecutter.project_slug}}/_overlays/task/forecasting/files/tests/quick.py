@@ -1,9 +1,9 @@
-"""What the shared tests need to know of this task."""
+"""What the tests of all tasks need to know about this one."""
 
 import math
 from datetime import datetime, timedelta
 
-# settings that train in seconds; good enough to be told from chance
+# settings that train in seconds and still beat chance
 QUICK = ["train.epochs=2", "train.seeds=[0,1]", "data.stride=10", "model.width=8", "model.patch=12"]
 
 HOURS = 216
@@ -17,7 +17,7 @@ def changed(list_: list, entry: object, place: int = 100) -> list:
     return [*list_[:place], entry, *list_[place + 1 :]]
 
 
-# a request's items that must be refused, and the field that the answer has to name
+# invalid items, and the field that the error has to name
 BAD_ITEMS = [
     ({}, "times"),
     ({"times": TIMES}, "values"),
@@ -47,8 +47,8 @@ BAD_ITEMS = [
     ({**GOOD, "weather": "fine"}, "weather"),
 ]
 
-# a truth that cannot be, and a word that the answer has to name
-BAD_TRUTHS = [
+# invalid ground truths, and a word that the error has to name
+BAD_GROUND_TRUTHS = [
     ({}, "values"),
     ({"values": []}, "values"),
     ({"values": "4.0"}, "values"),
@@ -62,7 +62,7 @@ BAD_TRUTHS = [
 ]
 
 
-def truths(prediction: dict) -> tuple[dict, dict]:
-    """What would make this answer as good as can be, and what wrong."""
+def ground_truths(prediction: dict) -> tuple[dict, dict]:
+    """Return a ground truth by which this prediction is right, and one by which it is wrong."""
     values = prediction["p50"]
     return {"values": values}, {"values": [10 + 2 * value for value in values]}

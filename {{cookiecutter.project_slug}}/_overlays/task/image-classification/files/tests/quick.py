@@ -1,11 +1,11 @@
-"""What the shared tests need to know of this task."""
+"""What the tests of all tasks need to know about this one."""
 
 import math
 
-# settings that train in seconds; good enough to be told from chance
+# settings that train in seconds and still beat chance
 QUICK = ["train.epochs=4", "train.seeds=[0,1]", "model.width=8"]
 
-# a request's items that must be refused, and the field that the answer has to name
+# invalid items, and the field that the error has to name
 BAD_ITEMS = [
     ({}, "image"),
     ({"image": "no base64!"}, "image"),
@@ -22,8 +22,8 @@ BAD_ITEMS = [
     ({"pixels": [[0.0] * 8] * 8, "colour": "red"}, "colour"),
 ]
 
-# a truth that cannot be, and a word that the answer has to name
-BAD_TRUTHS = [
+# invalid ground truths, and a word that the error has to name
+BAD_GROUND_TRUTHS = [
     ({}, "label"),
     ({"label": ""}, "label"),
     ({"label": 5}, "label"),
@@ -33,7 +33,7 @@ BAD_TRUTHS = [
 ]
 
 
-def truths(prediction: dict) -> tuple[dict, dict]:
-    """What would make this answer right, and what wrong."""
+def ground_truths(prediction: dict) -> tuple[dict, dict]:
+    """Return a ground truth by which this prediction is right, and one by which it is wrong."""
     other = next(name for name in prediction["probabilities"] if name != prediction["label"])
     return {"label": prediction["label"]}, {"label": other}

@@ -1,4 +1,4 @@
-"""What the shared tests need to know of this task."""
+"""What the tests of all tasks need to know about this one."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from pathlib import Path
 CACHE = Path(__file__).parents[1] / "data"
 LIBRARIES = '["numpy", "matplotlib", "sqlalchemy"]'
 
-# settings that train in seconds; good enough to be told from chance
+# settings that train in seconds and still beat chance
 QUICK = [
     f"data.cache={CACHE}",
     f"data.libraries={LIBRARIES}",
@@ -16,7 +16,7 @@ QUICK = [
     "model.width=32",
 ]
 
-# a request's items that must be refused, and the field that the answer has to name
+# invalid items, and the field that the error has to name
 BAD_ITEMS = [
     ({}, "items"),
     ({"items": "numpy"}, "items"),
@@ -36,8 +36,8 @@ BAD_ITEMS = [
     ({"items": [], "user": 5}, "user"),
 ]
 
-# a truth that cannot be, and a word that the answer has to name
-BAD_TRUTHS = [
+# invalid ground truths, and a word that the error has to name
+BAD_GROUND_TRUTHS = [
     ({}, "items"),
     ({"items": []}, "items"),
     ({"items": "numpy"}, "items"),
@@ -53,8 +53,8 @@ BAD_TRUTHS = [
 KNOWN = ("os", "sys", "re", "json", "time", "typing", "logging", "numpy", "abc", "math", "io")
 
 
-def truths(prediction: dict) -> tuple[dict, dict]:
-    """What would make this answer as good as can be, and what wrong."""
+def ground_truths(prediction: dict) -> tuple[dict, dict]:
+    """Return a ground truth by which this prediction is right, and one by which it is wrong."""
     names = [one["item"] for one in prediction["items"][:10]]
     other = next(name for name in KNOWN if name not in names)
     return {"items": names}, {"items": [other]}

@@ -1,4 +1,4 @@
-"""What the shared tests need to know of this task."""
+"""What the tests of all tasks need to know about this one."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from pathlib import Path
 # each in a folder of its own, read them once.
 CACHE = Path(__file__).parents[1] / "data" / "docstrings"
 
-# settings that train in seconds; good enough to be told from chance
+# settings that train in seconds and still beat chance
 QUICK = [
     f"data.cache={CACHE}",
     'data.libraries=["numpy","pandas"]',
@@ -21,7 +21,7 @@ QUICK = [
     "train.lr=0.004",
 ]
 
-# a request's items that must be refused, and the field that the answer has to name
+# invalid items, and the field that the error has to name
 BAD_ITEMS = [
     ({}, "text"),
     ({"text": ""}, "text"),
@@ -34,8 +34,8 @@ BAD_ITEMS = [
     ({"text": "axis", "label": "int"}, "label"),
 ]
 
-# a truth that cannot be, and a word that the answer has to name
-BAD_TRUTHS = [
+# invalid ground truths, and a word that the error has to name
+BAD_GROUND_TRUTHS = [
     ({}, "label"),
     ({"label": ""}, "label"),
     ({"label": 5}, "label"),
@@ -45,7 +45,7 @@ BAD_TRUTHS = [
 ]
 
 
-def truths(prediction: dict) -> tuple[dict, dict]:
-    """What would make this answer right, and what wrong."""
+def ground_truths(prediction: dict) -> tuple[dict, dict]:
+    """Return a ground truth by which this prediction is right, and one by which it is wrong."""
     other = next(name for name in prediction["probabilities"] if name != prediction["label"])
     return {"label": prediction["label"]}, {"label": other}

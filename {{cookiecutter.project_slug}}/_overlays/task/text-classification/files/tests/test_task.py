@@ -1,4 +1,4 @@
-"""Texts: every source is read and checked, and training and serving see the same tokens."""
+"""Texts: all sources are read and checked; training and serving encode them identically."""
 
 import hashlib
 import json
@@ -27,7 +27,6 @@ from {{ cookiecutter.package_name }}.task import (
     masking,
     model,
     objective,
-    simulate,
 )
 from {{ cookiecutter.package_name }}.task.contract import Contract, GroundTruth, Item
 from {{ cookiecutter.package_name }}.task.settings import DataSettings, Settings
@@ -49,12 +48,12 @@ def dataset() -> data.Dataset:
 
 
 def sentence(number: int) -> str:
-    draw = np.random.default_rng(number)
-    return " ".join(draw.choice(WORDS, size=8)) + f" {number}"
+    rng = np.random.default_rng(number)
+    return " ".join(rng.choice(WORDS, size=8)) + f" {number}"
 
 
 def write_library(folder: Path, name: str, files: dict[str, str]) -> None:
-    """An installed library, as far as its documentation goes."""
+    """Write the documentation of an installed library."""
     about = folder / f"{name}-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
@@ -70,7 +69,7 @@ def entry(name: str, field: str, description: str) -> str:
 
 @pytest.fixture
 def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataSettings:
-    """Settings that read two small libraries, of which the second is kept apart."""
+    """Settings that read two small libraries; the second is the unseen one."""
     kinds = ["int", "bool, optional", "float", "{'a', 'b'}"]
     for library in ("firstlib", "otherlib"):
         files = {"tests/test_it.py": entry("t", "int", "is of a test and must not be read")}
@@ -81,8 +80,9 @@ def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataSettings:
             files[f"module{number}.py"] = "".join(map(entry, "abcd", kinds, texts))
         write_library(tmp_path, library, files)
     monkeypatch.syspath_prepend(str(tmp_path))
-    own = ["firstlib", "otherlib"]
-    return DataSettings(libraries=own, unseen="otherlib", cache=tmp_path / "cache", vocabulary=300)
+    names = ["firstlib", "otherlib"]
+    cache = tmp_path / "cache"
+    return DataSettings(libraries=names, unseen="otherlib", cache=cache, vocabulary=300)
 
 
 @pytest.mark.parametrize(
@@ -105,30 +105,30 @@ def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataSettings:
         ("Estimator", None),
     ],
 )
-def test_a_type_field_stands_for_one_label_or_none(field: str, label: str | None) -> None:
+def test_type_field_gives_one_label_or_none(field: str, label: str | None) -> None:
     assert docstrings.label_of(field) == label
 
 
-def test_the_type_is_cut_out_and_tests_are_not_read(libraries: DataSettings) -> None:
-    found = docstrings.read(libraries)
-    texts = [text for part in found.parts.values() for text in part.texts]
+def test_types_are_removed_from_texts_and_tests_are_not_read(libraries: DataSettings) -> None:
+    corpus = docstrings.read_docstrings(libraries)
+    texts = [text for part in corpus.by_split.values() for text in part.texts]
     assert texts
-    assert {label for part in found.parts.values() for label in part.labels} == {
+    assert {label for part in corpus.by_split.values() for label in part.labels} == {
         "int",
         "bool",
         "float",
         "str",
     }
-    for text in [*texts, *found.unlabelled]:
+    for text in [*texts, *corpus.unlabelled]:
         assert "optional" not in text
         assert "'a'" not in text
         assert "of a test" not in text
 
 
-def test_source_files_stay_whole_and_the_unseen_library_stays_apart(
+def test_source_file_is_in_one_split_and_unseen_library_in_none(
     libraries: DataSettings,
 ) -> None:
-    parts = docstrings.read(libraries).parts
+    parts = docstrings.read_docstrings(libraries).by_split
     assert set(parts) == {"train", "validation", "test", "otherlib"}
     files = {
         name: {text.split()[-1] for text in part.texts} for name, part in parts.items()
@@ -140,28 +140,30 @@ def test_source_files_stay_whole_and_the_unseen_library_stays_apart(
     assert not any("otherlib" in text for name in ("train", "test") for text in parts[name].texts)
 
 
-def test_what_is_held_out_is_not_among_the_texts_to_pretrain_on(
+def test_held_out_entries_are_not_in_the_pretraining_texts(
     libraries: DataSettings, tmp_path: Path
 ) -> None:
-    before = docstrings.read(libraries)
-    copied = before.parts["test"].texts[0].partition(" : ")[2]
-    home = next(
+    before = docstrings.read_docstrings(libraries)
+    copied = before.by_split["test"].texts[0].partition(" : ")[2]
+    source_file = next(
         path
         for path in (tmp_path / "firstlib").glob("module*.py")
         if before.unlabelled[0].split()[-1] in path.read_text(encoding="utf-8")
     )
-    text = home.read_text(encoding="utf-8")
-    home.write_text(text.replace("    '''\n", entry("copy", "object", copied) + "    '''\n"))
+    text = source_file.read_text(encoding="utf-8")
+    source_file.write_text(text.replace("    '''\n", entry("copy", "object", copied) + "    '''\n"))
     for path in libraries.cache.iterdir():
         path.unlink()
-    after = docstrings.read(libraries)
-    assert copied in home.read_text(encoding="utf-8")
+    after = docstrings.read_docstrings(libraries)
+    assert copied in source_file.read_text(encoding="utf-8")
     assert not any(copied in text for text in after.unlabelled)
     assert len(after.unlabelled) == len(before.unlabelled)
 
 
-def test_other_lists_lose_their_types_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a held-out entry's type could be read off its copy in a training file's `Returns`."""
+def test_types_are_removed_from_other_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a training file's `Returns` could reveal a held-out entry's type."""
     body = entry("x", "int", "How many of them there are to be.")
     body += "\n    Returns\n    -------\n" + entry("out", "ndarray", "All of them, side by side.")
     body += "\n    Notes\n    -----\n    Written at length for people who read to the end of it.\n"
@@ -176,34 +178,34 @@ def test_other_lists_lose_their_types_too(tmp_path: Path, monkeypatch: pytest.Mo
     assert source.paragraphs == ["Written at length for people who read to the end of it."]
 
 
-def test_entries_that_look_alike_count_once(dataset: data.Dataset) -> None:
+def test_copied_entries_count_once(dataset: data.Dataset) -> None:
     texts = [text for part in dataset.texts.values() for text in part]
     bare = [
-        "".join(sign for sign in text.partition(" : ")[2].lower() if sign.isalpha())
+        "".join(char for char in text.partition(" : ")[2].lower() if char.isalpha())
         for text in texts
     ]
     assert len({text[:100] for text in bare}) >= 0.99 * len(bare)
 
 
-def test_what_was_read_is_kept_under_its_version_and_damage_is_named(
+def test_cache_is_keyed_by_version_and_damaged_files_are_named(
     libraries: DataSettings,
 ) -> None:
-    first = docstrings.read(libraries)
-    kept = sorted(path.name for path in libraries.cache.iterdir())
-    assert kept == ["firstlib-1.0-1.json", "otherlib-1.0-1.json"]
-    path = libraries.cache / kept[0]
+    first = docstrings.read_docstrings(libraries)
+    names = sorted(path.name for path in libraries.cache.iterdir())
+    assert names == ["firstlib-1.0-1.json", "otherlib-1.0-1.json"]
+    path = libraries.cache / names[0]
     stamp = path.stat().st_mtime_ns
-    assert docstrings.read(libraries) == first
+    assert docstrings.read_docstrings(libraries) == first
     assert path.stat().st_mtime_ns == stamp
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"firstlib-1\.0-1\.json: is damaged, remove it"):
-        docstrings.read(libraries)
+    with pytest.raises(UserError, match=r"firstlib-1\.0-1\.json: is damaged; delete it"):
+        docstrings.read_docstrings(libraries)
 
 
 def test_unknown_libraries_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'nosuch' is not an installed package"):
         data.load(DataSettings(libraries=["nosuch"], unseen=None, cache=tmp_path))
-    with pytest.raises(UserError, match=r"data\.unseen: 'numpy' is none of"):
+    with pytest.raises(UserError, match=r"data\.unseen: 'numpy' is not in"):
         data.load(DataSettings(libraries=["pydantic"], unseen="numpy", cache=tmp_path))
 
 
@@ -218,21 +220,21 @@ def table(path: Path, **more: Any) -> data.Dataset:
     return data.load(DataSettings(source="csv", path=path, vocabulary=300, **more))
 
 
-def test_a_csv_file_is_read_and_every_text_is_in_one_split(tmp_path: Path) -> None:
-    found = table(write_csv(tmp_path / "a.csv"))
-    assert found.contract.labels == ["cat", "dog"]
-    texts = [text for name in ("train", "validation", "test") for text in found.texts[name]]
+def test_csv_file_is_read_and_every_text_is_in_one_split(tmp_path: Path) -> None:
+    dataset = table(write_csv(tmp_path / "a.csv"))
+    assert dataset.contract.labels == ["cat", "dog"]
+    texts = [text for name in ("train", "validation", "test") for text in dataset.texts[name]]
     assert len(texts) == len(set(texts)) == 60
-    assert len(found.unlabelled) == len(found.texts["train"])
+    assert len(dataset.unlabelled) == len(dataset.texts["train"])
 
 
-def test_a_text_keeps_its_split_when_others_are_added(tmp_path: Path) -> None:
+def test_text_keeps_its_split_when_others_are_added(tmp_path: Path) -> None:
     few, many = (table(write_csv(tmp_path / f"{n}.csv", n)) for n in (60, 90))
     for name in ("train", "validation", "test"):
         assert set(few.texts[name]) <= set(many.texts[name])
 
 
-def test_jsonl_gives_the_same_as_csv(tmp_path: Path) -> None:
+def test_jsonl_gives_the_same_data_as_csv(tmp_path: Path) -> None:
     expected = table(write_csv(tmp_path / "a.csv"))
     path = tmp_path / "a.jsonl"
     lines = (tmp_path / "a.csv").read_text().splitlines()[1:]
@@ -241,12 +243,14 @@ def test_jsonl_gives_the_same_as_csv(tmp_path: Path) -> None:
     assert table(path).fingerprint == expected.fingerprint
 
 
-def test_files_without_header_with_numbered_classes_and_a_test_file(tmp_path: Path) -> None:
+def test_files_without_header_with_numbered_classes_and_a_test_file_are_read(
+    tmp_path: Path,
+) -> None:
     """The form in which AG News is distributed."""
     for name, numbers in (("train.csv", range(80)), ("test.csv", range(75, 95))):
         rows = [f'"{1 + n % 2}","{sentence(n)}","A ""quoted"" story\nof {n}"' for n in numbers]
         (tmp_path / name).write_text("\n".join(rows), encoding="utf-8")
-    found = table(
+    dataset = table(
         tmp_path / "train.csv",
         test_path=tmp_path / "test.csv",
         header=["class", "title", "description"],
@@ -254,24 +258,26 @@ def test_files_without_header_with_numbered_classes_and_a_test_file(tmp_path: Pa
         label="class",
         names={"1": "World", "2": "Sports"},
     )
-    assert found.contract.labels == ["Sports", "World"]
-    assert len(found.texts["test"]) == 20
-    # five texts are in both files: they are the test's
-    assert len(found.texts["train"]) + len(found.texts["validation"]) == 75
-    assert found.texts["test"][0].endswith('A "quoted" story of 75')
+    assert dataset.contract.labels == ["Sports", "World"]
+    assert len(dataset.texts["test"]) == 20
+    # five texts are in both files: they stay in test
+    assert len(dataset.texts["train"]) + len(dataset.texts["validation"]) == 75
+    assert dataset.texts["test"][0].endswith('A "quoted" story of 75')
 
 
-def test_a_column_may_tell_the_split(tmp_path: Path) -> None:
+def test_column_can_set_the_split(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     parts = ["train", "train", "validation", "test"]
     rows = [
         f"{'a' if n % 3 else 'b'},{sentence(n).replace(',', '')},{parts[n % 4]}" for n in range(40)
     ]
     path.write_text("label,text,split\n" + "\n".join(rows), encoding="utf-8")
-    found = table(path, split="split")
-    assert [len(found.texts[name]) for name in ("train", "validation", "test")] == [20, 10, 10]
+    dataset = table(path, split="split")
+    assert [len(dataset.texts[name]) for name in ("train", "validation", "test")] == [20, 10, 10]
     path.write_text(path.read_text() + "\na,one more,elsewhere", encoding="utf-8")
-    with pytest.raises(UserError, match="row 42, column split: is 'elsewhere', must be train"):
+    with pytest.raises(
+        UserError, match="row 42, column split: is 'elsewhere', must be one of train"
+    ):
         table(path, split="split")
 
 
@@ -281,22 +287,22 @@ def test_a_column_may_tell_the_split(tmp_path: Path) -> None:
         (b"", "is empty"),
         (b" \n \n", "is empty"),
         (b"text,label\nab,c\n\xff\xfe,d\n", r"row 3: is not UTF-8 \(byte 16\)"),
-        (b"words,label\na,b\n", r"has no column 'text' \(found: words, label\)"),
+        (b"words,label\na,b\n", r"has no column 'text' \(columns: words, label\)"),
         (b"text,label\na,b\nc,d,e\n", "row 3: has 3 columns, expected 2"),
         (b"text,label\na,b\nc\n", "row 3: has 1 columns, expected 2"),
         (b"text,label\na,b\n  ,d\n", "row 3, column text: is empty"),
         (b"text,label\na,b\nc,\n", "row 3, column label: is empty"),
-        (b'text,label\na,b\n"c,d\n', "row 3: is not CSV"),
+        (b'text,label\na,b\n"c,d\n', "row 3: is not valid CSV"),
         (b"text,label\na,b\nc,b\n", r"only one class \(b\)"),
         (
             b"text,label\nsame,b\nother,b\nsame,c\n",
             "row 4, column label: the text of .* row 2 is 'c'",
         ),
         (b"text,label\n", "only one class"),
-        ("text,label\nfine,b\n\u0007\u0007,c\n".encode(), "holds nothing to read"),
+        ("text,label\nfine,b\n\u0007\u0007,c\n".encode(), "contains no readable character"),
     ],
 )
-def test_a_bad_csv_file_is_refused_naming_row_and_column(
+def test_bad_csv_file_is_refused_naming_row_and_column(
     tmp_path: Path, content: bytes, expected: str
 ) -> None:
     path = tmp_path / "bad.csv"
@@ -310,15 +316,15 @@ def test_a_bad_csv_file_is_refused_naming_row_and_column(
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("[1, 2]", "row 2: must hold names and values"),
-        ("{", "row 2: is not JSON"),
-        ("[" * 100_000, "row 2: is not JSON"),
+        ("[1, 2]", "row 2: must be a JSON object"),
+        ("{", "row 2: is not valid JSON"),
+        ("[" * 100_000, "row 2: is not valid JSON"),
         ('{"text": "a"}', "row 2, column label: is missing"),
         ('{"text": "a", "label": NaN}', "row 2, column label: is nan"),
         ('{"text": ["a"], "label": "b"}', "row 2, column text: is list, must be text or a number"),
     ],
 )
-def test_a_bad_jsonl_file_is_refused_naming_row_and_column(
+def test_bad_jsonl_file_is_refused_naming_row_and_column(
     tmp_path: Path, line: str, expected: str
 ) -> None:
     path = tmp_path / "bad.jsonl"
@@ -328,7 +334,7 @@ def test_a_bad_jsonl_file_is_refused_naming_row_and_column(
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_and_a_class_that_is_not_trained_are_named(tmp_path: Path) -> None:
+def test_missing_file_and_class_without_training_text_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nosuch\.csv: cannot be read"):
         table(tmp_path / "nosuch.csv")
     rows = [f"{'a' if n % 2 else 'b'},{sentence(n).replace(',', '')},train" for n in range(8)]
@@ -339,15 +345,15 @@ def test_a_missing_file_and_a_class_that_is_not_trained_are_named(tmp_path: Path
         table(path, split="split")
 
 
-def test_texts_in_two_classes_can_be_left_out(tmp_path: Path) -> None:
+def test_texts_in_two_classes_can_be_dropped(tmp_path: Path) -> None:
     same = sentence(3).replace(",", ";")
-    found = table(write_csv(tmp_path / "a.csv", extra=f"{same},dog\n"), conflicts="drop")
-    texts = [text for part in found.texts.values() for text in part]
+    dataset = table(write_csv(tmp_path / "a.csv", extra=f"{same},dog\n"), conflicts="drop")
+    texts = [text for part in dataset.texts.values() for text in part]
     assert len(texts) == 59
     assert same not in texts
 
 
-def test_settings_that_contradict_each_other_are_refused() -> None:
+def test_contradictory_settings_are_refused() -> None:
     with pytest.raises(ValueError, match=r"source=csv needs data\.path="):
         DataSettings(source="csv")
     with pytest.raises(ValueError, match="none is left to train on"):
@@ -356,59 +362,59 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         settings("model.heads=3")
 
 
-def test_a_learned_tokenizer_is_the_same_in_every_process() -> None:
+def test_tokenizer_training_is_deterministic_across_processes() -> None:
     code = (
         "import sys, hashlib\n"
-        f"from {data.__name__} import learn\n"
+        f"from {data.__name__} import train_tokenizer\n"
         "texts = [f'{a}{b} {b}{c}{a}' for a in 'abcdefghij' for b in 'klmnopqr' for c in 'stuv']\n"
-        "print(hashlib.sha256(learn(texts, 320).to_str().encode()).hexdigest())"
+        "print(hashlib.sha256(train_tokenizer(texts, 320).to_str().encode()).hexdigest())"
     )
     command = [sys.executable, "-c", code]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(2)]
     assert runs[0].stdout == runs[1].stdout
     texts = [f"{a}{b} {b}{c}{a}" for a in "abcdefghij" for b in "klmnopqr" for c in "stuv"]
-    own = hashlib.sha256(data.learn(texts, 320).to_str().encode()).hexdigest()
-    assert runs[0].stdout.strip() == own
+    expected = hashlib.sha256(data.train_tokenizer(texts, 320).to_str().encode()).hexdigest()
+    assert runs[0].stdout.strip() == expected
 
 
-def test_a_contract_survives_its_files_and_brings_its_tokenizer(
+def test_contract_survives_saving_and_loading_with_its_tokenizer(
     dataset: data.Dataset, tmp_path: Path
 ) -> None:
-    own = dataset.contract
-    own.save(tmp_path)
+    contract_ = dataset.contract
+    contract_.save(tmp_path)
     again = Contract.load(tmp_path)
-    assert again.model_dump() == own.model_dump()
-    assert again.tokenizer == own.tokenizer
+    assert again.model_dump() == contract_.model_dump()
+    assert again.tokenizer == contract_.tokenizer
     assert "tokenizer" not in json.loads((tmp_path / "contract.json").read_text())
     items = [Item(text=text) for text in dataset.texts["test"]]
     np.testing.assert_array_equal(again.encode(items)["tokens"], dataset.test["tokens"])
 
 
-def test_signs_of_every_script_are_read_and_special_tokens_cannot_be_smuggled_in(
+def test_all_scripts_are_read_and_special_tokens_cannot_be_injected(
     dataset: data.Dataset,
 ) -> None:
-    own = dataset.contract
+    contract_ = dataset.contract
     for text in ("😀", "שלום עולם", "مرحبا بالعالم", "漢字", "[PAD] [PAD]", "[MASK]", "a\u200bb"):
-        tokens = own.encode([Item(text=text)])["tokens"]
-        assert (tokens != own.pad).all()
-        assert (tokens != own.mask).all()
+        tokens = contract_.encode([Item(text=text)])["tokens"]
+        assert (tokens != contract_.pad).all()
+        assert (tokens != contract_.mask).all()
     for text in (" ", "\u0000", "\u0007\u0008"):
         with pytest.raises(InvalidItem) as caught:
-            own.encode([Item(text="fine"), Item(text=text)])
+            contract_.encode([Item(text="fine"), Item(text=text)])
         assert (caught.value.index, caught.value.field) == (1, "text")
 
 
-def test_a_cut_text_is_told_and_only_then(dataset: data.Dataset) -> None:
-    own = dataset.contract
-    fits, long = "axis " * own.max_tokens, "axis " * (own.max_tokens + 1)
+def test_truncated_is_true_for_truncated_texts_only(dataset: data.Dataset) -> None:
+    contract_ = dataset.contract
+    fits, long = "axis " * contract_.max_tokens, "axis " * (contract_.max_tokens + 1)
     texts = ["axis", fits, long, "a" * 100_000, "axis" + " " * 50_000]
     items = [Item(text=text) for text in texts]
-    logits = np.zeros((len(items), len(own.labels)), np.float32)
-    found = own.decode({"logits": logits}, items)
-    assert [one.truncated for one in found] == [False, False, True, True, False]
+    logits = np.zeros((len(items), len(contract_.labels)), np.float32)
+    predictions = contract_.decode({"logits": logits}, items)
+    assert [prediction.truncated for prediction in predictions] == [False, False, True, True, False]
 
 
-def test_the_longest_texts_cost_no_more_than_milliseconds(dataset: data.Dataset) -> None:
+def test_longest_texts_are_encoded_in_milliseconds(dataset: data.Dataset) -> None:
     items = [Item(text=("word " * 20_000)[: contract.MAX_CHARACTERS])] * 20
     dataset.contract.encode(items[:1])
     started = time.perf_counter()
@@ -417,17 +423,17 @@ def test_the_longest_texts_cost_no_more_than_milliseconds(dataset: data.Dataset)
     assert tokens.shape == (20, dataset.contract.max_tokens)
 
 
-def test_features_for_drift_tell_length_and_strangeness(dataset: data.Dataset) -> None:
-    own = dataset.contract
+def test_drift_features_measure_length_and_rarity(dataset: data.Dataset) -> None:
+    contract_ = dataset.contract
     items = [Item(text="the array"), Item(text="the array of the array"), Item(text="漢 字 array")]
-    found = own.features(own.encode(items))
-    assert found["tokens"].tolist()[:2] == [2, 5]
-    assert found["unknown_share"][0] == 0
-    assert found["unknown_share"][2] >= 0.5
-    assert found["rarity"][0] > 0
+    features = contract_.features(contract_.encode(items))
+    assert features["tokens"].tolist()[:2] == [2, 5]
+    assert features["unknown_share"][0] == 0
+    assert features["unknown_share"][2] >= 0.5
+    assert features["rarity"][0] > 0
 
 
-def test_what_a_text_is_batched_with_changes_nothing(dataset: data.Dataset) -> None:
+def test_prediction_does_not_depend_on_the_batch(dataset: data.Dataset) -> None:
     network = model.build(settings(), dataset.contract).eval()
     tokens = torch.from_numpy(dataset.test["tokens"][:70])
     with torch.inference_mode():
@@ -442,7 +448,7 @@ def test_what_a_text_is_batched_with_changes_nothing(dataset: data.Dataset) -> N
 def test_groups_hold_every_text_once_and_no_empty_column(dataset: data.Dataset) -> None:
     tokens = torch.from_numpy(dataset.train["tokens"])
     seen = []
-    for rows, part in encoder.groups(tokens, dataset.contract.pad):
+    for rows, part in encoder.group_by_length(tokens, dataset.contract.pad):
         seen += rows.tolist()
         assert (part != dataset.contract.pad).any(dim=0).all()
         for row, short in zip(rows, part, strict=True):
@@ -452,27 +458,27 @@ def test_groups_hold_every_text_once_and_no_empty_column(dataset: data.Dataset) 
     assert sorted(seen) == list(range(len(tokens)))
 
 
-def test_masking_hides_the_wanted_share_of_words_and_nothing_else(dataset: data.Dataset) -> None:
-    own = dataset.contract
+def test_masking_selects_the_set_share_of_words_and_nothing_else(dataset: data.Dataset) -> None:
+    contract_ = dataset.contract
     tokens = torch.from_numpy(dataset.unlabelled)
-    masked, chosen = masking.mask(tokens, own, 0.2, torch.Generator().manual_seed(3))
-    again, _ = masking.mask(tokens, own, 0.2, torch.Generator().manual_seed(3))
+    masked, selected = masking.mask(tokens, contract_, 0.2, torch.Generator().manual_seed(3))
+    again, _ = masking.mask(tokens, contract_, 0.2, torch.Generator().manual_seed(3))
     assert torch.equal(masked, again)
-    words = tokens > (own.mask or 0)
-    assert not (chosen & ~words).any()
-    assert chosen.sum() / words.sum() == pytest.approx(0.2, abs=0.02)
-    hidden = masked == own.mask
-    assert not (hidden & ~chosen).any()
-    assert hidden.sum() / chosen.sum() == pytest.approx(0.8, abs=0.03)
-    assert torch.equal(masked[~chosen], tokens[~chosen])
+    words = tokens > (contract_.mask or 0)
+    assert not (selected & ~words).any()
+    assert selected.sum() / words.sum() == pytest.approx(0.2, abs=0.02)
+    hidden = masked == contract_.mask
+    assert not (hidden & ~selected).any()
+    assert hidden.sum() / selected.sum() == pytest.approx(0.8, abs=0.03)
+    assert torch.equal(masked[~selected], tokens[~selected])
 
 
-def test_pretraining_learns_words_resumes_to_the_same_bits_and_can_be_switched_off(
+def test_pretraining_learns_resumes_bit_identically_and_can_be_switched_off(
     dataset: data.Dataset, tmp_path: Path
 ) -> None:
-    wanted = settings("pretrain.epochs=2", "pretrain.lr=0.01")
-    network: Any = model.build(wanted, dataset.contract)
-    stage = network.pretraining(wanted, dataset)
+    long = settings("pretrain.epochs=2", "pretrain.lr=0.01")
+    network: Any = model.build(long, dataset.contract)
+    stage = network.pretraining(long, dataset)
     state = fit.fit(stage, 0, tmp_path / "whole")
     first, last = state.history[0]["masked_loss"], state.history[-1]["masked_loss"]
     untrained = stage.measure(stage.build())["masked_loss"]
@@ -492,24 +498,26 @@ def test_pretraining_learns_words_resumes_to_the_same_bits_and_can_be_switched_o
     assert network.pretraining(settings("pretrain.epochs=0"), dataset) is None
 
 
-def test_words_that_the_answer_rests_on_weigh_most(dataset: data.Dataset) -> None:
-    """Of a network that answers by one word alone, that word is found."""
-    own, label = dataset.contract, 1
-    (number,) = own.tokenize(["if"])[0].ids
+def test_decisive_words_get_the_largest_weights(dataset: data.Dataset) -> None:
+    """A network that decides by one word alone gives weight to that word alone."""
+    contract_, label = dataset.contract, 1
+    (number,) = contract_.tokenize(["if"])[0].ids
 
-    def ask(tokens: np.ndarray) -> dict[str, np.ndarray]:
-        logits = np.zeros((len(tokens), len(own.labels)))
+    def predict(tokens: np.ndarray) -> dict[str, np.ndarray]:
+        logits = np.zeros((len(tokens), len(contract_.labels)))
         logits[:, label] = np.where((tokens == number).any(axis=1), 3.0, -3.0)
         return {"logits": logits}
 
-    found = [one for one in diagnostics.words(ask, dataset) if one["label"] == own.labels[label]]
-    assert found
-    for one in found:
-        heavy = {word for word, w in zip(one["words"], one["weights"], strict=True) if w > 0.1}
+    explained = diagnostics.word_weights(predict, dataset)
+    examples = [example for example in explained if example["label"] == contract_.labels[label]]
+    assert examples
+    for example in examples:
+        weights = zip(example["words"], example["weights"], strict=True)
+        heavy = {word for word, weight in weights if weight > 0.1}
         assert {word.strip(".,:;()`'*").lower() for word in heavy} == {"if"}
 
 
-def test_the_evaluation_tells_of_the_library_kept_apart_and_of_words(trained: Path) -> None:
+def test_evaluation_reports_the_unseen_library_and_word_weights(trained: Path) -> None:
     details = json.loads(next(trained.glob("runs/*/evaluation.json")).read_text())["details"]
     row = details["kept_apart"]["numpy"]
     assert row["examples"] == 400
@@ -520,20 +528,20 @@ def test_the_evaluation_tells_of_the_library_kept_apart_and_of_words(trained: Pa
     assert len(list(trained.glob("docs/experiments/*/words.png"))) == 1
 
 
-def test_every_text_can_be_drawn(tmp_path: Path) -> None:
+def test_every_text_can_be_plotted(tmp_path: Path) -> None:
     texts = ["costs $5 or $x_$", "emoji 😀 שלום 漢字 \\frac{", "x" * 500, "short"]
-    write_figure(tmp_path / "sheet.png", figures.sheet(["a → b, 3%"] * 4, texts))
+    write_figure(tmp_path / "sheet.png", figures.plot_texts(["a → b, 3%"] * 4, texts))
     one = {"label": "é 😀", "probability": 0.5, "words": texts[1].split(), "weights": [0.1] * 5}
-    write_figure(tmp_path / "words.png", figures.weighed([one]))
+    write_figure(tmp_path / "words.png", figures.plot_word_weights([one]))
     assert (tmp_path / "sheet.png").stat().st_size > 1000
 
 
-def test_a_pretrained_encoder_in_hugging_faces_format_goes_all_the_way(
+def test_hugging_face_encoder_is_fine_tuned_exported_and_predicts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A tiny one, written here in that format, is fine-tuned, exported and answers."""
+    """The encoder is tiny and written here in that format."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    tokenizer = data.learn(data.load(settings().data).texts["train"], 800)
+    tokenizer = data.train_tokenizer(data.load(settings().data).texts["train"], 800)
     folder = tmp_path / "encoder"
     config = transformers.BertConfig(
         vocab_size=tokenizer.get_vocab_size(),
@@ -547,14 +555,14 @@ def test_a_pretrained_encoder_in_hugging_faces_format_goes_all_the_way(
     body.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     monkeypatch.chdir(tmp_path)
-    own = [*QUICK, f"model.pretrained={folder}", "model.frozen=1", "train.epochs=1"]
+    overrides = [*QUICK, f"model.pretrained={folder}", "model.frozen=1", "train.epochs=1"]
     command = ["--config", str(CONFIG)]
-    assert cli.main(["train", *command, *own, "train.seeds=[0]"]) == 0
-    for verb in ("evaluate", "deploy", "predict"):
-        assert cli.main([verb, *(command if verb != "predict" else [])]) == 0
+    assert cli.main(["train", *command, *overrides, "train.seeds=[0]"]) == 0
+    for name in ("evaluate", "deploy", "predict"):
+        assert cli.main([name, *(command if name != "predict" else [])]) == 0
     assert '"truncated"' in capsys.readouterr().out
     (best,) = tmp_path.glob("runs/*/seed-0/best.safetensors")
-    trained: Any = model.build(settings(*own), data.load(settings(*own).data).contract)
+    trained: Any = model.build(settings(*overrides), data.load(settings(*overrides).data).contract)
     before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
     checkpoint.load_weights(best, trained)
     changed = {
@@ -568,21 +576,25 @@ def test_a_pretrained_encoder_in_hugging_faces_format_goes_all_the_way(
     for override, expected in (
         ("model.frozen=3", "the encoder has 2 layers"),
         ("data.tokens=64", "reads at most 40"),
-        ("model.pretrained=nowhere", "nowhere: no tokenizer.json to be had"),
+        ("model.pretrained=nowhere", "nowhere: cannot load tokenizer.json"),
     ):
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        assert cli.main(["train", *command, *own, override]) == 2
+        assert cli.main(["train", *command, *overrides, override]) == 2
         assert expected in capsys.readouterr().err
 
 
-def test_labelled_requests_join_every_split_with_their_texts(dataset: data.Dataset) -> None:
-    whole, rest = dataset.holdout(0.4)
-    assert sorted(dataset.texts["test"]) == sorted([*whole.texts["test"], *rest["text"]])
-    pairs = simulate.usual(whole, rest, settings())
+def test_labelled_items_can_be_added_to_every_split_with_their_texts(dataset: data.Dataset) -> None:
+    whole, held_out = dataset.holdout(0.4)
+    assert sorted(dataset.texts["test"]) == sorted([*whole.texts["test"], *held_out["text"]])
+    labels = dataset.contract.labels
+    pairs = [
+        (Item(text=text), GroundTruth(label=labels[label]))
+        for text, label in zip(held_out["text"], held_out["label"].tolist(), strict=True)
+    ]
     long = (Item(text=" ".join(WORDS * 9)), GroundTruth(label="int"))
-    fresh = {"train": [*pairs[:9], long], "validation": pairs[9:13], "test": pairs[13:]}
-    more = whole.with_examples(fresh)
-    for name, added in fresh.items():
+    new = {"train": [*pairs[:9], long], "validation": pairs[9:13], "test": pairs[13:]}
+    more = whole.with_examples(new)
+    for name, added in new.items():
         before, after = getattr(whole, name), getattr(more, name)
         count = len(before["label"])
         assert len(after["label"]) == len(after["tokens"]) == count + len(added)
@@ -599,38 +611,17 @@ def test_labelled_requests_join_every_split_with_their_texts(dataset: data.Datas
     outputs = fit.predict(network, more.test, 64)
     assert 0 <= objective.metrics(outputs, more.test, more.contract)["macro_f1"] <= 1
     details = objective.details(outputs, more.test, more.contract)
-    details |= diagnostics.diagnose(network._ask, more)
-    assert len(list(figures.draw(more, outputs, details))) >= 2
+    details |= diagnostics.diagnose(network._predict, more)
+    assert len(list(figures.plot_results(more, outputs, details))) >= 2
     for item, truth in (
         (Item(text="axis"), GroundTruth(label="haiku")),
         (Item(text="\t"), pairs[0][1]),
     ):
-        with pytest.raises(ValueError, match=r"haiku|nothing to read"):
+        with pytest.raises(ValueError, match=r"haiku|no readable character"):
             whole.encode_labelled([(item, truth)])
 
 
-def test_the_new_client_sends_texts_of_the_library_kept_apart_after_its_sentence(
-    dataset: data.Dataset, tmp_path: Path
-) -> None:
-    whole, rest = dataset.holdout(0.5)
-    pairs = simulate.shifted(whole, rest, settings())
-    assert len(pairs) == min(simulate.PAIRS, len(dataset.texts["numpy"]))
-    labels = dict(
-        zip(
-            map(simulate.generated, dataset.texts["numpy"]),
-            dataset.unseen["numpy"]["label"].tolist(),
-            strict=True,
-        )
-    )
-    right = [dataset.contract.labels[labels[item.text]] == truth.label for item, truth in pairs]
-    assert np.mean(right) > 0.98  # two texts may be alike
-    assert simulate.generated("axis : The axis.").endswith(" axis : The axis.")
-    own, rest = table(write_csv(tmp_path / "own.csv", 200)).holdout(0.5)
-    before, after = (make(own, rest, settings()) for make in (simulate.usual, simulate.shifted))
-    assert len(before) + len(after) == len(rest["label"])
-
-
-def test_slices_are_the_classes_that_have_enough_examples(dataset: data.Dataset) -> None:
+def test_slices_are_the_classes_with_enough_examples(dataset: data.Dataset) -> None:
     masks = objective.slices(dataset.test, dataset.contract)
     assert set(masks) < set(dataset.contract.labels)
     assert all(mask.sum() >= 20 for mask in masks.values())

@@ -1,21 +1,24 @@
-"""The picture that every classifier has."""
+"""The confusion matrix as a picture."""
 
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-NAMED_CELLS = 20  # with more classes the matrix shows no numbers
+MAX_LABELLED = 20  # with more classes the cells and axes carry no text
 
 
-def draw(table: Any, labels: list[str]) -> tuple[str, str, Figure]:
-    """(file name, caption, figure): counts (true, chosen), coloured by each true class's shares."""
-    counts, side = np.asarray(table), min(2 + 0.3 * len(labels), 12)
+def plot_confusion_matrix(counts: Any, labels: list[str]) -> tuple[str, str, Figure]:
+    """Return (file name, caption, figure) of counts (true class, predicted class).
+
+    Colours show each row's shares, so that rare classes can be read too.
+    """
+    counts, side = np.asarray(counts), min(2 + 0.3 * len(labels), 12)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(side, side), layout="constrained")
     axis = figure.subplots()
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if len(labels) <= NAMED_CELLS:
+    if len(labels) <= MAX_LABELLED:
         for row, column in np.argwhere(counts):
             color = "white" if shares[row, column] > 0.5 else "black"
             axis.text(column, row, str(counts[row, column]), ha="center", va="center", color=color)
@@ -23,5 +26,5 @@ def draw(table: Any, labels: list[str]) -> tuple[str, str, Figure]:
         axis.set_yticks(range(len(labels)), labels)
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
-    caption = "Confusion matrix on the test split: rows are true classes, columns predicted ones."
+    caption = "Confusion matrix of the test split: rows are true classes, columns predictions."
     return "confusion.png", caption, figure

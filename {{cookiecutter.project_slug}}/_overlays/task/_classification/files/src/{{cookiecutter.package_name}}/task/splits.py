@@ -1,4 +1,4 @@
-"""What every problem with one class per example checks in its data and asks of its baselines."""
+"""What every classifier's data and baselines share: checks, labelled items, model selection."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -7,48 +7,48 @@ import numpy as np
 
 from ..config import UserError
 from ..interfaces import Arrays, LabelledItem, Splits
-from . import classes
+from .classes import class_index
 
 D = TypeVar("D", bound=Splits)
 
-SEARCH_ROWS = 5000  # to compare settings on; the winner gets all
+SEARCH_ROWS = 5000  # training rows that settings are compared on; the best is fitted to all
 
 
-def two_classes(where: object, names: list[str]) -> None:
-    """UserError unless there is something to tell apart."""
+def require_two_classes(source: object, names: list[str]) -> None:
+    """Raise UserError unless there are at least two classes."""
     if len(names) < 2:
-        raise UserError(f"{where}: only one class ({', '.join(names)}), a classifier needs two")
+        raise UserError(f"{source}: only one class ({', '.join(names)}), a classifier needs two")
 
 
-def checked(where: object, dataset: D, labels: list[str], noun: str, shares: str) -> D:
-    """The dataset, unless a part is empty or a class never trained; UserError then.
+def check_splits(source: object, dataset: D, labels: list[str], noun: str, settings: str) -> D:
+    """Return the data set; UserError if a split is empty or a class has no training example.
 
-    `noun` says what an example is, `shares` which setting makes a part larger.
+    `noun` names an example in messages, `settings` those that would enlarge a split.
     """
     for name in ("validation", "test"):
         if not len(getattr(dataset, name)["label"]):
-            raise UserError(f"{where}: too few {noun}s, none is left for {name} ({shares})")
+            raise UserError(f"{source}: too few {noun}s, none is left for {name} ({settings})")
     trained = set(dataset.train["label"].tolist())
     for label, name in enumerate(labels):
         if label not in trained:
-            raise UserError(f"{where}: no {noun} of class {name!r} is left for training")
+            raise UserError(f"{source}: no {noun} of class {name!r} is left for training")
     return dataset
 
 
-def labelled_arrays(contract: Any, pairs: Sequence[LabelledItem]) -> Arrays:
-    """The network's inputs of the items, and `label` int64 (n,), the classes of their truths.
+def encode_labelled_items(contract: Any, pairs: Sequence[LabelledItem]) -> Arrays:
+    """Encode items as the network's inputs, and their classes as `label` int64 (n,).
 
-    Raises ValueError for an item that the contract refuses and for a class that it does not know.
+    Raises ValueError for an item that the contract refuses and for an unknown class.
     """
-    labels = [classes.class_index(truth, contract.labels) for _, truth in pairs]
+    labels = [class_index(ground_truth, contract.labels) for _, ground_truth in pairs]
     return {**contract.encode([item for item, _ in pairs]), "label": np.array(labels, np.int64)}
 
 
-def drawn(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Of so many rows those to keep, in their order, and a random `share` of them in any order.
+def random_holdout(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Choose a random `share` of so many rows; return the rows kept, in order, and those chosen.
 
-    Neighbours are alike (one writer's digits, one library's texts): the last rows would be of
-    another kind than those before them.
+    Random because neighbouring rows are alike (one writer's digits, one library's texts): the last
+    rows would differ in kind from the others.
     """
     order = np.random.default_rng(0).permutation(count)
     kept = round((1 - share) * count)
@@ -62,17 +62,16 @@ def fit_best(
     score: Callable[[np.ndarray, np.ndarray], float],
     rows: int = SEARCH_ROWS,
 ) -> Any:
-    """Of some models of scikit-learn the one that is best on validation, fitted to `train`.
+    """Fit the scikit-learn model that is best on validation to all of `train`, and return it.
 
-    Both splits are (inputs, labels); `score` compares labels with answers, the higher the better;
-    only so many `rows` of `train` are used to compare.
+    Both splits are (inputs, labels); `score` takes labels and predictions, higher is better;
+    at most `rows` of `train` are used to compare.
     """
     inputs, labels = train
-    some = np.linspace(0, len(labels) - 1, min(len(labels), rows)).astype(int)
+    sample = np.linspace(0, len(labels) - 1, min(len(labels), rows)).astype(int)
 
-    def worth(model: Any) -> float:
-        return float(
-            score(validation[1], model.fit(inputs[some], labels[some]).predict(validation[0]))
-        )
+    def validation_score(model: Any) -> float:
+        predicted = model.fit(inputs[sample], labels[sample]).predict(validation[0])
+        return float(score(validation[1], predicted))
 
-    return max(models, key=worth).fit(inputs, labels)
+    return max(models, key=validation_score).fit(inputs, labels)

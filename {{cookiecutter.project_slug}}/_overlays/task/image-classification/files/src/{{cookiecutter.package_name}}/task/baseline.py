@@ -1,6 +1,6 @@
-"""The simple models that the network has to beat, on the same split and in good health.
+"""Simple models that the network has to beat, on the same split.
 
-Each one's settings are chosen on the validation split, like the network's best epoch.
+Their settings are tuned on the validation split, as the network's best epoch is chosen there.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from .data import Dataset
 
 
 def candidates() -> dict[str, list[Any]]:
-    """Each baseline with the settings that are tried."""
+    """List each baseline with the settings to try."""
     return {
         "Logistic regression": [
             make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000))
@@ -34,12 +34,12 @@ def candidates() -> dict[str, list[Any]]:
 
 
 def names() -> list[str]:
-    """What `predictions` will go through, to announce it."""
+    """Name the baselines before they are fitted."""
     return list(candidates())
 
 
-def predictions(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:
-    """(name, outputs on the test split) of each baseline."""
+def fit_and_predict(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:
+    """Fit each baseline; yield its name and its outputs (`label`) on the test split."""
     train, validation = (
         (_flat(split), split["label"]) for split in (dataset.train, dataset.validation)
     )

@@ -1,7 +1,7 @@
-"""What a request and an answer look like, and the way from one to the network and back.
+"""Requests and predictions, and the way between them and the network.
 
-Training and the server call these same functions, so the two cannot drift apart. The server's
-environment holds no torch: this module needs NumPy, Pillow and pydantic only.
+Training and the server encode with the same functions, so they cannot diverge. The server imports
+this module: it needs NumPy, Pillow and pydantic only.
 """
 
 import base64
@@ -15,9 +15,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..interfaces import Arrays, BaseContract, InvalidItem
-from . import classes
-from .classes import OUTPUTS, SCORE, Classified, GroundTruth
+from ..interfaces import Arrays, InvalidItem
+from .classes import OUTPUTS, SCORE, ClassContract, Classified, GroundTruth
 
 __all__ = [
     "INPUTS",
@@ -30,22 +29,19 @@ __all__ = [
     "item_from_file",
 ]
 
-# The network's inputs in the order of its `forward`, each with the names of those axes beside the
-# first that may have any length: {1: "time"}.
+# The network's inputs in the order of `forward`; per input, the names of axes of variable length
+# besides the batch axis: {1: "time"}.
 INPUTS: dict[str, dict[int, str]] = {"image": {}}
 
-MAX_PIXELS = 16_000_000  # a picture's size is known before it is unpacked: refuse bombs
-
+MAX_PIXELS = 16_000_000  # larger images are refused before they are decompressed
 
 Pixel = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-
-
-# fail_fast: one wrong value is enough to answer, a body full of them must not cost more.
+# fail_fast: a body full of invalid values must not cost more than one.
 Rows = Annotated[list[Annotated[list[Pixel], Field(fail_fast=True)]], Field(fail_fast=True)]
 
 
 class Item(BaseModel):
-    """One picture, either as a file or as grey levels."""
+    """One image, either as a file or as grey levels."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -57,15 +53,14 @@ class Item(BaseModel):
 
 
 class Prediction(Classified):
-    """The most probable class, and how probable each class is."""
+    """The most probable class and the probability of each class."""
 
 
-class Contract(BaseContract):
-    """The classes and the size of the pictures."""
+class Contract(ClassContract):
+    """The classes and the size of the images."""
 
     TASK: ClassVar[str] = "image-classification"
 
-    labels: list[str]
     size: tuple[int, int]  # height, width
     color: bool
 
@@ -74,14 +69,14 @@ class Contract(BaseContract):
         return 3 if self.color else 1
 
     def encode(self, items: list[Item]) -> Arrays:
-        """Requests to the network's inputs: `image`, float32 (item, channel, row, column) in 0..1.
+        """Encode items as `image`, float32 (item, channel, row, column) in 0..1.
 
-        Raises InvalidItem for what the schema cannot express.
+        Raises InvalidItem for errors that the schema cannot express.
         """
         images = np.empty((len(items), self.channels, *self.size), np.float32)
         for index, item in enumerate(items):
             if (item.image is None) == (item.pixels is None):
-                raise InvalidItem(index, "image", "give either image or pixels")
+                raise InvalidItem(index, "image", "give either image or pixels, not both")
             if item.image is not None:
                 images[index] = self._from_base64(index, item.image)
             else:
@@ -89,11 +84,11 @@ class Contract(BaseContract):
         return {"image": images}
 
     def decode(self, outputs: Arrays, items: Sequence[Item]) -> list[Prediction]:
-        """The network's outputs for these items to answers."""
-        return [Prediction(**fields) for fields in classes.decode(outputs, self.labels)]
+        """Decode `logits` (item, class) into one prediction per item."""
+        return [Prediction(**fields) for fields in self.decoded(outputs)]
 
     def item(self, image: np.ndarray) -> dict[str, Any]:
-        """An encoded picture (channel, row, column) as a request's item."""
+        """Build a request's item (JSON) from an encoded image (channel, row, column)."""
         image = np.round(image, 4)
         if not self.color:
             return {"pixels": image[0].tolist()}
@@ -101,12 +96,8 @@ class Contract(BaseContract):
         Image.fromarray((image.transpose(1, 2, 0) * 255).astype(np.uint8)).save(file, "PNG")
         return {"image": base64.b64encode(file.getvalue()).decode()}
 
-    def score(self, prediction: Prediction, truth: GroundTruth) -> float:
-        """1 for a right answer, else 0. ValueError for a truth of a class that is not known."""
-        return classes.score(prediction, truth, self.labels)
-
     def features(self, inputs: Arrays) -> Arrays:
-        """The few numbers per item that drift is watched on."""
+        """Return mean, standard deviation and share of bright pixels (item,) of each image."""
         pixels = inputs["image"].reshape(len(inputs["image"]), -1)
         return {
             "brightness": pixels.mean(axis=1),
@@ -114,59 +105,55 @@ class Contract(BaseContract):
             "bright_share": (pixels > 0.5).mean(axis=1),
         }
 
-    def prediction_stats(self, outputs: Arrays) -> Arrays:
-        """What of the answers drift is watched on."""
-        return classes.prediction_stats(outputs, self.labels)
-
     def _from_base64(self, index: int, text: str) -> np.ndarray:
         try:
             file = BytesIO(base64.b64decode(text, validate=True))
-            return picture(file, self.size, self.color, formats=("PNG", "JPEG"))
+            return read_image(file, self.size, self.color, formats=("PNG", "JPEG"))
         except binascii.Error:
-            raise InvalidItem(index, "image", "is not base64") from None
+            raise InvalidItem(index, "image", "is not valid base64") from None
         except ValueError as error:
             raise InvalidItem(index, "image", str(error)) from None
 
     def _from_pixels(self, index: int, pixels: list[list[float]]) -> np.ndarray:
         if self.color:
-            raise InvalidItem(index, "pixels", "this model takes colour pictures: send image")
+            raise InvalidItem(index, "pixels", "this model needs colour: send image instead")
         height, width = self.size
         for number, row in enumerate(pixels):
             if len(row) != width:
-                reason = f"row {number} has {len(row)} values, this model takes {width}"
+                reason = f"row {number} has {len(row)} values, this model needs {width}"
                 raise InvalidItem(index, "pixels", reason)
         if len(pixels) != height:
-            reason = f"has {len(pixels)} rows, this model takes {height}"
+            reason = f"has {len(pixels)} rows, this model needs {height}"
             raise InvalidItem(index, "pixels", reason)
         return np.asarray(pixels, np.float32)
 
 
 def item_from_file(path: Path) -> dict[str, Any]:
-    """A picture's file as a request's item."""
+    """Read an image file as a request's item (JSON)."""
     return {"image": base64.b64encode(path.read_bytes()).decode()}
 
 
-def picture(
+def read_image(
     file: Path | BytesIO,
     size: tuple[int, int],
     color: bool,
     formats: tuple[str, ...] | None = None,
 ) -> np.ndarray:
-    """A picture's file as float32 (channel, row, column) in 0..1, scaled to `size`.
+    """Read an image file as float32 (channel, row, column) in 0..1, resized to `size`.
 
-    Raises ValueError when it is not a picture, is broken or has more than MAX_PIXELS.
+    Raises ValueError if it is not an image, is broken or has more than MAX_PIXELS.
     """
     try:
         with Image.open(file, formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"is larger than {MAX_PIXELS:,} pixels")
+                raise ValueError(f"has more than {MAX_PIXELS:,} pixels")
             image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16 bits a pixel; convert() would cut, not scale
+            if image.mode.startswith("I"):  # 16 bits per pixel: convert() would clip, not scale
                 image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
             image = image.convert("RGB" if color else "L").resize((size[1], size[0]))
             pixels = np.asarray(image, np.float32) / 255
     except UnidentifiedImageError:
-        raise ValueError(f"is not a picture ({', '.join(formats or ['any format'])})") from None
+        raise ValueError(f"is not an image ({', '.join(formats or ['any format'])})") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"is a broken picture: {error}") from None
+        raise ValueError(f"is a broken image: {error}") from None
     return pixels.transpose(2, 0, 1) if color else pixels[None]

@@ -1,4 +1,4 @@
-"""What a person would look at for this problem."""
+"""Pictures for the report: misclassified images and the confusion matrix."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,37 +7,39 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..interfaces import Arrays
-from . import classes, confusion
+from .class_metrics import predicted_classes
+from .classes import probabilities
+from .confusion import plot_confusion_matrix
 from .data import Dataset
 
-MANY = 24  # pictures on one sheet
+MAX_IMAGES = 24  # on one sheet
 
 
-def draw(
+def plot_results(
     dataset: Dataset, outputs: Arrays, details: dict[str, Any]
 ) -> Iterator[tuple[str, str, Figure]]:
-    """(file name, caption, figure) of each picture, for the chosen network on the test split."""
+    """Yield (file name, caption, figure) for the chosen network on the test split."""
     names = dataset.contract.labels
-    chances, chosen = classes.probabilities(outputs).max(axis=1), classes.predicted_classes(outputs)
-    order = np.argsort(-chances, kind="stable")
-    wrong = order[chosen[order] != dataset.test["label"][order]]
-    shown = wrong[:MANY] if len(wrong) else order[::-1][:MANY]
+    confidence, predicted = probabilities(outputs).max(axis=1), predicted_classes(outputs)
+    order = np.argsort(-confidence, kind="stable")
+    wrong = order[predicted[order] != dataset.test["label"][order]]
+    rows = wrong[:MAX_IMAGES] if len(wrong) else order[::-1][:MAX_IMAGES]
     titles = [
-        f"{names[dataset.test['label'][row]]} → {names[chosen[row]]}\n{chances[row]:.0%}"
-        for row in shown
+        f"{names[dataset.test['label'][row]]} → {names[predicted[row]]}\n{confidence[row]:.0%}"
+        for row in rows
     ]
     caption = (
-        f"What the network gets wrong: {len(wrong)} of {len(chosen)} test images, the most "
-        "confident first (true → predicted, probability)."
+        f"Misclassified: {len(wrong)} of {len(predicted)} test images, the most confident mistakes "
+        "first (true → predicted, probability)."
         if len(wrong)
-        else "The network gets every test image right; these it was least sure of."
+        else "All test images are classified correctly; these are the least confident predictions."
     )
-    yield "mistakes.png", caption, sheet(dataset.test["image"][shown], titles)
-    yield confusion.draw(details["confusion"], names)
+    yield "mistakes.png", caption, image_grid(dataset.test["image"][rows], titles)
+    yield plot_confusion_matrix(details["confusion"], names)
 
 
-def sheet(images: np.ndarray, titles: list[str]) -> Figure:
-    """Images (n, channel, row, column) side by side, each under its title."""
+def image_grid(images: np.ndarray, titles: list[str]) -> Figure:
+    """Plot images (n, channel, row, column) side by side, each under its title."""
     columns = min(8, max(len(images), 1))
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.15 * columns, 1.55 * rows), layout="constrained")
@@ -45,7 +47,7 @@ def sheet(images: np.ndarray, titles: list[str]) -> Figure:
     for place, axis in enumerate(axes):
         axis.axis("off")
         if place < len(images):
-            picture = images[place].transpose(1, 2, 0)
-            axis.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=1)
+            image = images[place].transpose(1, 2, 0)
+            axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1)
             axis.set_title(titles[place], fontsize=9)
     return figure

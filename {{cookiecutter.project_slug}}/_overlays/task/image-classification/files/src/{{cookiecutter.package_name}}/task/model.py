@@ -1,4 +1,4 @@
-"""The network: blocks of two convolutions, each block halving the picture."""
+"""The network: blocks of two convolutions, each of which halves the image."""
 
 from torch import Tensor, nn
 
@@ -30,18 +30,18 @@ class Network(nn.Module):
 
 
 def _convolution(channels: int, width: int) -> list[nn.Module]:
-    # The bias would be cancelled by the normalisation that follows.
+    # No bias: the normalisation that follows would cancel it.
     convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(width), nn.ReLU()]
 
 
 def build(settings: Settings, contract: Contract) -> nn.Module:
-    """A network with fresh weights, drawn from torch's global generator."""
+    """Build a network with random weights from torch's global generator."""
     return Network(contract, settings.model.width, settings.model.dropout)
 
 
 def describe(network: nn.Module) -> str:
-    """One sentence for the report."""
+    """Describe the network in one sentence for the report."""
     count = sum(parameter.numel() for parameter in network.parameters())
     layers = sum(isinstance(module, nn.Conv2d) for module in network.modules())
     return f"A convolutional network with {layers} convolutions and {count:,} parameters."

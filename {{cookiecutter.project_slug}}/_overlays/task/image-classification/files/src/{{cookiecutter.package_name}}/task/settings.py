@@ -9,20 +9,22 @@ from ..config import BaseSettings, Section
 
 
 class DataSettings(Section):
-    """Which images, and how they are split."""
+    """The images and their splits."""
 
     source: Literal["digits", "mnist", "folder"] = Field(
         default="digits",
-        description="digits: no download; mnist: IDX files; folder: <class>/<image>",
+        description="digits: built in, no download; mnist: IDX files; folder: <class>/<image>",
     )
-    path: Path | None = Field(default=None, description="folder of the data (mnist and folder)")
-    size: int = Field(default=28, ge=4, le=512, description="folder: scale to size × size")
-    color: bool = Field(default=False, description="folder: keep red, green and blue")
-    folds: int = Field(default=5, ge=3, le=100, description="parts the data is cut into")
+    path: Path | None = Field(default=None, description="mnist, folder: the data's folder")
+    size: int = Field(default=28, ge=4, le=512, description="folder: resize images to size × size")
+    color: bool = Field(default=False, description="folder: RGB instead of grey")
+    folds: int = Field(
+        default=5, ge=3, le=100, description="number of folds; one tests, one validates"
+    )
     test_fold: int = Field(
         default=4,
         ge=0,
-        description="the test part; the one before it validates",
+        description="the fold to test on, from 0; the fold before it is the validation split",
     )
 
     @model_validator(mode="after")
@@ -35,25 +37,29 @@ class DataSettings(Section):
 
 
 class ModelSettings(Section):
-    """Two convolution blocks; `width` and twice that many channels."""
+    """A convolutional network; each block has twice the channels of the one before."""
 
     width: int = Field(default=24, ge=1, le=1024, description="channels of the first block")
-    dropout: float = Field(default=0.3, ge=0, lt=1, description="share dropped in training")
+    dropout: float = Field(default=0.3, ge=0, lt=1, description="dropout rate")
 
 
 class ObjectiveSettings(Section):
-    """The loss, and the small changes of an image that do not change its class."""
+    """The loss and the augmentation of training images."""
 
     label_smoothing: float = Field(
-        default=0.05, ge=0, lt=1, description="share of target spread out"
+        default=0.05, ge=0, lt=1, description="label smoothing of the cross entropy"
     )
-    rotate: float = Field(default=12.0, ge=0, le=180, description="augmentation: up to ± degrees")
-    shift: float = Field(default=1.0, ge=0, description="augmentation: up to ± pixels")
-    scale: float = Field(default=0.12, ge=0, lt=1, description="augmentation: up to ± share")
+    rotate: float = Field(
+        default=12.0, ge=0, le=180, description="augmentation: rotate by up to ± degrees"
+    )
+    shift: float = Field(default=1.0, ge=0, description="augmentation: shift by up to ± pixels")
+    scale: float = Field(
+        default=0.12, ge=0, lt=1, description="augmentation: scale by up to ± this share"
+    )
 
 
 class Settings(BaseSettings):
-    """Everything that can be set."""
+    """All settings."""
 
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()

@@ -1,4 +1,4 @@
-"""Pictures with their classes for `make loop`: some as ever, some after the world has changed."""
+"""Labelled images for `make loop`, before and after a simulated shift."""
 
 import numpy as np
 from PIL import Image
@@ -8,55 +8,50 @@ from .contract import GroundTruth, Item
 from .data import Dataset
 from .settings import Settings
 
-SHIFT = (
-    "A new scanner: every picture arrives turned counter-clockwise by 35 to 50 degrees and with "
+SHIFT_DESCRIPTION = (
+    "A new scanner: every image arrives rotated counter-clockwise by 35 to 50 degrees and with "
     "half the contrast."
 )
 
-TURN = (35.0, 50.0)  # degrees
+ROTATION = (35.0, 50.0)  # degrees
 CONTRAST = 0.5
-PAIRS = 700  # about so many shifted ones
-BEFORE = 0.4  # share of what was set aside that comes before the change
+SHIFTED_COUNT = 700  # approximately
+NORMAL_SHARE = 0.4  # of the held-out rows
 
 
-def usual(dataset: Dataset, rest: Arrays, settings: Settings) -> list[LabelledItem]:
-    """The first of the pictures that were set aside, as they are and in their order."""
-    return [_pair(dataset, image, label) for image, label in _rows(rest)[: _change(rest)]]
+def normal_requests(dataset: Dataset, held_out: Arrays, settings: Settings) -> list[LabelledItem]:
+    """Return the first held-out images as they are, in their order."""
+    count = round(NORMAL_SHARE * len(held_out["label"]))
+    rows = zip(held_out["image"][:count], held_out["label"][:count].tolist(), strict=True)
+    return [_labelled_item(dataset, image, label) for image, label in rows]
 
 
-def shifted(dataset: Dataset, rest: Arrays, settings: Settings) -> list[LabelledItem]:
-    """The others, from the new scanner.
+def shifted_requests(dataset: Dataset, held_out: Arrays, settings: Settings) -> list[LabelledItem]:
+    """Return the other held-out images, as the new scanner delivers them.
 
-    Each is scanned several times, at a new angle each time, so that there are enough. All scans of
-    a picture follow each other: what comes early shares none with what comes late.
+    Each is scanned several times, at a random angle, to get enough. The scans of an image follow
+    each other, so early and late requests share no image.
     """
-    draw, rows = np.random.default_rng(0), _rows(rest)[_change(rest) :]
-    scans = max(1, round(PAIRS / max(1, len(rows))))
+    count = round(NORMAL_SHARE * len(held_out["label"]))
+    images, labels = held_out["image"][count:], held_out["label"][count:].tolist()
+    rng = np.random.default_rng(0)
+    scans = max(1, round(SHIFTED_COUNT / max(1, len(labels))))
     return [
-        _pair(dataset, scanned(image, draw.uniform(*TURN)), label)
-        for image, label in rows
+        _labelled_item(dataset, scanned(image, rng.uniform(*ROTATION)), label)
+        for image, label in zip(images, labels, strict=True)
         for _ in range(scans)
     ]
 
 
 def scanned(image: np.ndarray, angle: float) -> np.ndarray:
-    """A picture (channel, row, column) in 0..1 turned by degrees, with the lower contrast."""
-    turned = [
+    """Rotate an image (channel, row, column) in 0..1 by degrees and lower its contrast."""
+    rotated = [
         np.asarray(Image.fromarray(channel).rotate(angle, Image.Resampling.BICUBIC))
         for channel in image.astype(np.float32)
     ]
-    return CONTRAST * np.stack(turned).clip(0, 1)
+    return CONTRAST * np.stack(rotated).clip(0, 1)
 
 
-def _change(rest: Arrays) -> int:
-    """How many pictures come before the change."""
-    return round(BEFORE * len(rest["label"]))
-
-
-def _rows(rest: Arrays) -> list[tuple[np.ndarray, int]]:
-    return list(zip(rest["image"], rest["label"].tolist(), strict=True))
-
-
-def _pair(dataset: Dataset, image: np.ndarray, label: int) -> LabelledItem:
+def _labelled_item(dataset: Dataset, image: np.ndarray, label: int) -> LabelledItem:
     contract = dataset.contract
     return Item.model_validate(contract.item(image)), GroundTruth(label=contract.labels[label])

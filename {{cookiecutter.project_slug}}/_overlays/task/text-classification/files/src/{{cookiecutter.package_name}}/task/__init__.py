@@ -1,21 +1,16 @@
-"""The problem itself: everything that is particular to this project lives in this folder.
+"""Text classification: all code that is specific to this problem. To adapt it, edit this package.
 
-- `settings`   the task's own settings, beside the ones that every task shares
-- `data`       loads, validates and splits, takes labelled requests in (`labelled`); a fingerprint
-               says which data it was. The texts come from `docstrings` (of installed libraries)
-               or `tables` (CSV, JSONL)
-- `model`      the network, around an `encoder` of our own or a pretrained one; `masking` is the
-               encoder's pre-training, `examine` what else the trained network is asked
-- `objective`  the loss of a batch, the metrics of a split, the one metric that decides; the named
-               parts (`slices`) on which a new model must not be worse
-- `baseline`   the simple models to beat, fitted and measured on the same split
-- `contract`   what a request (`Item`), an answer (`Prediction`) and what turned out to be right
-               (`Truth`) look like, and what an answer was worth (`score`, `QUALITY`); imported
-               by the server, so no torch
-- `classes`    answers, truths and metrics of problems with classes; `splits` checks their data,
-               `confusion` draws their matrix
-- `figures`    what a person would look at for this problem
-- `simulate`   requests and what became of them, for the demonstration of the loop
+- `settings`   settings of this task, added to the ones that all tasks share
+- `data`       load, check, split and tokenize the texts; they come from `docstrings` (installed
+               libraries) or `tables` (CSV, JSONL); `texts` holds what both return
+- `contract`   a request's `Item`, its `Prediction` and `GroundTruth`; encode and decode them; the
+               server imports it, so it must not need torch
+- `model`      the network, around our own `encoder` or a `pretrained` one; `masking` is the
+               encoder's pre-training, `diagnostics` the extra evaluation
+- `objective`  loss, metrics, and the slices that a new model must not be worse on
+- `baseline`   simple models to beat, on the same split
+- `figures`    pictures for the report
 
-To make the project yours, change these files; the rest follows.
+Shared by classifiers: `classes` (predictions and scores), `class_metrics`, `splits` (data checks),
+`confusion` (the matrix as a picture). `interfaces.py` says what the core calls.
 """

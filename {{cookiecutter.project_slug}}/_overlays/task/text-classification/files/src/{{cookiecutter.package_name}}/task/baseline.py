@@ -1,6 +1,6 @@
-"""The simple models that the network has to beat, on the same split and in good health.
+"""Simple models that the network has to beat, on the same split.
 
-Each one's settings are chosen on the validation split, like the network's best epoch.
+Their settings are tuned on the validation split, as the network's best epoch is chosen there.
 """
 
 from collections.abc import Iterator
@@ -18,28 +18,26 @@ from ..interfaces import Arrays
 from . import splits
 from .data import Dataset
 
-SEARCH_ROWS = 20_000
-
 MAJORITY = "Majority class"
-WORDS = "Logistic regression on TF-IDF of words"
-SIGNS = "Logistic regression on TF-IDF of words and characters"
+WORD_TFIDF = "Logistic regression on TF-IDF of words"
+CHARACTER_TFIDF = "Logistic regression on TF-IDF of words and characters"
 
 
 def names() -> list[str]:
-    """What `predictions` will go through, to announce it."""
-    return [MAJORITY, WORDS, SIGNS]
+    """Name the baselines before they are fitted."""
+    return [MAJORITY, WORD_TFIDF, CHARACTER_TFIDF]
 
 
-def predictions(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:
-    """(name, outputs on the test split) of each baseline."""
+def fit_and_predict(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:
+    """Fit each baseline; yield its name and its outputs (`logits`) on the test split."""
     target = dataset.train["label"]
     majority = DummyClassifier(strategy="prior").fit(np.zeros((len(target), 1)), target)
     yield MAJORITY, {"logits": _logits(majority, np.zeros((len(dataset.test["label"]), 1)))}
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    signs = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2)
+    chars = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2)
     for name, features in (
-        (WORDS, words),
-        (SIGNS, FeatureUnion([("words", words), ("characters", signs)])),
+        (WORD_TFIDF, words),
+        (CHARACTER_TFIDF, FeatureUnion([("words", words), ("characters", chars)])),
     ):
         inputs: Any = features.fit_transform(dataset.texts["train"])
         best = splits.fit_best(
@@ -47,7 +45,7 @@ def predictions(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:
             (inputs, target),
             (features.transform(dataset.texts["validation"]), dataset.validation["label"]),
             partial(f1_score, average="macro"),
-            SEARCH_ROWS,
+            rows=20_000,
         )
         yield name, {"logits": _logits(best, features.transform(dataset.texts["test"]))}
 

@@ -1,4 +1,4 @@
-"""Load, check and split the texts, and turn them into tokens."""
+"""Load, check, split and tokenize the texts."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,116 +14,124 @@ from ..interfaces import Arrays, LabelledItem, Splits
 from . import docstrings, splits, tables
 from .contract import Contract
 from .settings import DataSettings
-from .texts import PARTS, Part
+from .texts import SPLIT_NAMES, LabelledTexts
 
 SPECIAL = ["[PAD]", "[UNK]", "[MASK]"]
-SIGNS = 300  # so many different signs are told apart, the most frequent ones
+ALPHABET_SIZE = 300  # the most frequent characters; others are unknown to the tokenizer
 
 
 @dataclass(frozen=True)
 class Dataset(Splits):
-    """Splits of `tokens` int64 (n, token), filled up with the contract's `pad`, and `label`
-    int64 (n,)."""
+    """Splits of `tokens` int64 (n, token), padded with `contract.pad`, and `label` int64 (n,)."""
 
     contract: Contract
-    texts: dict[str, list[str]]  # of each split and of `unseen`, as they were read
-    unlabelled: np.ndarray  # tokens (n, token) of texts to learn the language from
-    unseen: dict[str, Arrays]  # by name: data of another kind, to be measured apart
+    texts: dict[str, list[str]]  # the original texts of each split and of `unseen`
+    unlabelled: np.ndarray  # tokens (n, token) of the texts for pre-training
+    unseen: dict[str, Arrays]  # by name: out-of-domain data, evaluated separately
 
     def example(self) -> dict[str, Any]:
-        """A request's item, made of the first test text."""
+        """Build a request's item (JSON) from the first test text."""
         return {"text": self.texts["test"][0]}
 
     @property
     def filler(self) -> int:
-        """The token that fills up shorter texts."""
+        """The id of the token that pads shorter texts."""
         return self.contract.pad
 
     def encode_labelled(self, pairs: Sequence[LabelledItem]) -> Arrays:
-        """Requests with their classes as a split's arrays; ValueError for unusable ones."""
-        return splits.labelled_arrays(self.contract, pairs)
+        """Encode items and their classes as rows of a split; ValueError for unusable ones."""
+        return splits.encode_labelled_items(self.contract, pairs)
 
     def holdout(self, share: float) -> tuple[Self, Arrays]:
-        """The splits without a random `share` of the test rows, and these rows; they have their
-        `text` too, which is an array of objects."""
-        texts = np.array(self.texts["test"], dtype=object)
-        kept, aside = splits.drawn(len(texts), share)
-        test = {name: array[kept] for name, array in self.test.items()}
-        rest = {name: array[aside] for name, array in self.test.items()} | {"text": texts[aside]}
-        less = replace(self, test=test, texts={**self.texts, "test": texts[kept].tolist()})
-        return less, rest
+        """Split a random `share` of the test rows off; return the other splits and these rows.
 
-    def with_examples(self, fresh: Mapping[str, Sequence[LabelledItem]]) -> Self:
-        """The splits with more examples at their ends; `fresh` has them by the split's name."""
+        The rows also have `text`, an array of objects.
+        """
+        texts = np.array(self.texts["test"], dtype=object)
+        kept, held_out = splits.random_holdout(len(texts), share)
+        test = {name: array[kept] for name, array in self.test.items()}
+        rows = {name: array[held_out] for name, array in self.test.items()}
+        remaining = replace(self, test=test, texts={**self.texts, "test": texts[kept].tolist()})
+        return remaining, {**rows, "text": texts[held_out]}
+
+    def with_examples(self, new: Mapping[str, Sequence[LabelledItem]]) -> Self:
+        """Append labelled items to the splits; `new` holds them by the split's name."""
         texts = {
             name: [*self.texts[name], *(item.text for item, _ in pairs)]
-            for name, pairs in fresh.items()
+            for name, pairs in new.items()
         }
-        return replace(super().with_examples(fresh), texts={**self.texts, **texts})
+        return replace(super().with_examples(new), texts={**self.texts, **texts})
 
 
 def load(settings: DataSettings) -> Dataset:
-    """The data that the settings name; UserError in one line naming the file when it is unfit."""
-    found = (docstrings if settings.source == "docstrings" else tables).read(settings)
-    parts, unlabelled = found.parts, found.unlabelled
+    """Load the data that the settings name; UserError in one line that names a bad file."""
+    # 1. Read the texts.
+    if settings.source == "docstrings":
+        corpus = docstrings.read_docstrings(settings)
+    else:
+        corpus = tables.read_tables(settings)
+    by_split, unlabelled = corpus.by_split, corpus.unlabelled
     if settings.limit is not None:
-        for part in parts.values():
+        for part in by_split.values():
             del part.texts[settings.limit :], part.labels[settings.limit :]
         unlabelled = unlabelled[: 4 * settings.limit]
-    labels = sorted({label for part in parts.values() for label in part.labels})
-    splits.two_classes(found.where, labels)
+    labels = sorted({label for part in by_split.values() for label in part.labels})
+    splits.require_two_classes(corpus.source, labels)
+    # 2. Train or fetch the tokenizer.
     if settings.tokenizer is None:
-        tokenizer = learn([*parts["train"].texts, *unlabelled], settings.vocabulary)
+        tokenizer = train_tokenizer([*by_split["train"].texts, *unlabelled], settings.vocabulary)
     else:
-        tokenizer = fetch(settings.tokenizer)
-    contract = describe(tokenizer, labels, settings)
-    arrays = {name: encode(contract, part, found.where) for name, part in parts.items()}
+        tokenizer = fetch_tokenizer(settings.tokenizer)
+    contract = make_contract(tokenizer, labels, settings)
+    # 3. Encode.
+    arrays = {name: encode(contract, part, corpus.source) for name, part in by_split.items()}
     dataset = Dataset(
-        *(arrays.pop(name) for name in PARTS),
-        about=found.about,
+        *(arrays.pop(name) for name in SPLIT_NAMES),
+        about=corpus.about,
         contract=contract,
-        texts={name: part.texts for name, part in parts.items()},
+        texts={name: part.texts for name, part in by_split.items()},
         unlabelled=contract.stack([row for row in contract.tokenize(unlabelled) if row.ids]),
         unseen=arrays,
     )
     shares = "data.validation_share, data.test_share"
-    return splits.checked(found.where, dataset, labels, "text", shares)
+    return splits.check_splits(corpus.source, dataset, labels, "text", shares)
 
 
-def encode(contract: Contract, part: Part, where: str) -> Arrays:
-    """A part's texts and classes as arrays."""
+def encode(contract: Contract, part: LabelledTexts, source: str) -> Arrays:
+    """Encode texts and classes as `tokens` (n, token) and `label` (n,)."""
     rows = contract.tokenize(part.texts)
     for text, row in zip(part.texts, rows, strict=True):
         if contract.is_empty(row):
-            raise UserError(f"{where}: the text {text[:40]!r} holds nothing to read")
-    number = {label: index for index, label in enumerate(contract.labels)}
-    labels = np.array([number[label] for label in part.labels], np.int64)
+            raise UserError(f"{source}: the text {text[:40]!r} contains no readable character")
+    index_of = {label: index for index, label in enumerate(contract.labels)}
+    labels = np.array([index_of[label] for label in part.labels], np.int64)
     return {"tokens": contract.stack(rows), "label": labels}
 
 
-def learn(texts: list[str], vocabulary: int) -> Tokenizer:
-    """A WordPiece tokenizer for texts like these. Wu et al., https://arxiv.org/abs/1609.08144"""
+def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
+    """Train a WordPiece tokenizer. Wu et al., https://arxiv.org/abs/1609.08144"""
     normalizer = normalizers.BertNormalizer()
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(normalizer.normalize_str(text))
     del counts[" "]
-    signs = [sign for sign, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))][:SIGNS]
+    by_frequency = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    alphabet = [character for character, _ in by_frequency[:ALPHABET_SIZE]]
     tokenizer = _wordpiece(normalizer, {})
-    # The library numbers signs inside of words as it meets them, in an order that changes from one
-    # process to the next, and decides by these numbers between equally frequent pairs. Named
-    # beforehand, as if they were special, they have the same numbers each time.
+    # The library gives characters inside words ids in an order that differs between processes, and
+    # breaks ties between equally frequent pairs by these ids. Declared beforehand, as if they were
+    # special tokens, they get the same ids each time.
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary,
-        special_tokens=[*SPECIAL, *(f"##{sign}" for sign in signs)],
-        initial_alphabet=signs,
-        limit_alphabet=len(signs),
+        special_tokens=[*SPECIAL, *(f"##{character}" for character in alphabet)],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    final = _wordpiece(normalizer, tokenizer.get_vocab())
-    final.add_special_tokens(SPECIAL)
-    return final
+    trained = _wordpiece(normalizer, tokenizer.get_vocab())
+    trained.add_special_tokens(SPECIAL)
+    return trained
 
 
 def _wordpiece(normalizer: normalizers.Normalizer, vocabulary: dict[str, int]) -> Tokenizer:
@@ -133,31 +141,31 @@ def _wordpiece(normalizer: normalizers.Normalizer, vocabulary: dict[str, int]) -
     return tokenizer
 
 
-def fetch(name: str) -> Tokenizer:
-    """The tokenizer.json of a folder or, if there is no such folder, of a repository on the hub."""
+def fetch_tokenizer(name: str) -> Tokenizer:
+    """Load tokenizer.json from a folder or, if there is no such folder, from the hub."""
     try:
         if Path(name).is_dir():
             return Tokenizer.from_file(str(Path(name) / "tokenizer.json"))
         return Tokenizer.from_pretrained(name)
-    except Exception as error:  # the library raises nothing more special
+    except Exception as error:  # the library raises nothing more specific
         reason = " ".join(str(error).split())
-        raise UserError(f"data.tokenizer: {name}: no tokenizer.json to be had: {reason}") from None
+        raise UserError(f"data.tokenizer: {name}: cannot load tokenizer.json: {reason}") from None
 
 
-def describe(tokenizer: Tokenizer, labels: list[str], settings: DataSettings) -> Contract:
-    """The contract of a tokenizer and its classes."""
-    numbers = tokenizer.get_vocab()
+def make_contract(tokenizer: Tokenizer, labels: list[str], settings: DataSettings) -> Contract:
+    """Make the contract of a tokenizer and the classes."""
+    ids = tokenizer.get_vocab()
 
-    def number(*names: str) -> int:
-        return next((numbers[name] for name in names if name in numbers), -1)
+    def token_id(*names: str) -> int:
+        return next((ids[name] for name in names if name in ids), -1)
 
-    pad = number("[PAD]", "<pad>")
+    pad = token_id("[PAD]", "<pad>")
     if pad < 0:
         raise UserError(f"data.tokenizer: {settings.tokenizer}: has no token [PAD] or <pad>")
     return Contract(
         labels=labels,
         max_tokens=settings.tokens,
         pad=pad,
-        unknown=number("[UNK]", "<unk>"),
+        unknown=token_id("[UNK]", "<unk>"),
         tokenizer=tokenizer.to_str(),
     )

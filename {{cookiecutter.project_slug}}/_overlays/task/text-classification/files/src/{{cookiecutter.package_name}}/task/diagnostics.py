@@ -1,4 +1,4 @@
-"""What a trained network is asked beside the test split."""
+"""Extra evaluation of a trained network: out-of-domain data, and which words matter."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,51 +6,53 @@ from typing import Any
 import numpy as np
 
 from ..interfaces import Arrays
-from . import classes
+from . import class_metrics
+from .classes import probabilities
 from .data import Dataset
 
-Ask = Callable[[np.ndarray], Arrays]  # from tokens (text, token) to outputs
+Predict = Callable[[np.ndarray], Arrays]  # from tokens (text, token) to outputs
 
-EXPLAINED = 8  # texts whose words are weighed
-FEW_WORDS, MANY_WORDS = 6, 40  # texts of other lengths show little, or fill a page
+MAX_EXPLAINED = 8  # texts
+MIN_WORDS, MAX_WORDS = 6, 40  # shorter texts explain little, longer ones fill a page
 
 
-def diagnose(ask: Ask, dataset: Dataset) -> dict[str, Any]:
-    """The tables and lists to add to an evaluation's details."""
-    found: dict[str, Any] = {"words": words(ask, dataset)}
+def diagnose(predict: Predict, dataset: Dataset) -> dict[str, Any]:
+    """Return the tables and lists to add to an evaluation's details."""
+    details: dict[str, Any] = {"words": word_weights(predict, dataset)}
     if dataset.unseen:
-        found["kept_apart"] = apart(ask, dataset)
-    return found
+        details["kept_apart"] = unseen_metrics(predict, dataset)
+    return details
 
 
-def apart(ask: Ask, dataset: Dataset) -> dict[str, dict[str, float]]:
-    """The metrics on each part of the data that is of another kind."""
+def unseen_metrics(predict: Predict, dataset: Dataset) -> dict[str, dict[str, float]]:
+    """Compute the metrics on each part of the out-of-domain data."""
     rows = {}
     for name, split in dataset.unseen.items():
-        measured = classes.metrics(ask(split["tokens"]), split, dataset.contract.labels)
-        rows[name] = {**measured, "examples": len(split["label"])}
+        metrics = class_metrics.metrics(predict(split["tokens"]), split, dataset.contract)
+        rows[name] = {**metrics, "examples": len(split["label"])}
     return rows
 
 
-def words(ask: Ask, dataset: Dataset) -> list[dict[str, Any]]:
-    """Which words some right answers rest on: of each class the first suitable text of the test.
+def word_weights(predict: Predict, dataset: Dataset) -> list[dict[str, Any]]:
+    """Explain correct predictions, of each class the first suitable test text, by their words.
 
-    A word's weight is how much the probability of the answer falls when the word is left out
+    A word's weight is how much the predicted class's probability falls without the word
     (occlusion: Zeiler and Fergus, https://arxiv.org/abs/1311.2901).
     """
     contract, test, texts = dataset.contract, dataset.test, dataset.texts["test"]
-    shares = classes.probabilities(ask(test["tokens"]))
-    right = shares.argmax(axis=1) == test["label"]
-    found = []
-    for label, name in list(enumerate(contract.labels))[:EXPLAINED]:
-        for row in np.flatnonzero(right & (test["label"] == label)):
-            parts = texts[row].split()
-            without = [" ".join([*parts[:i], *parts[i + 1 :]]) for i in range(len(parts))]
+    correct = probabilities(predict(test["tokens"])).argmax(axis=1) == test["label"]
+    examples = []
+    for label, name in list(enumerate(contract.labels))[:MAX_EXPLAINED]:
+        for row in np.flatnonzero(correct & (test["label"] == label)):
+            words = texts[row].split()
+            without = [" ".join([*words[:i], *words[i + 1 :]]) for i in range(len(words))]
             encoded = contract.tokenize([texts[row], *without])
-            if not FEW_WORDS <= len(parts) <= MANY_WORDS or any(map(contract.is_empty, encoded)):
+            if not MIN_WORDS <= len(words) <= MAX_WORDS or any(map(contract.is_empty, encoded)):
                 continue
-            whole, *less = classes.probabilities(ask(contract.stack(encoded)))[:, label].tolist()
-            weights = [round(whole - chance, 4) for chance in less]
-            found.append({"label": name, "probability": whole, "words": parts, "weights": weights})
+            whole, *parts = probabilities(predict(contract.stack(encoded)))[:, label].tolist()
+            weights = [round(whole - part, 4) for part in parts]
+            examples.append(
+                {"label": name, "probability": whole, "words": words, "weights": weights}
+            )
             break
-    return found
+    return examples

@@ -1,4 +1,4 @@
-"""A transformer encoder of our own: from tokens to a vector for each."""
+"""Our own transformer encoder: a vector for each token."""
 
 import math
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from torch.nn import functional
 from .contract import Contract
 from .settings import ModelSettings
 
-GROUP = 16  # texts of like length that are computed together
+GROUP_SIZE = 16  # texts of similar length that are computed together
 
 
 class Attention(nn.Module):
-    """Self-attention of several heads. Vaswani et al., https://arxiv.org/abs/1706.03762"""
+    """Multi-head self-attention. Vaswani et al., https://arxiv.org/abs/1706.03762"""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Attention(nn.Module):
         self.project_in, self.project_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """`x` (text, token, width); `mask` (text, 1, 1, token) is true where there is a token."""
+        """Attend over `x` (text, token, width); `mask` (text, 1, 1, token) is true at tokens."""
         count, length, width = x.shape
         split = self.project_in(x).view(count, length, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind()
@@ -31,7 +31,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each added to what it reads in normalised form."""
+    """A pre-norm transformer block: attention and feed-forward, each with a residual connection."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -55,9 +55,9 @@ class Encoder(nn.Module):
         self.pad, self.width = contract.pad, settings.width
         self.word = nn.Embedding(contract.vocabulary, settings.width)
         self.place = nn.Embedding(contract.max_tokens, settings.width)
-        # Small, for the pre-training tells words apart by the same weights: with those of the
-        # usual size it would begin by being wrong with great confidence. The blocks, in turn, add
-        # numbers of the usual size, beside which small ones would be lost; hence the scale.
+        # Small embeddings, because pre-training predicts words with the same weights: larger ones
+        # would start with confident mistakes. The blocks add numbers of the usual size, beside
+        # which small embeddings would be lost; hence the scale.
         self.scale = math.sqrt(settings.width)
         for embedding in (self.word, self.place):
             nn.init.normal_(embedding.weight, std=0.04)
@@ -76,11 +76,11 @@ class Encoder(nn.Module):
         return self.norm(x)
 
 
-def groups(tokens: Tensor, pad: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows, their tokens) of texts of like length, without columns that hold only `pad`.
+def group_by_length(tokens: Tensor, pad: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (rows, their tokens) of texts of similar length, without columns of `pad` only.
 
-    Half of a batch in random order is padding; computed in such groups it costs half as much.
+    Half of a shuffled batch is padding; computed in such groups it costs half as much.
     """
     lengths = (tokens != pad).sum(dim=1)
-    for rows in lengths.argsort(stable=True).split(GROUP):
+    for rows in lengths.argsort(stable=True).split(GROUP_SIZE):
         yield rows, tokens[rows, : int(lengths[rows[-1]])]

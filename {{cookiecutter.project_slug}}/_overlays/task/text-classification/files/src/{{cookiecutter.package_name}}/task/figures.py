@@ -1,4 +1,4 @@
-"""What a person would look at for this problem."""
+"""Pictures for the report: misclassified texts, the confusion matrix, which words matter."""
 
 import textwrap
 from collections.abc import Iterator
@@ -9,92 +9,91 @@ from matplotlib import colormaps, font_manager
 from matplotlib.figure import Figure
 
 from ..interfaces import Arrays
-from . import classes, confusion
+from .class_metrics import predicted_classes
+from .classes import probabilities
+from .confusion import plot_confusion_matrix
 from .data import Dataset
 
-MANY = 12  # mistakes on one sheet
-WIDTH = 108  # letters in a line
-LINES = 3  # of a text
-LINE = 0.19  # inches
+MAX_TEXTS = 12  # in one picture
+LINE_LENGTH = 108  # characters
+MAX_LINES = 3  # per text
+LINE_HEIGHT = 0.19  # inches
 
 
-def draw(
+def plot_results(
     dataset: Dataset, outputs: Arrays, details: dict[str, Any]
 ) -> Iterator[tuple[str, str, Figure]]:
-    """(file name, caption, figure) of each picture, for the chosen network on the test split."""
-    names, truth = dataset.contract.labels, dataset.test["label"]
-    chances, chosen = classes.probabilities(outputs).max(axis=1), classes.predicted_classes(outputs)
-    order = np.argsort(-chances, kind="stable")
-    wrong = order[chosen[order] != truth[order]]
-    shown = wrong[:MANY] if len(wrong) else order[::-1][:MANY]
+    """Yield (file name, caption, figure) for the chosen network on the test split."""
+    names, actual = dataset.contract.labels, dataset.test["label"]
+    confidence, predicted = probabilities(outputs).max(axis=1), predicted_classes(outputs)
+    order = np.argsort(-confidence, kind="stable")
+    wrong = order[predicted[order] != actual[order]]
+    rows = wrong[:MAX_TEXTS] if len(wrong) else order[::-1][:MAX_TEXTS]
     caption = (
-        f"What the network gets wrong: {len(wrong):,} of {len(chosen):,} test texts, the most "
-        "confident first (true → predicted, probability)."
+        f"Misclassified: {len(wrong):,} of {len(predicted):,} test texts, the most confident "
+        "mistakes first (true → predicted, probability)."
         if len(wrong)
-        else "The network gets every test text right; these it was least sure of."
+        else "All test texts are classified correctly; these are the least confident predictions."
     )
-    titles = [f"{names[truth[row]]} → {names[chosen[row]]}, {chances[row]:.0%}" for row in shown]
-    yield "mistakes.png", caption, sheet(titles, [dataset.texts["test"][row] for row in shown])
-    yield confusion.draw(details["confusion"], names)
+    titles = [
+        f"{names[actual[row]]} → {names[predicted[row]]}, {confidence[row]:.0%}" for row in rows
+    ]
+    yield "mistakes.png", caption, plot_texts(titles, [dataset.texts["test"][row] for row in rows])
+    yield plot_confusion_matrix(details["confusion"], names)
     if details["words"]:
         caption = (
-            "Which words the answer rests on: the probability falls (blue) or rises (red) when "
-            "the word is left out. Of each class the first suitable test text with a right answer."
+            "Which words matter: without the word, the predicted class's probability falls (blue) "
+            "or rises (red). Of each class the first suitable test text that is classified "
+            "correctly."
         )
-        yield "words.png", caption, weighed(details["words"])
+        yield "words.png", caption, plot_word_weights(details["words"])
 
 
-def sheet(titles: list[str], texts: list[str]) -> Figure:
-    """Texts below each other, each under its title."""
+def plot_texts(titles: list[str], texts: list[str]) -> Figure:
+    """Plot texts below each other, each under its title."""
     blocks = [
-        textwrap.wrap(drawable(text), WIDTH, max_lines=LINES, placeholder=" …") for text in texts
+        textwrap.wrap(printable(text), LINE_LENGTH, max_lines=MAX_LINES, placeholder=" …")
+        for text in texts
     ]
     figure, axis = _page(sum(len(lines) + 2 for lines in blocks))
     height = 0.0
     for title, lines in zip(titles, blocks, strict=True):
-        _write(axis, 0, height, drawable(title), weight="bold")
+        _print_line(axis, 0, height, printable(title), weight="bold")
         for number, line in enumerate(lines, start=1):
-            _write(axis, 0, height + number, line)
+            _print_line(axis, 0, height + number, line)
         height += len(lines) + 2
     return figure
 
 
-def weighed(examples: list[dict[str, Any]]) -> Figure:
-    """Texts below each other, each word coloured by its weight."""
-    placed = [_placed(example["words"]) for example in examples]
-    figure, axis = _page(sum(places[-1][0] + 3 for places in placed))
+def plot_word_weights(examples: list[dict[str, Any]]) -> Figure:
+    """Plot texts below each other, each word coloured by its weight."""
+    layouts = [_layout(example["words"]) for example in examples]
+    figure, axis = _page(sum(places[-1][0] + 3 for places in layouts))
     height, colors = 0.0, colormaps["RdBu"]
-    for example, places in zip(examples, placed, strict=True):
-        _write(
-            axis,
-            0,
-            height,
-            f"{drawable(example['label'])}, {example['probability']:.0%}",
-            weight="bold",
-        )
+    for example, places in zip(examples, layouts, strict=True):
+        title = f"{printable(example['label'])}, {example['probability']:.0%}"
+        _print_line(axis, 0, height, title, weight="bold")
         largest = max(0.05, *map(abs, example["weights"]))
         for (line, column, word), weight in zip(places, example["weights"], strict=True):
             color = colors(0.5 + 0.5 * weight / largest)
             box = {"facecolor": color, "edgecolor": "none", "pad": 1.0}
-            dark = abs(weight) > 0.7 * largest
-            _write(
-                axis, column, height + 1 + line, word, color="white" if dark else "black", bbox=box
-            )
+            text_color = "white" if abs(weight) > 0.7 * largest else "black"
+            _print_line(axis, column, height + 1 + line, word, color=text_color, bbox=box)
         height += places[-1][0] + 3
     return figure
 
 
-def drawable(text: str) -> str:
-    """A text with a box for every sign that the font lacks (matplotlib would warn of each)."""
+def printable(text: str) -> str:
+    """Replace characters that the font lacks with a box (matplotlib would warn about each)."""
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans Mono"))
-    return "".join(sign if font.get_char_index(ord(sign)) else "□" for sign in text)
+    return "".join(char if font.get_char_index(ord(char)) else "□" for char in text)
 
 
-def _placed(words: list[str]) -> list[tuple[int, int, str]]:
-    """(line, column, word) of words that follow each other in lines of WIDTH letters."""
+def _layout(words: list[str]) -> list[tuple[int, int, str]]:
+    """Break words into lines of LINE_LENGTH; return (line, column, word) of each."""
     line, column, places = 0, 0, []
-    for word in (drawable(word)[:WIDTH] for word in words):
-        if column and column + len(word) > WIDTH:
+    for word in (printable(word)[:LINE_LENGTH] for word in words):
+        if column and column + len(word) > LINE_LENGTH:
             line, column = line + 1, 0
         places.append((line, column, word))
         column += len(word) + 1
@@ -102,15 +101,15 @@ def _placed(words: list[str]) -> list[tuple[int, int, str]]:
 
 
 def _page(lines: int) -> tuple[Figure, Any]:
-    """A figure whose axes count letters to the right and lines downwards."""
-    figure = Figure(figsize=(8.4, LINE * lines + 0.1))
+    """Make a figure whose axes count characters to the right and lines downwards."""
+    figure = Figure(figsize=(8.4, LINE_HEIGHT * lines + 0.1))
     axis = figure.add_axes((0.01, 0.0, 0.98, 1.0))
-    axis.set(xlim=(0, WIDTH), ylim=(lines, -0.5))
+    axis.set(xlim=(0, LINE_LENGTH), ylim=(lines, -0.5))
     axis.axis("off")
     return figure, axis
 
 
-def _write(axis: Any, column: float, line: float, text: str, **style: Any) -> None:
+def _print_line(axis: Any, column: float, line: float, text: str, **style: Any) -> None:
     axis.text(
         column,
         line,

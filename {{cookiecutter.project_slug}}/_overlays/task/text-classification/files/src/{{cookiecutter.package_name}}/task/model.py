@@ -1,5 +1,4 @@
-"""The network: an encoder over the tokens, mean and maximum of its vectors, a layer that
-classifies."""
+"""The network: an encoder, mean and maximum of its vectors over the tokens, a linear layer."""
 
 from typing import Any
 
@@ -10,11 +9,11 @@ from torch import Tensor, nn
 from ..interfaces import Arrays, Stage
 from . import diagnostics, masking
 from .contract import Contract
-from .encoder import Encoder, groups
+from .encoder import Encoder, group_by_length
 from .pretrained import Pretrained
 from .settings import Settings
 
-ASKED = 512  # texts at once, outside of training
+DIAGNOSTICS_BATCH = 512  # texts
 
 
 class Network(nn.Module):
@@ -27,50 +26,50 @@ class Network(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         if torch.compiler.is_exporting():
-            return self.answer(tokens)
-        rows, parts = zip(*groups(tokens, self.pad), strict=True)
-        logits = torch.cat([self.answer(part) for part in parts])
+            return self.classify(tokens)
+        rows, groups = zip(*group_by_length(tokens, self.pad), strict=True)
+        logits = torch.cat([self.classify(group) for group in groups])
         return logits[torch.cat(rows).argsort()]
 
-    def answer(self, tokens: Tensor) -> Tensor:
-        """The logits of tokens that are of like length, or exported."""
-        there = (tokens != self.pad).unsqueeze(2)
+    def classify(self, tokens: Tensor) -> Tensor:
+        """Return the logits (text, class) of one group of texts."""
+        is_token = (tokens != self.pad).unsqueeze(2)
         x = self.encoder(tokens)
-        mean = (x * there).sum(dim=1) / there.sum(dim=1)
-        most = x.masked_fill(~there, -torch.inf).amax(dim=1)
-        return self.head(self.drop(torch.cat([mean, most], dim=1)))
+        mean = (x * is_token).sum(dim=1) / is_token.sum(dim=1)
+        largest = x.masked_fill(~is_token, -torch.inf).amax(dim=1)
+        return self.head(self.drop(torch.cat([mean, largest], dim=1)))
 
     def diagnose(self, dataset: Any) -> dict[str, Any]:
-        """What to add to an evaluation's details."""
-        return diagnostics.diagnose(self._ask, dataset)
+        """Return the metrics on out-of-domain data and the weights of words."""
+        return diagnostics.diagnose(self._predict, dataset)
 
     @torch.inference_mode()
-    def _ask(self, tokens: np.ndarray) -> Arrays:
+    def _predict(self, tokens: np.ndarray) -> Arrays:
         self.eval()
-        parts = torch.from_numpy(tokens).to(self.head.weight.device).split(ASKED)
-        return {"logits": torch.cat([self(part) for part in parts]).cpu().numpy()}
+        batches = torch.from_numpy(tokens).to(self.head.weight.device).split(DIAGNOSTICS_BATCH)
+        return {"logits": torch.cat([self(batch) for batch in batches]).cpu().numpy()}
 
 
 class OwnNetwork(Network):
-    """A network whose encoder can learn the language before it learns the classes."""
+    """A network whose encoder can be pre-trained on unlabelled texts."""
 
     def pretraining(self, settings: Settings, dataset: Any) -> Stage | None:
-        """The stage to run first, or None."""
-        # There are more texts than the pre-training will see twice: nothing to learn by heart.
-        firm = settings.model.model_copy(update={"dropout": 0.0})
-        return masking.stage(settings, dataset, lambda: Encoder(dataset.contract, firm))
+        """Return the pre-training stage, or None if it is switched off."""
+        # No dropout: with so many texts and so few epochs nothing overfits.
+        no_dropout = settings.model.model_copy(update={"dropout": 0.0})
+        return masking.stage(settings, dataset, lambda: Encoder(dataset.contract, no_dropout))
 
 
 def build(settings: Settings, contract: Contract) -> nn.Module:
-    """A network with fresh weights, drawn from torch's global generator."""
-    wanted = settings.model
-    if wanted.pretrained is not None:
-        encoder = Pretrained(contract, wanted)
-        return Network(encoder, contract, encoder.width, wanted.dropout)
-    return OwnNetwork(Encoder(contract, wanted), contract, wanted.width, wanted.dropout)
+    """Build a network with a pretrained encoder, or random weights from torch's generator."""
+    shape = settings.model
+    if shape.pretrained is not None:
+        encoder = Pretrained(contract, shape)
+        return Network(encoder, contract, encoder.width, shape.dropout)
+    return OwnNetwork(Encoder(contract, shape), contract, shape.width, shape.dropout)
 
 
 def describe(network: nn.Module) -> str:
-    """One sentence for the report."""
+    """Describe the network in one sentence for the report."""
     count = sum(parameter.numel() for parameter in network.parameters())
     return f"A transformer encoder with {count:,} parameters."

@@ -1,4 +1,4 @@
-"""What training minimises and what counts in the end."""
+"""The loss and the metrics."""
 
 from typing import Any
 
@@ -7,10 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..interfaces import Arrays, Metrics
-from . import classes
-from .classes import METRICS
-from .contract import Contract
+from ..interfaces import Arrays
+from .class_metrics import METRICS, details, f1_scores, hits, metrics, slices
 from .settings import Settings
 
 __all__ = [
@@ -28,49 +26,36 @@ __all__ = [
 
 PRIMARY_METRIC = "macro_f1"  # the metric by which epochs, seeds and models are compared
 HIGHER_IS_BETTER = True
-# Test examples in a row that belong together and are resampled together: a source file documents
-# about so many parameters, in one hand.
+# Neighbouring test examples that are resampled together: a source file documents about so many
+# parameters, written by one author.
 BLOCK_LENGTH = 16
 
 
 def loss(settings: Settings, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """The loss of a training batch: cross entropy with smoothed labels, some tokens hidden."""
-    wanted, tokens = settings.objective, batch["tokens"]
-    if wanted.hidden:
-        tokens = hide(network, tokens, wanted.hidden)
-    logits = network(tokens)
-    return functional.cross_entropy(logits, batch["label"], label_smoothing=wanted.label_smoothing)
+    """Compute the cross entropy with smoothed labels on texts with some tokens hidden."""
+    tokens = batch["tokens"]
+    if settings.objective.hidden:
+        tokens = hide(network, tokens, settings.objective.hidden)
+    smoothing = settings.objective.label_smoothing
+    return functional.cross_entropy(network(tokens), batch["label"], label_smoothing=smoothing)
 
 
 def hide(network: Any, tokens: Tensor, share: float) -> Tensor:
-    """`tokens` (text, token) with a random `share` replaced by the mask, so that the network does
-    not rest on single words; one without a mask token reads them as they are."""
+    """Replace a random `share` of `tokens` (text, token) with the mask, as augmentation.
+
+    Tokens stay as they are if the tokenizer has no mask token.
+    """
     if network.mask is None:
         return tokens
-    draw = torch.rand(tokens.shape).to(tokens.device)
-    return torch.where((draw < share) & (tokens != network.pad), network.mask, tokens)
+    uniform = torch.rand(tokens.shape).to(tokens.device)
+    return torch.where((uniform < share) & (tokens != network.pad), network.mask, tokens)
 
 
 def scores(outputs: Arrays, split: Arrays) -> np.ndarray:
-    """One number (n,) per example; their mean is the metric that decides."""
-    return classes.f1_scores(outputs, split)
+    """Score examples (n,); their mean is the macro F1."""
+    return f1_scores(outputs, split)
 
 
 def slice_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
-    """One number (n,) per example whose mean means something on any part of a split: 1 if right."""
-    return classes.hits(outputs, split)
-
-
-def slices(split: Arrays, contract: Contract) -> dict[str, np.ndarray]:
-    """Parts of a split that are looked at by themselves, bool (n,) like the scores: the classes."""
-    return classes.slices(split, contract.labels)
-
-
-def metrics(outputs: Arrays, split: Arrays, contract: Contract) -> Metrics:
-    """The metrics of a split."""
-    return classes.metrics(outputs, split, contract.labels)
-
-
-def details(outputs: Arrays, split: Arrays, contract: Contract) -> dict[str, Any]:
-    """What lies behind the metrics, for the report."""
-    return classes.details(outputs, split, contract.labels)
+    """Score examples (n,): 1 if correct, else 0, for F1 says nothing about a single class."""
+    return hits(outputs, split)

@@ -1,4 +1,4 @@
-"""Encoders in Hugging Face's format, from a folder or the hub, to be fine-tuned."""
+"""Pretrained encoders in Hugging Face's format, from a folder or the hub."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class Pretrained(nn.Module):
 
     def __init__(self, contract: Contract, settings: ModelSettings) -> None:
         super().__init__()
-        self.pad, self.body = contract.pad, _fetch(str(settings.pretrained))
+        self.pad, self.body = contract.pad, _load_encoder(str(settings.pretrained))
         config: Any = self.body.config
         self.width = int(config.hidden_size)
         longest = getattr(config, "max_position_embeddings", contract.max_tokens)
@@ -25,8 +25,8 @@ class Pretrained(nn.Module):
             )
         if contract.vocabulary > config.vocab_size:
             raise UserError(
-                f"data.tokenizer: has {contract.vocabulary} tokens, {settings.pretrained} knows "
-                f"{config.vocab_size}"
+                f"data.tokenizer: has {contract.vocabulary} tokens, but {settings.pretrained} "
+                f"knows {config.vocab_size}"
             )
         _freeze(self.body, settings.frozen)
 
@@ -35,7 +35,7 @@ class Pretrained(nn.Module):
         return self.body(input_ids=tokens, attention_mask=mask).last_hidden_state
 
 
-def _fetch(name: str) -> nn.Module:
+def _load_encoder(name: str) -> nn.Module:
     try:
         from transformers import AutoModel
     except ImportError:
@@ -46,17 +46,17 @@ def _fetch(name: str) -> nn.Module:
         return AutoModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"model.pretrained: {name}: no encoder to be had: {reason}") from None
+        raise UserError(f"model.pretrained: {name}: cannot load the encoder: {reason}") from None
 
 
 def _freeze(body: nn.Module, layers: int) -> None:
-    """Keep what comes before layer number `layers` as it is; 0 keeps nothing."""
+    """Freeze the embeddings and the first so many layers; 0 freezes nothing."""
     stacks = [(n, m) for n, m in body.named_modules() if isinstance(m, nn.ModuleList)]
-    name, stack = max(stacks, key=lambda one: len(one[1]), default=("", nn.ModuleList()))
+    name, stack = max(stacks, key=lambda stack: len(stack[1]), default=("", nn.ModuleList()))
     if layers > len(stack):
         raise UserError(f"model.frozen={layers}: the encoder has {len(stack)} layers")
     if layers:
-        # Parameters come in the order in which they are used: embeddings, then layer by layer.
+        # Parameters are listed in the order of their use: embeddings, then layer by layer.
         for parameter_name, parameter in body.named_parameters():
             parts = parameter_name.removeprefix(f"{name}.").split(".")
             if parameter_name.startswith(f"{name}.") and int(parts[0]) >= layers:

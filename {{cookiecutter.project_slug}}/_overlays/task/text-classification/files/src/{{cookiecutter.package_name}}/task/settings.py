@@ -9,7 +9,7 @@ from ..config import BaseSettings, Section, TrainSettings
 
 
 class DataSettings(Section):
-    """Which texts, how they are split, how they become tokens."""
+    """The texts, their splits and their tokens."""
 
     source: Literal["docstrings", "csv"] = Field(
         default="docstrings",
@@ -18,44 +18,53 @@ class DataSettings(Section):
     libraries: list[str] = Field(
         default=["numpy", "scipy", "sklearn", "pandas", "statsmodels"],
         min_length=1,
-        description="docstrings: packages whose sources are read",
+        description="docstrings: installed packages to read",
     )
     unseen: str | None = Field(
         default="numpy",
-        description="docstrings: library kept out of training and test, measured apart",
+        description="docstrings: library that is not in training or test, evaluated separately",
     )
     cache: Path = Field(
-        default=Path("data/docstrings"), description="docstrings: what was read is kept here"
+        default=Path("data/docstrings"), description="docstrings: folder of the cache"
     )
-    path: Path | None = Field(default=None, description="csv: the file; .jsonl is read as JSONL")
-    test_path: Path | None = Field(default=None, description="csv: a file of its own for test")
+    path: Path | None = Field(default=None, description="csv: the file, CSV or .jsonl")
+    test_path: Path | None = Field(default=None, description="csv: a separate test file")
     header: list[str] = Field(
-        default=[], description="csv: names of the columns of a file without a header line"
+        default=[], description="csv: column names of a file without a header"
     )
-    text: list[str] = Field(default=["text"], min_length=1, description="csv: columns, joined")
+    text: list[str] = Field(
+        default=["text"], min_length=1, description="csv: columns of the text, joined"
+    )
     label: str = Field(default="label", description="csv: column of the class")
     names: dict[str, str] = Field(
-        default={}, description="csv: class as in the file → name, for example data.names.1=World"
+        default={}, description="csv: class in the file → its name, for example data.names.1=World"
     )
     split: str | None = Field(
-        default=None, description="csv: column that says train, validation or test"
+        default=None, description="csv: column with train, validation or test"
     )
     conflicts: Literal["refuse", "drop"] = Field(
-        default="refuse", description="csv: what to do with one text in two classes"
+        default="refuse", description="csv: what to do with texts that are in two classes"
     )
     validation_share: float = Field(
-        default=0.12, gt=0, le=0.5, description="of the files or texts, by their hash"
+        default=0.12, gt=0, le=0.5, description="validation share of the files or texts, by hash"
     )
     test_share: float = Field(
-        default=0.25, gt=0, le=0.5, description="of the files or texts, by their hash"
+        default=0.25, gt=0, le=0.5, description="test share of the files or texts, by hash"
     )
     limit: int | None = Field(
-        default=None, ge=10, description="use at most so many texts of each part, for a quick try"
+        default=None, ge=10, description="use at most so many texts per split, for a quick try"
     )
-    tokens: int = Field(default=64, ge=4, le=4096, description="longer texts are cut")
-    vocabulary: int = Field(default=6000, ge=300, le=200_000, description="tokens to learn")
+    tokens: int = Field(
+        default=64,
+        ge=4,
+        le=4096,
+        description="maximum number of tokens; longer texts are truncated",
+    )
+    vocabulary: int = Field(
+        default=6000, ge=300, le=200_000, description="size of the trained tokenizer's vocabulary"
+    )
     tokenizer: str | None = Field(
-        default=None, description="a folder with tokenizer.json, or a hub id, instead of learning"
+        default=None, description="folder with tokenizer.json, or a hub id, instead of training one"
     )
 
     @model_validator(mode="after")
@@ -63,29 +72,31 @@ class DataSettings(Section):
         if self.source == "csv" and self.path is None:
             raise ValueError("source=csv needs data.path=<file>")
         if self.unseen is not None and self.libraries == [self.unseen]:
-            raise ValueError("unseen names the only library, none is left to train on")
+            raise ValueError("unseen is the only library, none is left to train on")
         if len(set(self.libraries)) < len(self.libraries):
-            raise ValueError("every library may stand only once")
+            raise ValueError("libraries must be unique")
         return self
 
 
 class ModelSettings(Section):
-    """A transformer encoder of our own, or a pretrained one."""
+    """Our own transformer encoder, or a pretrained one."""
 
-    width: int = Field(default=96, ge=8, le=4096, multiple_of=8, description="of a token's vector")
-    layers: int = Field(default=2, ge=1, le=48, description="blocks of attention and feed-forward")
-    heads: int = Field(default=4, ge=1, le=64, description="attention heads, they divide the width")
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="share dropped in training")
+    width: int = Field(
+        default=96, ge=8, le=4096, multiple_of=8, description="length of a token's vector"
+    )
+    layers: int = Field(default=2, ge=1, le=48, description="transformer blocks")
+    heads: int = Field(default=4, ge=1, le=64, description="attention heads; must divide the width")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout rate")
     pretrained: str | None = Field(
         default=None,
-        description="a folder or hub id in Hugging Face's format (extra: pretrained); the settings "
-        "above but dropout then do not count",
+        description="folder or hub id in Hugging Face's format (extra: pretrained); of the "
+        "settings above only dropout is used then",
     )
     frozen: int = Field(
         default=0,
         ge=0,
         le=200,
-        description="pretrained: keep the embeddings and so many of the first layers as they are",
+        description="pretrained: freeze the embeddings and so many of the first layers",
     )
 
     @model_validator(mode="after")
@@ -95,50 +106,49 @@ class ModelSettings(Section):
         return self
 
 
-class Pretrain(Section):
-    """Masked language modelling before the training itself, on texts without labels."""
+class PretrainSettings(Section):
+    """Masked language modelling on unlabelled texts, before the training."""
 
     epochs: int = Field(default=2, ge=0, description="passes over the texts; 0: from scratch")
     batch_size: int = Field(default=32, ge=1, description="texts per step")
     lr: float = Field(default=3e-3, gt=0, le=10, description="peak of the one-cycle schedule")
-    masked: float = Field(default=0.2, gt=0, lt=1, description="share of tokens to be guessed")
+    masked: float = Field(default=0.2, gt=0, lt=1, description="share of tokens to predict")
 
 
 class ObjectiveSettings(Section):
-    """The loss."""
+    """The loss and the augmentation."""
 
     label_smoothing: float = Field(
-        default=0.05, ge=0, lt=1, description="share of target spread out"
+        default=0.05, ge=0, lt=1, description="label smoothing of the cross entropy"
     )
     hidden: float = Field(
-        default=0.1, ge=0, lt=1, description="share of tokens replaced by the mask in training"
+        default=0.1, ge=0, lt=1, description="augmentation: share of tokens replaced by the mask"
     )
 
 
-class TextTrain(TrainSettings):
-    """How the classifier is trained."""
+class TextTrainSettings(TrainSettings):
+    """The training of the classifier."""
 
     epochs: int = Field(default=5, ge=1, description="passes over the training split")
     lr: float = Field(default=2.5e-3, gt=0, le=10, description="peak of the one-cycle schedule")
 
 
 class Settings(BaseSettings):
-    """Everything that can be set."""
+    """All settings."""
 
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
-    pretrain: Pretrain = Pretrain()
+    pretrain: PretrainSettings = PretrainSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
-    train: TrainSettings = TextTrain()
+    train: TrainSettings = TextTrainSettings()
 
     @model_validator(mode="before")
     @classmethod
-    def _tokenizer_of_the_encoder(cls, given: Any) -> Any:
-        """A pretrained encoder reads the tokens of its own tokenizer only."""
-        model = given.get("model") if isinstance(given, dict) else None
+    def _tokenizer_of_the_encoder(cls, raw: Any) -> Any:
+        """Use a pretrained encoder's own tokenizer: it understands no other."""
+        model = raw.get("model") if isinstance(raw, dict) else None
         if isinstance(model, dict) and model.get("pretrained"):
-            data = dict(given.get("data") or {})
-            data.setdefault("tokenizer", model["pretrained"])
-            data["tokenizer"] = data["tokenizer"] or model["pretrained"]
-            return {**given, "data": data}
-        return given
+            data = dict(raw.get("data") or {})
+            data["tokenizer"] = data.get("tokenizer") or model["pretrained"]
+            return {**raw, "data": data}
+        return raw

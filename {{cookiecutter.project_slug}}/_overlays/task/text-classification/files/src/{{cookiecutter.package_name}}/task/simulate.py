@@ -1,4 +1,4 @@
-"""Texts with their classes for `make loop`: some as ever, some after the world has changed."""
+"""Labelled texts for `make loop`, before and after a simulated shift."""
 
 import numpy as np
 
@@ -7,46 +7,41 @@ from .contract import GroundTruth, Item
 from .data import Dataset
 from .settings import Settings
 
-SHIFT = (
-    "A new client documents the library that training never read, and its generator puts the same "
-    "sentence before every description."
+SHIFT_DESCRIPTION = (
+    "A new client documents the library that training has never seen, and its generator puts the "
+    "same sentence before every description."
 )
 
 BOILERPLATE = "Input data of the function, any array or sequence that can be converted to one."
-PAIRS = 800  # shifted ones, at most
-BEFORE = 0.4  # share of what was set aside that comes before the change, if both come from it
+MAX_SHIFTED = 800  # requests
+NORMAL_SHARE = 0.4  # of the held-out rows, if there is no unseen library for the shifted ones
 
 
-def usual(dataset: Dataset, rest: Arrays, settings: Settings) -> list[LabelledItem]:
-    """The texts that were set aside, as they are and in their order."""
-    end = None if dataset.unseen else _change(rest)
-    return _pairs(dataset, rest["text"].tolist()[:end], rest["label"][:end])
+def normal_requests(dataset: Dataset, held_out: Arrays, settings: Settings) -> list[LabelledItem]:
+    """Return the held-out texts as they are, in their order."""
+    end = None if dataset.unseen else round(NORMAL_SHARE * len(held_out["label"]))
+    return _labelled_items(dataset, held_out["text"].tolist()[:end], held_out["label"][:end])
 
 
-def shifted(dataset: Dataset, rest: Arrays, settings: Settings) -> list[LabelledItem]:
-    """The texts of the library that is kept apart, after the sentence, in a random order.
+def shifted_requests(dataset: Dataset, held_out: Arrays, settings: Settings) -> list[LabelledItem]:
+    """Return the unseen library's texts in random order, each after the boilerplate.
 
-    Data without such a library gives the later of the texts that were set aside, after it as well.
+    Without an unseen library, the later held-out texts take their place.
     """
-    start = _change(rest)
-    texts, labels = rest["text"].tolist()[start:], rest["label"][start:]
+    start = round(NORMAL_SHARE * len(held_out["label"]))
+    texts, labels = held_out["text"].tolist()[start:], held_out["label"][start:]
     for name, split in dataset.unseen.items():
         texts, labels = dataset.texts[name], split["label"]
-    order = np.random.default_rng(0).permutation(len(texts))[:PAIRS]
-    return _pairs(dataset, [generated(texts[row]) for row in order], labels[order])
+    order = np.random.default_rng(0).permutation(len(texts))[:MAX_SHIFTED]
+    return _labelled_items(dataset, [generated(texts[row]) for row in order], labels[order])
 
 
 def generated(text: str) -> str:
-    """A description as the new client's generator writes it."""
+    """Write a description as the new client's generator does."""
     return f"{BOILERPLATE} {text}"
 
 
-def _change(rest: Arrays) -> int:
-    """How many texts come before the change."""
-    return round(BEFORE * len(rest["label"]))
-
-
-def _pairs(dataset: Dataset, texts: list[str], labels: np.ndarray) -> list[LabelledItem]:
+def _labelled_items(dataset: Dataset, texts: list[str], labels: np.ndarray) -> list[LabelledItem]:
     names = dataset.contract.labels
     return [
         (Item(text=text), GroundTruth(label=names[label]))

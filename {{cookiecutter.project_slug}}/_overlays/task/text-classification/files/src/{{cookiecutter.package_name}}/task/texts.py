@@ -1,38 +1,40 @@
-"""Texts with their classes, and how it is decided which split each belongs to."""
+"""Labelled texts by split, as `docstrings` and `tables` return them."""
 
 import hashlib
 from dataclasses import dataclass, field
 
 from .settings import DataSettings
 
-PARTS = ("train", "validation", "test")
+SPLIT_NAMES = ("train", "validation", "test")
 
 
 @dataclass
-class Part:
+class LabelledTexts:
     """Texts and the name of each one's class."""
 
     texts: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
 
     def add(self, text: str, label: str) -> None:
-        """One more."""
+        """Append a text and its class."""
         self.texts.append(text)
         self.labels.append(label)
 
 
 @dataclass
-class Texts:
-    """The parts by name, and texts to learn the language from, none of them held out."""
+class Corpus:
+    """Everything that was read."""
 
-    parts: dict[str, Part]  # those of PARTS, and one more that is measured apart
-    unlabelled: list[str]
-    where: str  # for messages
+    by_split: dict[
+        str, LabelledTexts
+    ]  # those of SPLIT_NAMES, and one more that is evaluated separately
+    unlabelled: list[str]  # texts for pre-training, none of them held out
+    source: str  # for messages
     about: str  # a sentence for the report
 
 
-def part_by_hash(key: str, settings: DataSettings) -> str:
-    """The split of a text or file: it depends on nothing but the key itself."""
+def split_by_hash(key: str, settings: DataSettings) -> str:
+    """Choose a text's or file's split by its key alone, so that adding others does not move it."""
     place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6]) / 2**48
     test_share = 0 if settings.test_path else settings.test_share
     if place < settings.validation_share:

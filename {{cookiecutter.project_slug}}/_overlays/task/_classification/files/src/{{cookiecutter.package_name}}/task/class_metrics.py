@@ -1,0 +1,98 @@
+"""Metrics of classifiers, by scikit-learn. Training only: the server never imports this module.
+
+`outputs` hold `logits` (n, class); those of a baseline may hold `label` (n,) alone.
+"""
+
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    precision_recall_fscore_support,
+)
+
+from ..interfaces import Arrays, MetricFormat, Metrics
+from .classes import ClassContract, probabilities
+
+METRICS = {
+    "accuracy": MetricFormat("Accuracy, %", 100, 1),
+    "macro_f1": MetricFormat("Macro F1, %", 100, 1),
+}
+
+ABSENT: Any = 0  # the precision, recall and F1 of a class without examples or predictions
+MIN_SLICE_EXAMPLES = 20  # the mean of fewer examples is too noisy to compare
+
+
+def predicted_classes(outputs: Arrays) -> np.ndarray:
+    """Return the predicted class (n,) of each example."""
+    return outputs["label"] if "label" in outputs else outputs["logits"].argmax(axis=1)
+
+
+def hits(outputs: Arrays, split: Arrays) -> np.ndarray:
+    """Return 1.0 (n,) where the prediction is correct, else 0."""
+    return (predicted_classes(outputs) == split["label"]).astype(np.float64)
+
+
+def f1_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
+    """Score examples (n,) so that their mean is the macro F1. Needs `logits`.
+
+    Macro F1 is not a mean over examples. Each score is the macro F1 of all plus its derivative by
+    the example's weight; resampling these scores gives the interval of the infinitesimal
+    jackknife. Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982, chapter 6.
+    """
+    count = outputs["logits"].shape[1]
+    predicted = predicted_classes(outputs)[:, None] == np.arange(count)
+    actual = split["label"][:, None] == np.arange(count)
+    total = len(predicted)
+    size = np.maximum((predicted.sum(axis=0) + actual.sum(axis=0)) / total, 1 / total)
+    f1 = 2 * (predicted & actual).mean(axis=0) / size
+    change = (2 * (predicted & actual) - f1 * (predicted.astype(float) + actual)) / size
+    return f1.mean() + change.mean(axis=1)
+
+
+def metrics(outputs: Arrays, split: Arrays, contract: ClassContract) -> Metrics:
+    """Compute accuracy, macro F1 over all classes (0 for absent ones) and, given logits, log loss.
+
+    Log loss is the mean in nats. It is not scikit-learn's, which clips probabilities at 2e-16 and
+    so hides how wrong a confident network is.
+    """
+    actual, predicted = split["label"], predicted_classes(outputs)
+    places = range(len(contract.labels))
+    values = {
+        "accuracy": float(accuracy_score(actual, predicted)),
+        "macro_f1": float(
+            f1_score(actual, predicted, labels=places, average="macro", zero_division=ABSENT)
+        ),
+    }
+    if "logits" in outputs:
+        chances = probabilities(outputs)[np.arange(len(actual)), actual]
+        values["log_loss"] = float(-np.log(np.maximum(chances, np.finfo(float).tiny)).mean())
+    return values
+
+
+def slices(split: Arrays, contract: ClassContract) -> dict[str, np.ndarray]:
+    """Select the examples, bool (n,), of each class that has at least MIN_SLICE_EXAMPLES."""
+    masks = {name: split["label"] == place for place, name in enumerate(contract.labels)}
+    return {name: mask for name, mask in masks.items() if mask.sum() >= MIN_SLICE_EXAMPLES}
+
+
+def details(outputs: Arrays, split: Arrays, contract: ClassContract) -> dict[str, Any]:
+    """Compute a table per class and the confusion matrix, counts (true class, predicted class)."""
+    actual, predicted = split["label"], predicted_classes(outputs)
+    places = range(len(contract.labels))
+    columns: Any = precision_recall_fscore_support(
+        actual, predicted, labels=places, zero_division=ABSENT
+    )
+    per_class = {
+        name: {
+            "precision": float(precision),
+            "recall": float(recall),
+            "f1": float(f1),
+            "examples": int(examples),
+        }
+        for name, precision, recall, f1, examples in zip(contract.labels, *columns, strict=True)
+    }
+    confusion = confusion_matrix(actual, predicted, labels=places)
+    return {"per_class": per_class, "confusion": confusion.tolist()}

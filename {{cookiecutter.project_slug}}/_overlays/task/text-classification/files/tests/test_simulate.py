@@ -1,0 +1,35 @@
+"""The requests of `make loop`: normal ones and those of the new client."""
+
+from pathlib import Path
+
+import numpy as np
+
+from {{ cookiecutter.package_name }}.interfaces import SimulateModule
+from {{ cookiecutter.package_name }}.task import data, simulate
+
+from .test_task import settings, table, write_csv
+
+SIMULATE: SimulateModule = simulate  # the type checker names a member that is missing
+
+
+def test_new_client_sends_the_unseen_librarys_texts_after_the_boilerplate() -> None:
+    dataset, held_out = data.load(settings().data).holdout(0.5)
+    pairs = simulate.shifted_requests(dataset, held_out, settings())
+    assert len(pairs) == min(simulate.MAX_SHIFTED, len(dataset.texts["numpy"]))
+    labels = dict(
+        zip(
+            map(simulate.generated, dataset.texts["numpy"]),
+            dataset.unseen["numpy"]["label"].tolist(),
+            strict=True,
+        )
+    )
+    correct = [dataset.contract.labels[labels[item.text]] == truth.label for item, truth in pairs]
+    assert np.mean(correct) > 0.98  # a few texts are in the data twice
+    assert simulate.generated("axis : The axis.").endswith(" axis : The axis.")
+
+
+def test_without_an_unseen_library_the_later_held_out_texts_are_shifted(tmp_path: Path) -> None:
+    dataset, held_out = table(write_csv(tmp_path / "a.csv", 200)).holdout(0.5)
+    normal = simulate.normal_requests(dataset, held_out, settings())
+    shifted = simulate.shifted_requests(dataset, held_out, settings())
+    assert len(normal) + len(shifted) == len(held_out["label"])
