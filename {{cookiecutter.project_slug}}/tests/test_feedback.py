@@ -16,7 +16,7 @@ from {{ cookiecutter.package_name }}.task.contract import SCORE, GroundTruth, Pr
 
 from .conftest import Traffic
 from .prediction_log import observer
-from .quick import BAD_TRUTHS, truths
+from .quick import BAD_GROUND_TRUTHS, ground_truths
 from .servers import another, crown, inside, remade, sample, started, until
 
 
@@ -79,7 +79,7 @@ def test_feedback_before_the_first_prediction_gets_404(
         assert send(fresh, {"request_id": "stranger", "truth": truth}).status_code == 404
 
 
-@pytest.mark.parametrize(("truth", "word"), BAD_TRUTHS)
+@pytest.mark.parametrize(("truth", "word"), BAD_GROUND_TRUTHS)
 def test_impossible_ground_truth_gets_422(
     client: TestClient, traffic: Traffic, truth: dict[str, Any], word: str
 ) -> None:
@@ -206,7 +206,7 @@ def test_live_quality_is_in_the_metrics(
     predictions = predicted(client, traffic.usual[:10], "ten")
     truths_sent, scores = [], []
     for place, prediction in enumerate(predictions):
-        truth = truths(prediction)[place % 3 == 0]
+        truth = ground_truths(prediction)[place % 3 == 0]
         truths_sent.append({"request_id": "ten", "item": place, "truth": truth})
         score = bundle.contract.score(
             Prediction.model_validate(prediction), GroundTruth.model_validate(truth)

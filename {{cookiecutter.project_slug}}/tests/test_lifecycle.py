@@ -80,7 +80,7 @@ def pairs() -> list[LabelledItem]:
     """What callers ask after the world has changed, and what turned out to be right."""
     wanted = settings()
     dataset, rest = data.load(wanted.data).holdout(wanted.live.set_aside)
-    return simulate.shifted(dataset, rest, wanted)
+    return simulate.shifted_requests(dataset, rest, wanted)
 
 
 def answer(folder: Path, pairs: list[LabelledItem], name: str, start: float | None = None) -> None:

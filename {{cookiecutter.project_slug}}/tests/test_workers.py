@@ -16,7 +16,7 @@ import pytest
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
 
 from .prediction_log import log_rows
-from .quick import truths
+from .quick import ground_truths
 from .servers import (
     Answer,
     Load,
@@ -88,7 +88,7 @@ def test_two_workers_are_one_server(deployment: Path, example: dict[str, Any]) -
         # what one worker has predicted a moment ago is known to the other
         for _ in range(4):
             answer = server.ask("/v1/predict", example).json
-            truth, _ = truths(answer["predictions"][0])
+            truth, _ = ground_truths(answer["predictions"][0])
             feedback = {"feedback": [{"request_id": answer["request_id"], "truth": truth}]}
             assert server.ask("/v1/feedback", feedback).json["new"] == 1
         until(lambda: sample("feedback_total") == 4)

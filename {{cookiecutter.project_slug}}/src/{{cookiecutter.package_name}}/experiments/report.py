@@ -43,7 +43,7 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
     pictures: list[tuple[Path, str]] = []
     for name, caption, figure in (
         ("comparison.png", "The network against the baselines.", plots.comparison(evaluation)),
-        *figures.draw(dataset, outputs, evaluation.details),
+        *figures.plot_results(dataset, outputs, evaluation.details),
         ("curves.png", "The course of training, one line per seed.", plots.curves(run)),
     ):
         path = experiments / run.name / name

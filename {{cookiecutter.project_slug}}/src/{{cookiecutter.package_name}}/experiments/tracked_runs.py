@@ -27,7 +27,7 @@ def train_tracked(run: Run, dataset: Dataset, resume_command: str) -> None:
             for job, state in train_run(run, dataset, on_epoch):
                 tracker.finish(tracker.child(run, job.name), "FINISHED")
                 print(
-                    f"{job.name}: {job.stage.decides} {state.best:.4f} on validation "
+                    f"{job.name}: {job.stage.primary_metric} {state.best:.4f} on validation "
                     f"in epoch {state.best_epoch} of {state.epoch}, {state.seconds:.1f} s"
                 )
     except Interrupted:

@@ -55,7 +55,7 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
     # 2. Every baseline, and by how much the networks are ahead of it.
     baselines: dict[str, BaselineResult] = {}
     echo(f"fitting baselines: {', '.join(baseline.names())}")
-    for name, prediction in baseline.predictions(dataset):
+    for name, prediction in baseline.fit_and_predict(dataset):
         baseline_scores = objective.scores(prediction, test)[None]
         baselines[name] = BaselineResult(
             metrics=objective.metrics(prediction, test, contract),

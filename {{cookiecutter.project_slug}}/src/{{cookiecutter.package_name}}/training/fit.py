@@ -135,12 +135,12 @@ def fit(
                     f"{train.clip_norm})"
                 )
             metrics = stage.measure(network)
-            value = metrics[stage.decides]
+            value = metrics[stage.primary_metric]
             state.epoch, state.step = state.epoch + 1, 0
             state.seconds += time.perf_counter() - started
             state.history.append({"loss": mean_loss, **metrics})
             loss_sum.zero_()
-            bar.set_postfix({stage.decides: f"{value:.4f}"})
+            bar.set_postfix({stage.primary_metric: f"{value:.4f}"})
             # On a tie keep the later epoch: it has seen the lower learning rate.
             sign = 1 if stage.higher_is_better else -1
             if state.best is None or sign * value >= sign * state.best:
