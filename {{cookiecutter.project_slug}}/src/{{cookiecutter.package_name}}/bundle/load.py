@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from ..config import WorkError
 from ..interfaces import Arrays
 from ..task import contract
 from ..task.contract import Contract
@@ -17,7 +18,7 @@ MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 
 
-class BadBundle(Exception):
+class BadBundle(WorkError):
     """A bundle or deployment cannot be trusted: the message names the file and the reason."""
 
 

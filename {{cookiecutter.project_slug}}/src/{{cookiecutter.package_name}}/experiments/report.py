@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..config import UserError, flatten
-from ..files import read_json, write_figure, write_text
+from ..config import flatten
+from ..files import read_json, split_around_section, write_figure, write_text
 from ..task import figures
 from ..task.data import Dataset
 from ..task.objective import METRICS, PRIMARY_METRIC
@@ -218,13 +218,7 @@ def _around(path: Path) -> tuple[str, str]:
     if not path.exists():
         title = "Experiments" if path.name == "README.md" else "Model card"
         return f"# {title}\n\n", "\n"
-    text = path.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise UserError(
-            f"{path}: must hold these two lines once, in this order: {BEGIN} and {END}; "
-            "results go between them"
-        )
-    return text.split(BEGIN)[0], text.split(END)[1]
+    return split_around_section(path, BEGIN, END)
 
 
 def _number(metric: str, value: float) -> str:

@@ -24,7 +24,8 @@ from mlflow.entities import Metric, Param
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from ..config import BaseSettings, WorkError, flatten
+from ..base_settings import BaseSettings
+from ..config import WorkError, flatten
 from ..training.fit import Interrupted, TrainingState
 from ..training.runs import Run
 

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from ..config import DATABASE, ENV_PREFIX, Given, Section, UserError, parse, validate
+from ..config import ENV_PREFIX, load_settings
+from ..settings import DEFAULT_DATABASE, Section
 
 # Secrets that stand in examples, and that therefore everybody knows.
 WORTHLESS = {"", "admin", "change-me", "changeme", "default", "password", "postgres", "secret"}
@@ -59,7 +60,7 @@ class ServerSettings(Section):
     drain_seconds: int = Field(default=20, ge=1, description="for open requests, after SIGTERM")
 
     database_url: str = Field(
-        default=DATABASE,
+        default=DEFAULT_DATABASE,
         description="prediction log: sqlite:///FILE or postgresql://…; none: no log",
     )
     caller_header: str = Field(
@@ -104,24 +105,11 @@ class ServerSettings(Section):
         return value
 
 
-RAW = {"api_keys", "cors_origins", "database_url"}  # text, even where it looks like a number
-
-
 def load_server_settings(
     overrides: Sequence[str] = (), env: Mapping[str, str] = os.environ
 ) -> ServerSettings:
     """Settings from the environment and `key=value` overrides; UserError names what is wrong."""
-    given: Given = {}
-    for name in ServerSettings.model_fields:
-        variable = ENV_PREFIX + name.upper()
-        if variable in env:
-            given[(name,)] = (_value(name, env[variable]), f"${variable}")
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        if not equals:
-            raise UserError(f"command line: {override!r} is not of the form key=value")
-        given[(name,)] = (_value(name, text), "command line")
-    return validate(ServerSettings, given)
+    return load_settings(ServerSettings, None, overrides, env)
 
 
 def as_environment(settings: ServerSettings) -> dict[str, str]:
@@ -145,7 +133,3 @@ def misspelt_variables(env: Mapping[str, str] = os.environ) -> list[str]:
         for name in strange
         if (near := difflib.get_close_matches(name, known, 1, 0.8))
     ]
-
-
-def _value(name: str, text: str) -> Any:
-    return text if name in RAW else parse(text)
