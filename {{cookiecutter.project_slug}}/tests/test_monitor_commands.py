@@ -16,8 +16,9 @@ from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.base_settings import ABTestSettings
 from {{ cookiecutter.package_name }}.bundle import deployment as deployment_folder
 from {{ cookiecutter.package_name }}.bundle.deployment import Challenger, Deployment
+from {{ cookiecutter.package_name }}.client import Client
 from {{ cookiecutter.package_name }}.commands import monitor
-from {{ cookiecutter.package_name }}.config import WorkError
+from {{ cookiecutter.package_name }}.config import UserError, WorkError
 from {{ cookiecutter.package_name }}.monitoring import online
 from {{ cookiecutter.package_name }}.store.database import Database
 from {{ cookiecutter.package_name }}.store.feedback import record_feedback
@@ -172,9 +173,11 @@ class Receiver(BaseHTTPRequestHandler):
     """Keep what is sent, respond as set."""
 
     sent: list[tuple[str, Any, str | None]]
+    ports: list[int]  # of the callers' ends of the connections
     response: tuple[int, dict[str, Any]]
 
     def do_POST(self) -> None:
+        type(self).ports.append(self.client_address[1])
         body = self.rfile.read(int(self.headers["content-length"]))
         type(self).sent.append((self.path, json.loads(body), self.headers["x-api-key"]))
         status, content = type(self).response
@@ -190,7 +193,7 @@ class Receiver(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def receiver() -> Iterator[tuple[type[Receiver], str]]:
-    kind = type("OneReceiver", (Receiver,), {"sent": [], "response": (200, {})})
+    kind = type("OneReceiver", (Receiver,), {"sent": [], "ports": [], "response": (200, {})})
     with HTTPServer(("127.0.0.1", 0), kind) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -228,6 +231,39 @@ def test_feedback_with_url_is_sent_to_that_server(
     assert "answered 404" in stderr
     assert "'a' is no request" in stderr
     assert stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_server_on_this_machine_is_called_without_a_proxy(
+    receiver: tuple[type[Receiver], str], monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    kind, url = receiver
+    kind.response = 200, {"sum": 1}
+    client = Client(url.replace("127.0.0.1", host) + "/")
+    assert client.post("/v1/first", {}) == {"sum": 1}
+    assert client.post("/v1/second", {}) == {"sum": 1}
+    assert [path for path, _, _ in kind.sent] == ["/v1/first", "/v1/second"]
+
+
+def test_client_keeps_one_connection_open(receiver: tuple[type[Receiver], str]) -> None:
+    kind, url = receiver
+    kind.protocol_version = "HTTP/1.1"
+    client = Client(url)
+    client.post("/v1/first", {})
+    client.post("/v1/second", {})
+    client.close()
+    client.post("/v1/third", {})
+    client.close()
+    assert len(kind.sent) == 3
+    assert len(set(kind.ports)) == 2
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://127.0.0.1", "http://127.0.0.1:99999"])
+def test_invalid_url_is_a_user_error(url: str) -> None:
+    with pytest.raises(UserError, match=f"--url {url}: "):
+        Client(url)
 
 
 def reference_rows(

@@ -22,7 +22,7 @@ class LiveSettings(Section):
         default=0.0,
         ge=0,
         lt=1,
-        description="fraction of the test split held out as traffic for make loop",
+        description="test-split fraction held out as traffic for make loop",
     )
 
 

@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0 for done, 1 for failed work, 2 for invalid input, or its own code."""
     options = build_parser().parse_args(arguments)
     try:
-        return options.run(options) or 0
+        return options.execute(options) or 0
     except UserError as error:
         return _fail(error, 2)
     except WorkError as error:
@@ -35,8 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
     program = f"python -m {__package__}.cli" if started.suffix == ".py" else started.stem
     parser = argparse.ArgumentParser(
         program,
-        description="Train, evaluate, deploy and serve a model; the commands in the order of use:",
-        epilog=f"{program} COMMAND --help shows options, settings and examples. "
+        description="Train, evaluate, deploy and serve a model, one command per step.",
+        epilog="Start with train, evaluate, report, deploy, serve, predict, in this order. "
+        f"{program} COMMAND --help shows options, settings and examples. "
         "Exit codes: 0 done, 1 the work failed, 2 invalid input; a command's help lists others.",
     )
     parser.set_defaults(command=program)

@@ -28,14 +28,14 @@ class CommandGroup:
 
     def add(
         self,
-        run: Callable[[Namespace], int | None],
+        execute: Callable[[Namespace], int | None],
         name: str,
         help: str,
         description: str,
         examples: Sequence[str],
         notes: str = "",
     ) -> ArgumentParser:
-        """Add a command that calls `run`; `examples` are arguments, `notes` end the help text."""
+        """Add a command that calls `execute`; `examples` are arguments, `notes` end its help."""
         lines = ["examples:", *(f"  {self.program} {name} {text}".rstrip() for text in examples)]
         parser = self._listed.add_parser(
             name,
@@ -44,7 +44,7 @@ class CommandGroup:
             epilog="\n".join([*lines, "", notes] if notes else lines),
             formatter_class=RawDescriptionHelpFormatter,
         )
-        parser.set_defaults(run=run)
+        parser.set_defaults(execute=execute)
         return parser
 
 
@@ -65,7 +65,10 @@ def add_config_options(parser: ArgumentParser) -> None:
 def add_reason_option(parser: ArgumentParser) -> None:
     """Add `--reason TEXT`."""
     parser.add_argument(
-        "--reason", default="by hand", metavar="TEXT", help="logged in the deployment's history"
+        "--reason",
+        default="by hand",
+        metavar="TEXT",
+        help="why, for the deployment's history (default: by hand)",
     )
 
 

@@ -49,9 +49,7 @@ def register(group: CommandGroup) -> None:
 
 def add_run_option(parser: ArgumentParser) -> None:
     """Add `--run RUN` and the options of the configuration."""
-    parser.add_argument(
-        "--run", metavar="RUN", help="a folder in runs/, by name (default: the newest)"
-    )
+    parser.add_argument("--run", metavar="RUN", help="name of a run in runs/ (default: the newest)")
     add_config_options(parser)
 
 
