@@ -108,15 +108,14 @@ def main() -> int:
     draw_timeline(timeline, PICTURE)
     table = markdown_table([["Step", "Result"], *timeline.rows])
     print("\n".join(["", *table, "", f"written: {PICTURE}"]))
-    caption = f"Quality and drift under simulated traffic. {simulate.SHIFT}"
-    figure = [f"![Quality and drift over the requests]({PICTURE.as_posix()})", "", f"*{caption}*"]
+    figure = f"![Quality and drift under simulated traffic]({PICTURE.as_posix()})"
     try:
-        replace_section(README, BEGIN, END, [*table, "", *figure])
+        replace_section(README, BEGIN, END, [simulate.SHIFT, "", *table, "", figure])
         print(f"written: {README}, the section of make loop")
     except (OSError, UserError) as error:
         print(f"{README} is left as it is: {error}")
-    print(f"models, log and history are in {LOOP_FOLDER}/")
-    print(f"the whole loop took {time.monotonic() - started:.0f} s")
+    took = time.monotonic() - started
+    print(f"models, log and history are in {LOOP_FOLDER}/; the whole loop took {took:.0f} s")
     return 0
 
 

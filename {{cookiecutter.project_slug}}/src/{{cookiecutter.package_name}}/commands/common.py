@@ -29,13 +29,13 @@ class CommandGroup:
     def add(
         self,
         execute: Callable[[Namespace], int | None],
-        name: str,
         help: str,
         description: str,
         examples: Sequence[str],
         notes: str = "",
     ) -> ArgumentParser:
-        """Add a command that calls `execute`; `examples` are arguments, `notes` end its help."""
+        """Add the command `NAME` for a function `run_NAME`; `examples` are arguments of it."""
+        name = execute.__name__.removeprefix("run_")
         lines = ["examples:", *(f"  {self.program} {name} {text}".rstrip() for text in examples)]
         parser = self._listed.add_parser(
             name,
@@ -57,19 +57,13 @@ def add_config_options(parser: ArgumentParser) -> None:
         metavar="FILE",
         help=f"YAML file with settings (default: {DEFAULT_CONFIG.as_posix()})",
     )
-    parser.add_argument(
-        "settings", nargs="*", metavar="section.key=value", help="settings that override the file"
-    )
+    parser.add_argument("settings", nargs="*", metavar="section.key=value", help="override FILE")
 
 
 def add_reason_option(parser: ArgumentParser) -> None:
     """Add `--reason TEXT`."""
-    parser.add_argument(
-        "--reason",
-        default="by hand",
-        metavar="TEXT",
-        help="why, for the deployment's history (default: by hand)",
-    )
+    text = "why, for the deployment's history (default: by hand)"
+    parser.add_argument("--reason", default="by hand", metavar="TEXT", help=text)
 
 
 def settings_table(schema: type[Any]) -> str:
@@ -91,6 +85,12 @@ def read_settings(options: Namespace) -> Settings:
             f"{DEFAULT_CONFIG}: not found; run this in the project's folder or give --config FILE"
         )
     return load_settings(Settings, options.config, options.settings)
+
+
+def add_run_option(parser: ArgumentParser) -> None:
+    """Add `--run RUN`, which `open_run_with_data` reads, and the configuration's options."""
+    parser.add_argument("--run", metavar="RUN", help="name of a run in runs/ (default: the newest)")
+    add_config_options(parser)
 
 
 def open_run_with_data(options: Namespace) -> tuple[Run, Dataset]:

@@ -9,7 +9,6 @@ def register(group: CommandGroup) -> None:
     """Add the commands retrain and promote."""
     parser = group.add(
         run_retrain,
-        "retrain",
         "train a challenger on logged feedback and start its A/B test",
         "Train on the original data plus labelled requests from the log, compare the new model\n"
         "with the champion on held-out data that neither was trained on, and give it a share of\n"
@@ -18,20 +17,13 @@ def register(group: CommandGroup) -> None:
         ["--if-needed", "retrain.share=0.5"],
         "The exit code is also 0 if nothing is due and if the new model is rejected.",
     )
-    parser.add_argument(
-        "--if-needed",
-        action="store_true",
-        help="only for drift, lower quality, enough new labels, or an old model",
-    )
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="even while an A/B test is running; discards an unfinished retrain",
-    )
+    text = "only for drift, lower quality, enough new labels, or an old model"
+    parser.add_argument("--if-needed", action="store_true", help=text)
+    text = "even while an A/B test is running; discards an unfinished retrain"
+    parser.add_argument("--force", action="store_true", help=text)
     add_config_options(parser)
     parser = group.add(
         run_promote,
-        "promote",
         "make the challenger the champion if the A/B test says so",
         "Make the challenger the champion once `ab` says promote; a running server switches\n"
         "without a restart.",

@@ -29,7 +29,6 @@ def register(group: CommandGroup) -> None:
     """Add the commands feedback, drift and ab."""
     parser = group.add(
         run_feedback,
-        "feedback",
         "record ground truth for logged predictions",
         "Record ground truth for logged predictions; the same file again changes nothing.\n"
         "CSV: a column request_id, an optional column item (position in the request, from 0) and\n"
@@ -38,13 +37,10 @@ def register(group: CommandGroup) -> None:
         ["labels.csv", "labels.csv --url http://127.0.0.1:8000"],
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="CSV or JSON Lines")
-    parser.add_argument(
-        "--url", help="send it to this server, with the first key of $APP_API_KEYS, if any"
-    )
+    parser.add_argument("--url", help="of a server; sends the first key of $APP_API_KEYS, if any")
     add_config_options(parser)
     parser = group.add(
         run_drift,
-        "drift",
         "compare recent inputs and predictions with the validation set",
         "Compare the newest logged items with the validation set: every input feature, and the\n"
         "predictions.",
@@ -52,40 +48,28 @@ def register(group: CommandGroup) -> None:
         "Exit codes: 0 no drift found or too few rows, 3 drift found; 1 the work failed, "
         "2 invalid input.",
     )
-    parser.add_argument(
-        "--rows", type=int, default=1000, metavar="N", help="number of newest items (default: 1000)"
-    )
-    parser.add_argument("--version", metavar="VERSION", help="a version other than the champion")
-    parser.add_argument(
-        "--picture", type=Path, metavar="FILE", help="default: drift.png in paths.experiments"
-    )
+    parser.add_argument("--rows", type=int, default=1000, help="newest items (default: 1000)")
+    parser.add_argument("--version", help="a version other than the champion")
+    text = "where to draw it (default: drift.png in paths.experiments)"
+    parser.add_argument("--picture", type=Path, metavar="FILE", help=text)
     add_config_options(parser)
     parser = group.add(
         run_ab,
-        "ab",
         "show the A/B test so far and its verdict",
         "Compare champion and challenger on the traffic of the running A/B test: keep going,\n"
         "promote or stop. Safe to peek at: the error rate holds however often you look.",
         ["", "ab.least_effect=0.01", "--share 0.3    (starts a new test with 30 % of the callers)"],
     )
-    parser.add_argument(
-        "--share",
-        type=_parse_share,
-        metavar="SHARE",
-        help="start a new test that gives the challenger this share of the traffic",
-    )
-    parser.add_argument(
-        "--mode",
-        choices=("split", "shadow"),
-        help="start a new test in which it answers callers, or only listens",
-    )
+    text = "start a new test that gives the challenger this share of the traffic"
+    parser.add_argument("--share", type=_parse_share, help=text)
+    text = "start a new test in which the challenger answers callers, or only listens"
+    parser.add_argument("--mode", choices=("split", "shadow"), help=text)
     add_reason_option(parser)
     add_config_options(parser)
 
 
 def _parse_share(text: str) -> float:
-    share = float(text)
-    if not 0 < share <= 1:
+    if not 0 < (share := float(text)) <= 1:
         raise ArgumentTypeError(f"{text} is not above 0 and at most 1")
     return share
 

@@ -15,18 +15,17 @@ from .common import (
     CommandGroup,
     add_config_options,
     add_reason_option,
+    add_run_option,
     open_run_with_data,
     read_settings,
     settings_table,
 )
-from .train import add_run_option
 
 
 def register(group: CommandGroup) -> None:
     """Add the commands deploy, serve, predict and rollback."""
     parser = group.add(
         run_deploy,
-        "deploy",
         "export a run, register it as champion and deploy it",
         "Export the seed with the best validation result to ONNX, check it against PyTorch,\n"
         "bundle it with its contract, register it in MLflow as champion, and put it into the\n"
@@ -37,7 +36,6 @@ def register(group: CommandGroup) -> None:
     add_run_option(parser)
     parser = group.add(
         run_serve,
-        "serve",
         "serve the deployed model over HTTP",
         "Serve the deployed model. A new deployment is picked up without a restart.",
         ["", "port=8080 host=0.0.0.0"],
@@ -46,15 +44,12 @@ def register(group: CommandGroup) -> None:
     parser.add_argument("settings", nargs="*", metavar="key=value", help="see below")
     parser = group.add(
         run_predict,
-        "predict",
         "predict files with the deployed model or a running server",
         "Predict files, or the bundle's example request if no file is given. Prints JSON.",
         ["", "a.png b.png", "a.png --url http://127.0.0.1:8000"],
     )
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="inputs")
-    parser.add_argument(
-        "--url", help="call this server, with the first key of $APP_API_KEYS, if any"
-    )
+    parser.add_argument("--url", help="of a server; sends the first key of $APP_API_KEYS, if any")
     parser.add_argument(
         "--deployment",
         type=Path,
@@ -64,7 +59,6 @@ def register(group: CommandGroup) -> None:
     )
     parser = group.add(
         run_rollback,
-        "rollback",
         "remove the challenger, or return to the previous champion",
         "Remove the challenger if there is one: the champion gets all traffic. Without one,\n"
         "return to the previous champion. Needs only the deployment folder; MLflow may be down.",
@@ -144,5 +138,5 @@ def run_rollback(options: Namespace) -> None:
 
     after, warning = rollback(settings, options.reason)
     if warning:
-        print(f"warning: the aliases in MLflow were not moved: {warning}", file=sys.stderr)
+        print(f"warning: MLflow's aliases were not moved: {warning}", file=sys.stderr)
     print(f"champion: {after.champion.version} (a running server picks it up by itself)")

@@ -1,12 +1,13 @@
 """Train, evaluate, report."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 
 from ..config import UserError
 from ..task.settings import Settings
 from .common import (
     CommandGroup,
     add_config_options,
+    add_run_option,
     open_run_with_data,
     read_settings,
     settings_table,
@@ -17,20 +18,17 @@ def register(group: CommandGroup) -> None:
     """Add the commands train, evaluate and report."""
     parser = group.add(
         run_train,
-        "train",
         "train one network per seed",
         "Train one network per seed and track the run with MLflow.\n"
         "Ctrl-C saves a checkpoint. A killed run can be resumed and ends at bit-identical weights.",
         ["", "train.epochs=5 train.seeds=[0]", "--resume"],
         settings_table(Settings),
     )
-    parser.add_argument(
-        "--resume", nargs="?", const="", metavar="RUN", help="resume RUN, or else the newest run"
-    )
+    text = "resume RUN, or else the newest run"
+    parser.add_argument("--resume", nargs="?", const="", metavar="RUN", help=text)
     add_config_options(parser)
     parser = group.add(
         run_evaluate,
-        "evaluate",
         "evaluate a run and the baselines on the test split",
         "Evaluate every seed of a run, and the baselines, on the same test split.",
         ["", "--run RUN"],
@@ -38,19 +36,12 @@ def register(group: CommandGroup) -> None:
     add_run_option(parser)
     parser = group.add(
         run_report,
-        "report",
         "write the results to README.md, MODEL_CARD.md and docs/experiments",
         "Draw the figures and rewrite the marked sections of README.md, MODEL_CARD.md and the\n"
         "list of experiments. Text outside the markers is never touched.",
         ["", "--run RUN"],
     )
     add_run_option(parser)
-
-
-def add_run_option(parser: ArgumentParser) -> None:
-    """Add `--run RUN` and the options of the configuration."""
-    parser.add_argument("--run", metavar="RUN", help="name of a run in runs/ (default: the newest)")
-    add_config_options(parser)
 
 
 def run_train(options: Namespace) -> None:
