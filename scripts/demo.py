@@ -1,8 +1,8 @@
-"""Bake a project and take it from nothing to a served prediction, as its user would.
+"""Generate a project and take it from training to a served prediction, as its user would.
 
     python scripts/demo.py [--task TASK] [FOLDER]
 
-Every step is a command of the baked project's README; each one's time is shown at the end.
+Every step is a command from the generated project's README; the end shows how long each took.
 """
 
 import argparse
@@ -40,21 +40,21 @@ def main() -> int:
     steps = Steps()
     with steps.step("bake"):
         project = bake(options.folder.resolve(), options.task)
-    command = project / ".venv" / ("Scripts" if os.name == "nt" else "bin") / project.name
+    program = project / ".venv" / ("Scripts" if os.name == "nt" else "bin") / project.name
     with steps.step("install"):
-        # Without the tools of the checks: the demo does not need them.
+        # The demo needs no development tools.
         run(project, sys.executable, "scripts/setup.py", "--no-dev")
-    for verb in ("train", "evaluate", "report", "deploy"):
-        with steps.step(verb):
-            run(project, str(command), verb)
-    with steps.step("serve and ask"), server(project, command) as url:
-        answers = ask(project, command, url)
-    print(summary(project, answers, steps))
+    for name in ("train", "evaluate", "report", "deploy"):
+        with steps.step(name):
+            run(project, str(program), name)
+    with steps.step("serve and predict"), server(project, program) as url:
+        requests = send_requests(project, program, url)
+    print(summary(project, requests, steps))
     return 0
 
 
 class Steps:
-    """Announces each step and remembers how long it took."""
+    """Announce each step and time it."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -68,14 +68,14 @@ class Steps:
 
 
 def bake(folder: Path, task: str) -> Path:
-    """The default project in `folder`; one that an earlier demo left there is renewed.
+    """Generate the default project in `folder`, over one that an earlier demo left there.
 
-    Its environment, runs and whatever else the template does not write stay.
+    Files that the template does not write stay: environment, runs, models.
     """
     slug = NAMES[task].lower().replace(" ", "-")
     mark = folder / f".{slug}-baked-by-demo"
     if (folder / slug).exists() and not mark.exists():
-        sys.exit(f"error: {folder / slug} exists and was not made by the demo; choose DEMO_DIR=")
+        sys.exit(f"error: {folder / slug} exists and was not created by the demo; choose DEMO_DIR=")
     folder.mkdir(parents=True, exist_ok=True)
     mark.touch()
     answers = {"project_name": NAMES[task], "task": task}
@@ -94,23 +94,23 @@ def bake(folder: Path, task: str) -> Path:
 
 
 def run(project: Path, *command: str) -> None:
-    """Run a command in the project, its output as the user would see it."""
+    """Run a command in the project and show its output."""
     print("$ " + " ".join([Path(command[0]).name, *command[1:]]), flush=True)
     if code := subprocess.run(command, cwd=project).returncode:
-        sys.exit(f"error: {' '.join(command)} ended with code {code}")
+        sys.exit(f"error: {' '.join(command)} returned {code}")
 
 
 @contextmanager
-def server(project: Path, command: Path) -> Iterator[str]:
-    """The project's server on a free port; it is stopped and has ended when the block is left."""
+def server(project: Path, program: Path) -> Iterator[str]:
+    """Run the project's server on a free port; it has stopped when the block is left."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url, log = f"http://127.0.0.1:{port}", project / "runs" / "server.log"
-    print(f"$ {command.name} serve port={port}", flush=True)
+    print(f"$ {program.name} serve port={port}", flush=True)
     with log.open("w") as output:
         process = subprocess.Popen(
-            [str(command), "serve", f"port={port}"], cwd=project, stdout=output, stderr=output
+            [str(program), "serve", f"port={port}"], cwd=project, stdout=output, stderr=output
         )
         try:
             wait_until_ready(process, url, log)
@@ -124,7 +124,7 @@ def server(project: Path, command: Path) -> Iterator[str]:
                 code = process.wait()
     print(f"server stopped with code {code}")
     if code and os.name != "nt":
-        sys.exit(f"error: the server did not end well, see {log}")
+        sys.exit(f"error: the server failed while stopping, see {log}")
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
@@ -138,9 +138,9 @@ def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> N
     sys.exit(f"error: the server is not ready, see {log}:\n{log.read_text()}")
 
 
-def ask(project: Path, command: Path, url: str) -> int:
-    """Send real requests: the bundle's example by the verb, then a hundred of them in a row."""
-    run(project, str(command), "predict", "--url", url)
+def send_requests(project: Path, program: Path, url: str) -> int:
+    """Send the bundle's example request with `predict`, then a hundred times more; count them."""
+    run(project, str(program), "predict", "--url", url)
     deployment = json.loads((project / "deployment" / "deployment.json").read_text())
     bundle = project / "deployment" / deployment["champion"]["bundle"]
     body = (bundle / "example.json").read_bytes()
@@ -149,20 +149,20 @@ def ask(project: Path, command: Path, url: str) -> int:
     )
     started = time.perf_counter()
     for _ in range(100):
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            json.load(answer)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            json.load(response)
     milliseconds = (time.perf_counter() - started) * 10
     print(f"100 requests answered, {milliseconds:.1f} ms each on average")
     return 101
 
 
-def summary(project: Path, answers: int, steps: Steps) -> str:
-    """What came out and where to look."""
+def summary(project: Path, requests: int, steps: Steps) -> str:
+    """Sum up the results and where to find them."""
     readme = (project / "README.md").read_text(encoding="utf-8")
     results = readme.partition("<!-- results:begin")[2].partition("<!-- results:end")[0]
-    results = results.splitlines()
-    table = [line for line in results if line.startswith("|")]
-    (claim,) = [line.strip("*") for line in results if line.startswith("**")]
+    lines = results.splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    (claim,) = [line.strip("*") for line in lines if line.startswith("**")]
     pictures = sorted((project / "docs" / "experiments").glob("*/*.png"))
     newest = pictures[-1].parent
     total = sum(steps.seconds.values())
@@ -176,7 +176,7 @@ def summary(project: Path, answers: int, steps: Steps) -> str:
             "",
             claim,
             "",
-            f"{answers} requests served. {times} · together {total:.0f} s.",
+            f"{requests} requests served. {times} · {total:.0f} s in total.",
             "",
             f"results      {project / 'README.md'}",
             f"model card   {project / 'MODEL_CARD.md'}",

@@ -1,7 +1,4 @@
-"""Renew the generated project's constraints.txt for all tasks together; needs uv.
-
-make lock
-"""
+"""Update the generated project's constraints.txt for all tasks together: `make lock`. Needs uv."""
 
 import json
 import shutil
@@ -33,19 +30,19 @@ def main() -> int:
 
 
 def all_tasks(folder: Path) -> tuple[str, str]:
-    """(pyproject.toml with what any task needs, the constraints of now); bakes into `folder`."""
+    """Generate every task in `folder`; return (pyproject.toml of all together, constraints)."""
     needed: dict[str, None] = {}
     for task in demo.NAMES:
         project = demo.bake(folder / task, task)
         content = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
         needed |= dict.fromkeys(requirements(content))
-    # A JSON list of ASCII strings is a TOML list too. No [project]: there is nothing to install.
+    # A JSON list of ASCII strings is a TOML list too. No [project]: nothing is installed.
     merged = f"[dependency-groups]\ndev = {json.dumps([*needed], indent=4)}\n"
     return merged, CONSTRAINTS.read_text(encoding="utf-8")
 
 
 def requirements(content: dict[str, Any]) -> list[str]:
-    """Everything that a pyproject.toml requires: to serve, to train, to check, and its extras."""
+    """List all requirements of a pyproject.toml: serving, training, development and extras."""
     project = content["project"]
     groups = [*project["optional-dependencies"].values(), *content["dependency-groups"].values()]
     return [*project["dependencies"], *(name for group in groups for name in group)]

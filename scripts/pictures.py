@@ -1,9 +1,9 @@
-"""Photograph what the demos made, for README and gallery; needs Chromium.
+"""Take screenshots of the demos for README and gallery; needs Chromium.
 
     make demo TASK=image-classification && make demo TASK=forecasting … && make pictures
 
-Writes docs/images/: each demo's results section as a browser shows it, and the API page of the
-first one.
+Writes docs/images/: the results section of every demo as a browser shows it, and the API page of
+the first one.
 """
 
 import shutil
@@ -39,22 +39,22 @@ def main() -> int:
     projects = {task: TEMPLATE / "build" / "demo" / slug for task, slug in slugs.items()}
     made = {task: path for task, path in projects.items() if (path / "deployment").is_dir()}
     if not made:
-        sys.exit(f"error: {TEMPLATE / 'build' / 'demo'} holds no demo; run make demo first")
+        sys.exit(f"error: {TEMPLATE / 'build' / 'demo'} contains no demo; run make demo first")
     for task, project in made.items():
         page = project / "docs" / "results.html"
         try:
             page.write_text(results(project / "README.md"), encoding="utf-8")
-            photograph(browser, page.as_uri(), IMAGES / f"{task}.png", 930, 4000)
+            screenshot(browser, page.as_uri(), IMAGES / f"{task}.png", 930, 4000)
         finally:
             page.unlink()
     project = next(iter(made.values()))
     with demo.server(project, project / ".venv" / "bin" / project.name) as url:
-        photograph(browser, f"{url}/docs", IMAGES / "api.png", 1100, 660)
+        screenshot(browser, f"{url}/docs", IMAGES / "api.png", 1100, 660)
     return 0
 
 
 def results(readme: Path) -> str:
-    """The marked section of a README as a page."""
+    """Render the results section of a README as a page."""
     text = readme.read_text(encoding="utf-8")
     section = text.partition("<!-- results:begin")[2].partition("-->")[2]
     section = section.partition("<!-- results:end")[0]
@@ -63,8 +63,8 @@ def results(readme: Path) -> str:
     return f"<!doctype html><meta charset='utf-8'><style>{STYLE}</style><h2>Results</h2>{html}"
 
 
-def photograph(browser: str, address: str, picture: Path, width: int, height: int) -> None:
-    """A page as PNG, the empty rest below its content cut off."""
+def screenshot(browser: str, address: str, picture: Path, width: int, height: int) -> None:
+    """Save a page as PNG, without the empty space below its content."""
     with tempfile.TemporaryDirectory() as profile:
         arguments = [f"--user-data-dir={profile}", f"--window-size={width},{height}"]
         command = [browser, *CHROMIUM, *arguments, f"--screenshot={picture}", address]

@@ -179,18 +179,24 @@ def test_the_loop_goes_from_drift_to_the_promotion_of_a_better_model(
     steps = dict(re.findall(r"^\| (\S[^|]*?) +\| (\S[^|]*?) +\|$", done.stdout, re.M))
     assert "no drift found" in done.stdout
     assert "drifted: " in done.stdout
-    usual, changed, after = (
+    normal, shifted, after = (
         float(steps[step].split()[-1])
-        for step in ("usual traffic", "the world changes", "afterwards")
+        for step in ("normal traffic", "distribution shift", "after promotion")
     )
-    assert abs(usual - after) < abs(usual - changed), "the new model is no better"
+    assert abs(normal - after) < abs(normal - shifted), "the new model is no better"
     assert "promote after" in steps["A/B test"]
     history = (project / "loop" / "deployment" / "history.jsonl").read_text(encoding="utf-8")
     actions = [json.loads(line)["action"] for line in history.splitlines()]
     assert actions[0] == "deploy"
     assert actions[-1] == "promote"
-    with Image.open(project / "loop" / "loop.png") as picture:
+    section = (project / "README.md").read_text(encoding="utf-8").partition("<!-- loop:begin")[2]
+    section = section.partition("<!-- loop:end")[0]
+    assert all(f"| {step} " in section for step in steps)
+    (name,) = re.findall(r"!\[.*?\]\((.*?)\)", section)
+    with Image.open(project / name) as picture:
         assert picture.width > 800
+    ignored = subprocess.run(["git", "check-ignore", name], cwd=project)
+    assert ignored.returncode == 1, "the figure would not be committed"
     assert not processes_of(project)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 import uvloop
-from bench.serving import context, models, settings
+from bench.serving import context, models
 from bench.serving.app import create_app
 from bench.serving.wiring import ServerSettings
 
@@ -56,7 +56,7 @@ async def main(bodies: list[bytes], rounds: int, count: int) -> dict[str, Any]:
 async def running(*given: str) -> AsyncIterator[Any]:
     """The application, started and stopped as uvicorn does it."""
     app, inbox, outbox = (
-        create_app(settings.load_server_settings(ServerSettings, given)),
+        create_app(load_settings(ServerSettings, overrides=given)),
         asyncio.Queue(),
         asyncio.Queue(),
     )

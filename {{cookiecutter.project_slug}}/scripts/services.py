@@ -1,12 +1,12 @@
-"""Real PostgreSQL and Prometheus from Debian's packages, for tests and for trying things out.
+"""Run PostgreSQL and Prometheus from Debian's packages, for tests and for experiments.
 
-    python scripts/services.py install              fetch what is missing, without root
+    python scripts/services.py install              download what is missing, without root
     python scripts/services.py postgres             run a database until Ctrl-C, print its URL
     python scripts/services.py prometheus [CONFIG]  run Prometheus until Ctrl-C, print its URL
 
-What the system has already is used. The rest is unpacked into a cache folder of this project and
-not installed: nothing of the system changes. Every process that is started here listens on
-127.0.0.1 only and ends with the process that started it, even when that one is killed.
+Programs that the system has are used. The others are unpacked into a cache folder of this project,
+not installed: the system does not change. Every process listens on 127.0.0.1 only and ends with
+the process that started it, even if that one is killed.
 """
 
 import argparse
@@ -32,61 +32,63 @@ USER, PASSWORD = "app", "of-a-test-database"
 
 
 class Missing(Exception):
-    """A program is not there; the message says how to get it."""
+    """A program is missing; the message says how to get it."""
 
 
 def cache() -> Path:
-    """Where packages are unpacked."""
+    """Return the folder that packages are unpacked into."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / PROJECT.name / "services"
 
 
 def find(program: str) -> Path | None:
-    """The program, of the system or of the cache; the newest if there are several."""
-    if found := shutil.which(program):
-        return Path(found).resolve()
-    places = [
+    """Find a program in the system, then in the cache; the newest if there are several."""
+    if on_path := shutil.which(program):
+        return Path(on_path).resolve()
+    candidates = [
         path
         for root in (Path("/"), cache())
         for folder in ("usr/bin", "usr/lib/postgresql/*/bin")
         for path in root.glob(f"{folder}/{program}")
     ]
     return max(
-        places, key=lambda path: [int(n) for n in re.findall(r"\d+", str(path))], default=None
+        candidates, key=lambda path: [int(n) for n in re.findall(r"\d+", str(path))], default=None
     )
 
 
 def promtool() -> Path | None:
-    """Prometheus' tool that checks its configuration and tests its rules, if it is there."""
+    """Find the tool that checks Prometheus' configuration and tests its rules."""
     return find("promtool")
 
 
 def need(program: str) -> Path:
-    """The program, or Missing."""
+    """Find a program. Raises Missing."""
     if sys.platform != "linux":
         raise Missing(f"{program}: these services run on Linux only, this is {sys.platform}")
-    found = find(program)
-    if found is None:
-        raise Missing(f"{program} is not there; on Debian and Ubuntu this fetches it: {INSTALL}")
-    return found
+    path = find(program)
+    if path is None:
+        raise Missing(f"{program} is not installed; on Debian and Ubuntu, run: {INSTALL}")
+    return path
 
 
 def install() -> list[str]:
-    """Fetch and unpack the packages whose programs are missing, with what they depend on."""
-    wanted = sorted({package for program, package in PACKAGES.items() if not find(program)})
-    if not wanted:
+    """Download and unpack the packages whose programs are missing, with their dependencies."""
+    packages = sorted({package for program, package in PACKAGES.items() if not find(program)})
+    if not packages:
         return []
     if sys.platform != "linux" or not shutil.which("apt-get") or not shutil.which("dpkg"):
-        raise Missing(f"only Debian and Ubuntu are known here; install yourself: {wanted}")
-    plan = ["apt-get", "--simulate", "--no-install-recommends", "install", *wanted]
+        raise Missing(
+            f"only Debian and Ubuntu are supported here; install these yourself: {packages}"
+        )
+    plan = ["apt-get", "--simulate", "--no-install-recommends", "install", *packages]
     listed = _run(plan)
-    if listed.returncode and os.geteuid() == 0:  # lists of a fresh container are empty
+    if listed.returncode and os.geteuid() == 0:  # a fresh container has no package lists
         _run(["apt-get", "update"])
         listed = _run(plan)
     if listed.returncode:
-        raise Missing(f"{listed.stderr.strip()}\nare apt's lists there? sudo apt-get update")
-    found = re.findall(r"^Inst (\S+) (?:\[\S+\] )?\((\S+)", listed.stdout, re.M)
-    exact = [f"{name}={version}" for name, version in found]
+        raise Missing(f"{listed.stderr.strip()}\nare the package lists there? sudo apt-get update")
+    planned = re.findall(r"^Inst (\S+) (?:\[\S+\] )?\((\S+)", listed.stdout, re.M)
+    exact = [f"{name}={version}" for name, version in planned]
     with tempfile.TemporaryDirectory() as folder:
         done = _run(["apt-get", "download", *exact], cwd=folder)
         if done.returncode:
@@ -99,16 +101,16 @@ def install() -> list[str]:
 
 @contextmanager
 def postgres(folder: Path | None = None) -> Iterator[str]:
-    """A fresh database server; yields its URL. Its log is FOLDER/postgres.log."""
+    """Run a fresh database server; yields its URL. The log is FOLDER/postgres.log."""
     with Postgres(folder) as database:
         yield database.url
 
 
 class Postgres:
-    """A database server that can be stopped and started again, with the data kept.
+    """A database server that can be stopped and started again without losing its data.
 
-    PostgreSQL refuses to run as root: then it runs as `postgres` or `nobody`. Such a user cannot
-    enter a test's folder, so the data are in a folder of their own, removed at the end.
+    PostgreSQL refuses to run as root, so root runs it as `postgres` or `nobody`. These users cannot
+    enter a test's folder: the data is in a temporary folder, removed at the end.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -144,7 +146,7 @@ class Postgres:
         shutil.rmtree(self.home, ignore_errors=True)
 
     def start(self) -> None:
-        """Start on the same port; returns when connections are accepted."""
+        """Start on the same port; return when it accepts connections."""
         command = [str(self.program), "-D", str(self.home / "data"), "-h", "127.0.0.1"]
         command += ["-p", str(self.port), "-k", str(self.home)]
         for setting in ("fsync=off", "jit=off", "shared_buffers=16MB", "max_connections=50"):
@@ -166,7 +168,7 @@ class Postgres:
         )
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop: SIGINT ends connections in order, SIGQUIT at once, as a crash would."""
+        """Stop: SIGINT closes connections cleanly, SIGQUIT at once like a crash."""
         process, self._process = self._process, None
         _end(process, how)
 
@@ -176,7 +178,7 @@ class Postgres:
 
 @contextmanager
 def prometheus(config: Path) -> Iterator[str]:
-    """Prometheus with this configuration; yields its address. It keeps nothing."""
+    """Run Prometheus with this configuration; yields its URL. Its data is temporary."""
     program = need("prometheus")
     with tempfile.TemporaryDirectory(prefix="prometheus-") as folder:
         port, log = free_port(), Path(folder) / "log"
@@ -189,17 +191,17 @@ def prometheus(config: Path) -> Iterator[str]:
             )
         url = f"http://127.0.0.1:{port}"
         try:
-            _until(lambda: _answers(f"{url}/-/ready"), process, log)
+            _until(lambda: _is_up(f"{url}/-/ready"), process, log)
             yield url
         finally:
             _end(process, signal.SIGTERM)
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """Find a free port on 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _end(process: subprocess.Popen[bytes] | None, how: signal.Signals) -> None:
@@ -223,7 +225,7 @@ def _until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Pat
         time.sleep(0.05)
 
 
-def _answers(url: str) -> bool:
+def _is_up(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return answer.status == 200
@@ -232,21 +234,21 @@ def _answers(url: str) -> bool:
 
 
 def _other_user() -> list[str]:
-    """What makes setpriv change to a user who is not root, if we are root."""
+    """Return the arguments with which setpriv gives up root; none for other users."""
     if os.geteuid():
         return []
-    import pwd  # not on every system
+    import pwd  # not available on Windows
 
-    known = {user.pw_name: user for user in pwd.getpwall()}
-    user = known.get("postgres") or known["nobody"]
+    users = {user.pw_name: user for user in pwd.getpwall()}
+    user = users.get("postgres") or users["nobody"]
     return ["--reuid", str(user.pw_uid), "--regid", str(user.pw_gid), "--clear-groups"]
 
 
 def _libraries() -> dict[str, str]:
-    """The environment, with the libraries of the cache, which are those that the system lacks."""
+    """Return the environment with the cache's libraries, which the system lacks."""
     folders = [str(path) for path in cache().glob("usr/lib/*-linux-*")]
-    given = os.environ.get("LD_LIBRARY_PATH")
-    paths = ":".join([*([given] if given else []), *folders])
+    current = os.environ.get("LD_LIBRARY_PATH")
+    paths = ":".join([*([current] if current else []), *folders])
     return {**os.environ, "LC_ALL": "C", **({"LD_LIBRARY_PATH": paths} if paths else {})}
 
 
@@ -263,20 +265,22 @@ def main() -> int:
         epilog=lines[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=("install", "postgres", "prometheus"))
+    parser.add_argument("action", choices=("install", "postgres", "prometheus"))
     config = PROJECT / "deploy" / "prometheus" / "prometheus.yml"
-    parser.add_argument("config", nargs="?", type=Path, default=config, help="of Prometheus")
+    parser.add_argument(
+        "config", nargs="?", type=Path, default=config, help="Prometheus' configuration"
+    )
     options = parser.parse_args()
     try:
-        if options.what == "install":
+        if options.action == "install":
             for package in install():
                 print(f"unpacked: {package}")
             for program in PACKAGES:
                 print(f"{program}: {need(program)}")
             return 0
-        service = postgres() if options.what == "postgres" else prometheus(options.config)
+        service = postgres() if options.action == "postgres" else prometheus(options.config)
         with service as url:
-            print(f"{url}   (Ctrl-C ends it)", flush=True)
+            print(f"{url}   (Ctrl-C stops it)", flush=True)
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             signal.pause()
     except KeyboardInterrupt:

@@ -1,9 +1,9 @@
-"""Make the environment `.venv`: with uv if it is there, else with venv and pip; same result.
+"""Create the environment `.venv`: with uv if installed, else with venv and pip; same result.
 
     python scripts/setup.py [--no-dev] [--no-uv] [--lock] [FOLDER]
 
-Nothing is done when nothing changed since the last time. Both tools take packages from where pip
-is told to by the environment (PIP_*) or its configuration, so one setting serves both.
+Does nothing if nothing has changed since the last time. Both tools install from the index that pip
+is configured for, by variables (PIP_*) or its configuration file.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-if sys.version_info < (3, 11):  # noqa: UP036  the reader may well have an older one
+if sys.version_info < (3, 11):  # noqa: UP036  this interpreter may well be older
     sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0])
 
 import tomllib
@@ -29,77 +29,79 @@ LOCK_HEAD = """\
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parents[1])
-    parser.add_argument("--no-dev", action="store_true", help="leave out the checks' tools")
-    parser.add_argument("--no-uv", action="store_true", help="use venv and pip even if uv is there")
-    parser.add_argument("--lock", action="store_true", help="renew constraints.txt instead")
+    parser.add_argument("--no-dev", action="store_true", help="without the development tools")
+    parser.add_argument(
+        "--no-uv", action="store_true", help="use venv and pip even if uv is installed"
+    )
+    parser.add_argument("--lock", action="store_true", help="update constraints.txt instead")
     options = parser.parse_args()
     os.chdir(options.folder)
     uv = None if options.no_uv else shutil.which("uv")
     if options.lock:
         return lock(uv)
-    wanted = requirements(options.no_dev)
-    stamp, state = Path(".venv/setup-stamp"), fingerprint(wanted)
-    # With the checks' tools there is also all that is needed without them.
-    enough = {state, fingerprint(requirements(no_dev=False))}
-    if stamp.exists() and stamp.read_text() in enough:
+    arguments = requirements(options.no_dev)
+    stamp, state = Path(".venv/setup-stamp"), fingerprint(arguments)
+    # An environment with the development tools also serves those who need none.
+    accepted = {state, fingerprint(requirements(no_dev=False))}
+    if stamp.exists() and stamp.read_text() in accepted:
         return 0
     started = time.monotonic()
     tool = "uv" if uv else "venv and pip"
-    print(f"making {Path.cwd() / '.venv'} with {tool}, which takes a minute …", flush=True)
+    print(f"creating {Path.cwd() / '.venv'} with {tool}, about a minute …", flush=True)
     stamp.unlink(missing_ok=True)
     python = Path(".venv", "Scripts/python.exe" if os.name == "nt" else "bin/python")
     if uv:
         run([uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, ".venv"])
-        # pip compiles what it installs; so does uv when told to. The first start is quicker.
+        # pip compiles what it installs, uv only on request; the first start is then quicker.
         install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python)]
-        run([*install, *wanted], {**os.environ, **settings_for_uv()})
+        run([*install, *arguments], {**os.environ, **settings_for_uv()})
     else:
         run([sys.executable, "-m", "venv", ".venv"])
         pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
-        log = Path(".venv/setup.log")  # pip says little when quiet and too much when not
-        run([*pip, "pip>=25.1"], log=log)  # the first that knows dependency groups
-        run([*pip, *wanted], log=log)
+        log = Path(".venv/setup.log")  # pip prints too much by default and too little with --quiet
+        run([*pip, "pip>=25.1"], log=log)  # the first with dependency groups
+        run([*pip, *arguments], log=log)
     stamp.write_text(state)
     print(f"environment ready after {time.monotonic() - started:.0f} s", flush=True)
     return 0
 
 
 def requirements(no_dev: bool) -> list[str]:
-    """What to install: the project with what training needs, and the tools of the checks."""
+    """List pip's arguments: the project with its training dependencies, and development tools."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
-    wanted = []
+    arguments = []
     if "project" in project:
-        wanted += ["--editable", ".[train]"]
+        arguments += ["--editable", ".[train]"]
     if not no_dev:
-        wanted += ["--group", "dev"]
+        arguments += ["--group", "dev"]
     if Path("constraints.txt").exists():
-        wanted += ["--constraint", "constraints.txt"]
-    return wanted
+        arguments += ["--constraint", "constraints.txt"]
+    return arguments
 
 
-def fingerprint(wanted: list[str]) -> str:
-    """Changes with anything that the environment depends on."""
-    digest = hashlib.sha256(repr([wanted, sys.version, str(Path.cwd())]).encode())
+def fingerprint(arguments: list[str]) -> str:
+    """Hash everything that the environment depends on."""
+    state = hashlib.sha256(repr([arguments, sys.version, str(Path.cwd())]).encode())
     for name in ("pyproject.toml", "constraints.txt"):
         if Path(name).exists():
-            digest.update(Path(name).read_bytes())
-    return digest.hexdigest()
+            state.update(Path(name).read_bytes())
+    return state.hexdigest()
 
 
 def settings_for_uv() -> dict[str, str]:
-    """pip's own settings as uv's variables, where the user has set none of uv's."""
+    """Translate pip's settings to uv's variables, except those that the user has set."""
     pip = {name: os.environ.get("PIP_" + name.replace("-", "_").upper()) for name in TRANSLATED}
     for name, value in pip.items():
         if value is None:
             command = [sys.executable, "-m", "pip", "config", "get", f"global.{name}"]
-            found = subprocess.run(command, capture_output=True, text=True)
-            pip[name] = found.stdout.strip() if found.returncode == 0 else None
+            done = subprocess.run(command, capture_output=True, text=True)
+            pip[name] = done.stdout.strip() if done.returncode == 0 else None
     settings = {}
     for name, value in pip.items():
         variable, separator = TRANSLATED[name]
         if value and variable not in os.environ:
             settings[variable] = separator.join(value.split())
-    if "UV_INDEX" in settings:  # pip takes the best version of all indexes
+    if "UV_INDEX" in settings:  # pip picks the best version across indexes
         settings.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
     return settings
 
@@ -113,7 +115,7 @@ TRANSLATED = {
 
 
 def lock(uv: str | None) -> int:
-    """Write the newest versions that fit together into constraints.txt."""
+    """Resolve the newest compatible versions into constraints.txt."""
     if uv is None:
         sys.exit("error: --lock needs uv (https://docs.astral.sh/uv)")
     command = [uv, "pip", "compile", "--quiet", "--universal", "--upgrade", "--python-version"]
@@ -123,8 +125,8 @@ def lock(uv: str | None) -> int:
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         return 1
-    # Which build of torch (for CPU, for CUDA) is up to the user's index, and torch itself names the
-    # exact CUDA libraries it needs: neither belongs here.
+    # The user's index decides which build of torch (CPU, CUDA) is installed, and torch itself pins
+    # the CUDA libraries it needs: neither belongs here.
     lines = dict.fromkeys(
         line.partition(" ;")[0].partition("+")[0] if line.startswith("torch==") else line
         for line in done.stdout.splitlines()
@@ -136,7 +138,7 @@ def lock(uv: str | None) -> int:
 
 
 def run(command: list[str], env: dict[str, str] | None = None, log: Path | None = None) -> None:
-    """Run a command, its output into `log` if given; end with a clear message when it fails."""
+    """Run a command, with its output in `log` if given; exit with a clear message if it fails."""
     if log is None:
         code = subprocess.run(command, env=env).returncode
     else:

@@ -1,4 +1,4 @@
-"""One small training run serves all tests; each test that changes something works on a copy."""
+"""Train once for all tests; a test that changes something works on a copy."""
 
 import json
 import shutil
@@ -24,20 +24,20 @@ CONFIG = PROJECT / "configs" / "default.yaml"
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which train, evaluate, report and deploy have run once with quick settings."""
+    """Run train, evaluate, report and deploy once, with quick settings; return the folder."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         config = ["--config", str(CONFIG)]
         assert cli.main(["train", *config, *QUICK]) == 0
-        for verb in ("evaluate", "report", "deploy"):
-            assert cli.main([verb, *config]) == 0
+        for command in ("evaluate", "report", "deploy"):
+            assert cli.main([command, *config]) == 0
     return folder
 
 
 @pytest.fixture
 def work(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of that folder to work in."""
+    """Copy that folder and change into the copy."""
     folder = tmp_path / "work"
     shutil.copytree(trained, folder)
     monkeypatch.chdir(folder)
@@ -46,12 +46,12 @@ def work(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 @pytest.fixture
 def deployment(work: Path) -> Path:
-    """A copy of its deployment."""
+    """Return the deployment folder of the copy."""
     return work / "deployment"
 
 
 class Traffic(NamedTuple):
-    """Requests' items, as in training and after the world has changed."""
+    """Items for requests: like those of training, and after a distribution shift."""
 
     usual: list[dict[str, Any]]
     shifted: list[dict[str, Any]]
@@ -59,36 +59,38 @@ class Traffic(NamedTuple):
 
 @pytest.fixture(scope="session")
 def traffic(trained: Path) -> Traffic:
-    """Items of the test split, as `make loop` sends them."""
-
+    """Draw items from the test split, as `make loop` does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(trained)
         settings = load_settings(Settings, CONFIG, QUICK)
         dataset, rest = data.load(settings.data).holdout(0.9)
-        found = [
-            [item.model_dump(exclude_unset=True) for item, _ in some(dataset, rest, settings)]
-            for some in (simulate.normal_requests, simulate.shifted_requests)
-        ]
-    return Traffic(*found)
+        return Traffic(
+            *(
+                [item.model_dump(exclude_unset=True) for item, _ in pairs]
+                for pairs in (
+                    simulate.normal_requests(dataset, rest, settings),
+                    simulate.shifted_requests(dataset, rest, settings),
+                )
+            )
+        )
 
 
 @pytest.fixture
 def example(deployment: Path) -> dict[str, Any]:
-    """The body of a request that the deployed model can answer."""
-
+    """Return the body of a valid request."""
     folder, _ = champion_path(deployment)
     return json.loads((folder / "example.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
 def client(deployment: Path) -> Iterator[TestClient]:
-    """The server in this process."""
+    """Run the application in this process."""
     with servers.started(deployment) as client:
         yield client
 
 
 @pytest.fixture
 def server(deployment: Path) -> Iterator[servers.Server]:
-    """A real server."""
+    """Run a real server."""
     with servers.running(deployment) as server:
         yield server

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from {{ cookiecutter.package_name }}.config import UserError
+from {{ cookiecutter.package_name }}.config import UserError, load_settings
 from {{ cookiecutter.package_name }}.serving.schemas import ErrorResponse, PredictResponse
-from {{ cookiecutter.package_name }}.serving.settings import load_server_settings
 from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 
 from .quick import BAD_ITEMS
@@ -80,9 +79,9 @@ def test_without_a_valid_key_only_health_metrics_and_docs_answer(
     ],
 )
 def test_production_refuses_well_known_secrets(setting: str, secret: str) -> None:
-    load_server_settings(ServerSettings, [setting])
+    load_settings(ServerSettings, None, [setting])
     with pytest.raises(UserError) as raised:
-        load_server_settings(ServerSettings, ["environment=production", setting])
+        load_settings(ServerSettings, None, ["environment=production", setting])
     (line,) = str(raised.value).splitlines()
     assert f"command line: {setting.partition('=')[0]}: " in line
     assert secret not in line
@@ -91,7 +90,7 @@ def test_production_refuses_well_known_secrets(setting: str, secret: str) -> Non
 def test_production_accepts_random_secrets() -> None:
     settings = ["environment=production", "api_keys=long-and-random"]
     settings.append("database_url=postgresql://me:as-random@host/log")
-    assert load_server_settings(ServerSettings, settings).api_keys == ["long-and-random"]
+    assert load_settings(ServerSettings, None, settings).api_keys == ["long-and-random"]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +98,7 @@ def test_production_accepts_random_secrets() -> None:
 )
 def test_error_of_an_invalid_setting_shows_no_secret(setting: str) -> None:
     with pytest.raises(UserError) as raised:
-        load_server_settings(ServerSettings, setting.split())
+        load_settings(ServerSettings, None, setting.split())
     assert "hunter2" not in str(raised.value)
 
 

@@ -19,10 +19,11 @@ from filelock import FileLock
 from mlflow import MlflowClient
 
 from {{ cookiecutter.package_name }} import cli
+from {{ cookiecutter.package_name }}.base_settings import RetrainSettings
 from {{ cookiecutter.package_name }}.bundle import deployment as deployment_folder
 from {{ cookiecutter.package_name }}.bundle import load as bundles
 from {{ cookiecutter.package_name }}.bundle.deployment import Challenger, Deployment
-from {{ cookiecutter.package_name }}.config import RetrainSettings, UserError, load_settings
+from {{ cookiecutter.package_name }}.config import UserError, load_settings
 from {{ cookiecutter.package_name }}.experiments import tracked_runs
 from {{ cookiecutter.package_name }}.interfaces import Arrays, LabelledItem
 from {{ cookiecutter.package_name }}.lifecycle import gate, labels, plan, promote, release, retrain

@@ -1,8 +1,9 @@
-"""Files are written whole or not at all."""
+"""Write files whole or not at all; rewrite the marked section of a page."""
 
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,7 +27,7 @@ class Document(BaseModel):
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a neighbouring file, then move it into place."""
+    """Let `write` fill a temporary file beside `path`, then move it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
@@ -39,12 +40,35 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with plain line ends."""
+    """Write UTF-8 text with Unix line endings."""
     write_atomically(path, lambda temporary: temporary.write_bytes(text.encode()))
 
 
+def replace_section(path: Path, begin: str, end: str, lines: Sequence[str]) -> None:
+    """Rewrite what stands between two marker lines of a page. Raises UserError without them."""
+    before, after = split_around_section(path, begin, end)
+    write_text(path, "\n".join([before + begin, "", *lines, "", end + after]))
+
+
+def split_around_section(path: Path, begin: str, end: str) -> tuple[str, str]:
+    """Return the text before and after a page's marked section.
+
+    Raises UserError unless the page holds both markers once, in this order. What follows the comma
+    in a marker is for people, and older pages have other words there.
+    """
+    text = path.read_text(encoding="utf-8")
+    name = re.escape(begin.partition(",")[0])
+    text = re.sub(rf"{name},[^\n]*?-->", begin, text)
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise UserError(
+            f"{path}: must hold these two lines once, in this order: {begin} and {end}; "
+            "results go between them"
+        )
+    return text.split(begin)[0], text.split(end)[1]
+
+
 def write_figure(path: Path, figure: "Figure") -> None:
-    """Write a figure as PNG, the same bytes for the same figure."""
+    """Write a figure as PNG; the same figure gives the same bytes."""
 
     def write(temporary: Path) -> None:
         figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
@@ -53,18 +77,18 @@ def write_figure(path: Path, figure: "Figure") -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON that people can read too."""
+    """Write indented JSON; what JSON cannot hold is written as text."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; UserError naming the file when it cannot be read."""
+    """Read a JSON file. Raises UserError naming the file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise UserError(f"{path}: is not JSON: {error}") from None
+        raise UserError(f"{path}: not valid JSON: {error}") from None
 
 
 def read_document(path: Path, kind: type[T]) -> T:

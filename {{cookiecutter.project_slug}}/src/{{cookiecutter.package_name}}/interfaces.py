@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, run
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from .config import TrainSettings
+from .settings import TrainSettings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

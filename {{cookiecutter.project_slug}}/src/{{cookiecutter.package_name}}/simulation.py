@@ -1,13 +1,13 @@
-"""A model's whole life in minutes, on data that it has never seen: `make loop`.
+"""Simulate a model's life in minutes, on data that it has never seen: `make loop`.
 
-    train, deploy, serve → usual traffic → the world changes → drift → retrain → A/B test → promote
+    deploy → normal traffic → distribution shift → drift → retrain → A/B test → promote
 
-Every step is a verb that people and schedulers use too; only the callers are played. They are the
-part of the test split that `live.set_aside` keeps away from training, and `task/simulate.py` tells
-how their world changes. What it makes lies in the folder `loop/`, which is made anew each time.
+Every step is a command that people and schedulers use too; only the callers are simulated. They
+send the part of the test split that `live.set_aside` holds out; `task/simulate.py` says how their
+data shifts. Models, log and history go to `loop/`, which is emptied first; the figure and the
+table go to the README.
 """
 
-import http.client
 import json
 import os
 import shutil
@@ -25,13 +25,16 @@ from typing import NamedTuple
 import numpy as np
 
 from . import cli
-from .bundle import deployment
+from .bundle.deployment import Deployment, champion_path, read_deployment
 from .bundle.load import Bundle, load_bundle
-from .config import WorkError, load_settings
+from .client import Client
+from .commands.monitor import EXIT_DRIFT, measure_running_test
+from .config import UserError, WorkError, load_settings
 from .experiments.report import markdown_table
-from .files import read_json, write_figure
+from .files import read_json, replace_section, write_figure
 from .interfaces import LabelledItem
 from .monitoring import online
+from .monitoring.ab_test import Verdict
 from .store.database import Database
 from .task import data, simulate
 from .task.contract import SCORE, Prediction
@@ -40,270 +43,269 @@ from .task.settings import Settings
 CONFIG = Path("configs/loop.yaml")
 LOOP_FOLDER = Path("loop")
 MARK = LOOP_FOLDER / ".made-by-make-loop"
-STEPS = 20  # looks at quality and drift, over the whole story
-LEARN = 0.45  # share of the changed traffic that is there to learn from
-AFTER = 0.1  # and that is left for the time after the promotion
-WINDOW = 120  # newest items that the picture's drift looks at
+PICTURE = Path("docs/experiments/loop.png")  # not in loop/, which git ignores
+README = Path("README.md")
+BEGIN = "<!-- loop:begin, rewritten by make loop -->"
+END = "<!-- loop:end -->"
+OBSERVATIONS = 20  # over all the traffic
+RETRAIN_SHARE = 0.45  # of the shifted traffic: what retraining learns from
+FINAL_SHARE = 0.1  # of it: what comes after the promotion; the A/B test gets the rest
+DRIFT_WINDOW = 120  # newest items that an observation's drift is measured on
 COLORS = ("#1f5fa8", "#c2571a", "#2a7f62", "#8a5fb0")
-WAIT_SECONDS = 60.0  # seconds for the server to do what it was told
+WAIT_SECONDS = 60.0  # for the server to start or to switch models
 
 
 class Observation(NamedTuple):
-    """What one part of the traffic showed."""
+    """Quality and drift after one part of the traffic."""
 
-    requests: int  # until then
-    scores: dict[str, list[float]]  # by the version that answered
-    drift: dict[str, float]  # stability index by feature
+    requests: int  # sent so far
+    scores: dict[str, list[float]]  # of this part, by model version
+    drift: dict[str, float]  # population stability index by feature
 
     @property
-    def quality(self) -> dict[str, float]:
+    def mean_scores(self) -> dict[str, float]:
         """The mean score of each version."""
-        return {version: float(np.mean(some)) for version, some in self.scores.items()}
+        return {version: float(np.mean(scores)) for version, scores in self.scores.items()}
 
 
 @dataclass
-class Story:
+class Timeline:
     """What happened, in order."""
 
-    looks: list[Observation] = field(default_factory=list)
-    events: list[tuple[int, str]] = field(default_factory=list)  # requests until then, what
-    rows: list[list[str]] = field(default_factory=list)
+    observations: list[Observation] = field(default_factory=list)
+    events: list[tuple[int, str]] = field(default_factory=list)  # requests sent so far, label
+    rows: list[list[str]] = field(default_factory=list)  # step, result
     requests: int = 0
 
-    def tell(self, step: str, found: str, event: str | None = None) -> None:
-        """Add a row to the table, and a mark to the picture if it is an event."""
-        self.rows.append([step, found])
+    def add_step(self, step: str, result: str, event: str | None = None) -> None:
+        """Add a row to the table, and an event to the figure if it is one."""
+        self.rows.append([step, result])
         if event:
             self.events.append((self.requests, event))
 
-    def quality(self, since: int) -> float:
-        """The mean score of all answers in the looks after so many requests."""
-        looks = [look for look in self.looks if look.requests > since]
-        return float(np.mean([x for look in looks for some in look.scores.values() for x in some]))
+    def mean_score(self, since: int) -> float:
+        """Average the score of all requests observed after the first `since`."""
+        later = [seen for seen in self.observations if seen.requests > since]
+        return float(
+            np.mean([x for seen in later for scores in seen.scores.values() for x in scores])
+        )
 
 
 def main() -> int:
+    """Simulate, then write figure, table and README; return the exit code."""
     started = time.monotonic()
     if LOOP_FOLDER.exists() and not MARK.exists():
-        print(f"error: {LOOP_FOLDER}/ was not made by make loop; move it away", file=sys.stderr)
+        print(f"error: {LOOP_FOLDER}/ was not created by make loop; move it away", file=sys.stderr)
         return 2
     shutil.rmtree(LOOP_FOLDER, ignore_errors=True)
     MARK.parent.mkdir()
     MARK.touch()
-    settings = load_settings(Settings, CONFIG)
     try:
-        story = tell(settings)
+        timeline = simulate_lifecycle(load_settings(Settings, CONFIG))
     except WorkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    picture = LOOP_FOLDER / "loop.png"
-    draw_story(story, picture)
-    print("\n".join(["", *markdown_table([["Step", "What happened"], *story.rows]), ""]))
-    print(f"written: {picture}; the log, runs and history are in {LOOP_FOLDER}/")
-    print(f"the whole loop took {time.monotonic() - started:.0f} s")
+    draw_timeline(timeline, PICTURE)
+    table = markdown_table([["Step", "Result"], *timeline.rows])
+    print("\n".join(["", *table, "", f"written: {PICTURE}"]))
+    figure = f"![Quality and drift under simulated traffic]({PICTURE.as_posix()})"
+    try:
+        replace_section(README, BEGIN, END, [simulate.SHIFT_DESCRIPTION, "", *table, "", figure])
+        print(f"written: {README}, the section of make loop")
+    except (OSError, UserError) as error:
+        print(f"{README} is left as it is: {error}")
+    took = time.monotonic() - started
+    print(f"models, log and history are in {LOOP_FOLDER}/; the whole loop took {took:.0f} s")
     return 0
 
 
-def tell(settings: Settings) -> Story:
-    """Live through it all; WorkError where the story takes another turn."""
-    story = Story()
+def simulate_lifecycle(settings: Settings) -> Timeline:
+    """Run all steps. Raises WorkError if a step ends otherwise than it should."""
+    timeline = Timeline()
+    # 1. Traffic from data that training never sees.
     dataset, rest = data.load(settings.data).holdout(settings.live.set_aside)
-    usual = simulate.normal_requests(dataset, rest, settings)
+    normal = simulate.normal_requests(dataset, rest, settings)
     shifted = simulate.shifted_requests(dataset, rest, settings)
-    if not usual or not shifted:
+    if not normal or not shifted:
         raise WorkError(f"{CONFIG}: live.set_aside={settings.live.set_aside} leaves no traffic")
-    size = max(10, (len(usual) + len(shifted)) // STEPS)
-    learn, tried, after = split_by_shares(shifted, LEARN, 1 - LEARN - AFTER, AFTER)
-
-    for verb in ("train", "evaluate", "deploy"):
-        run_command(verb)
-    champion = load_champion(settings)
-    with server(settings) as url, SimulatedTraffic(settings, url, story) as traffic:
-        story.tell("deploy", f"champion {champion.version} serves")
-        traffic.send(usual, size)
-        run_command("drift", "--rows", str(max(online.MIN_DRIFT_ROWS, len(usual))), allowed=(0,))
-        before = story.quality(0)
-        story.tell("usual traffic", f"{len(usual)} requests, {SCORE.name} {before:.3f}")
-
-        change = story.requests
-        story.events.append((change, "the world changes"))
+    size = max(10, (len(normal) + len(shifted)) // OBSERVATIONS)
+    to_learn, to_test, final = split_by_shares(
+        shifted, RETRAIN_SHARE, 1 - RETRAIN_SHARE - FINAL_SHARE, FINAL_SHARE
+    )
+    # 2. Train and deploy the first model.
+    for command in ("train", "evaluate", "deploy"):
+        run_command(command)
+    with running_server(settings) as url, SimulatedTraffic(settings, url, timeline) as traffic:
+        timeline.add_step("deploy", f"champion {load_champion(settings).version} serves")
+        # 3. Normal traffic: no drift.
+        traffic.send(normal, size)
+        run_command("drift", "--rows", str(max(online.MIN_DRIFT_ROWS, len(normal))))
+        score = timeline.mean_score(since=0)
+        timeline.add_step("normal traffic", f"{len(normal)} requests, {SCORE.name} {score:.3f}")
+        # 4. The data shifts: drift, and worse scores once the first part has passed.
+        shift = timeline.requests
+        timeline.events.append((shift, "distribution shift"))
         print(f"\n{simulate.SHIFT_DESCRIPTION}")
-        traffic.send(learn, size)
-        run_command("drift", "--rows", str(max(online.MIN_DRIFT_ROWS, len(learn))), allowed=(3,))
-        drifted = sorted(traffic.drifted)
-        bad = story.quality(change + size)
-        story.tell("the world changes", f"{len(learn)} requests, {SCORE.name} {bad:.3f}")
-        story.tell("drift", ", ".join(drifted) or "none found")
-
+        traffic.send(to_learn, size)
+        rows = str(max(online.MIN_DRIFT_ROWS, len(to_learn)))
+        run_command("drift", "--rows", rows, expected=EXIT_DRIFT)
+        score = timeline.mean_score(since=shift + size)
+        result = f"{len(to_learn)} requests, {SCORE.name} {score:.3f}"
+        timeline.add_step("distribution shift", result)
+        timeline.add_step("drift", ", ".join(sorted(traffic.drifted)) or "none found")
+        # 5. Retrain: a challenger that passes the gate.
         run_command("retrain", "--if-needed")
-        found = deployment.read_deployment(settings.paths.deployment)
-        if found.challenger is None:
-            raise WorkError("retraining gave no challenger; the table above says why")
-        gate = read_json(settings.paths.runs / found.challenger.version / "gate.json")
-        story.tell(
-            "retrain", f"challenger {found.challenger.version}: {gate['reason']}", "retrained"
-        )
-
+        deployed = read_deployment(settings.paths.deployment)
+        if deployed.challenger is None:
+            raise WorkError("retraining brought no challenger; the table above says why")
+        version = deployed.challenger.version
+        gate = read_json(settings.paths.runs / version / "gate.json")
+        timeline.add_step("retrain", f"challenger {version}: {gate['reason']}", "retrained")
+        # 6. A/B test, until it is decided.
         wait_until(lambda: traffic.variants() >= {"champion", "challenger"})
-        begun = story.requests
-        verdict = traffic.test(tried, size, found)
+        start = timeline.requests
+        verdict = traffic.run_ab_test(to_test, size, deployed)
         run_command("ab")
-        story.tell(
+        timeline.add_step(
             "A/B test",
-            f"{verdict.decision} after {story.requests - begun} requests: "
+            f"{verdict.decision} after {timeline.requests - start} requests: "
             f"{verdict.difference:+.3f} ({verdict.low:+.3f} to {verdict.high:+.3f})",
         )
         if verdict.decision != "promote":
-            raise WorkError(f"the A/B test did not say promote: {verdict.reason}")
-
-        run_command("promote", "--reason", "the loop's A/B test")
-        version = found.challenger.version
-        wait_until(lambda: traffic.ready() == version)
-        promoted = story.requests
-        story.tell("promote", f"{version} answers all, the server ran on", "promoted")
-        traffic.send(after, size)
-        good = story.quality(promoted)
-        story.tell("afterwards", f"{len(after)} requests, {SCORE.name} {good:.3f}")
-    return story
+            raise WorkError(f"the A/B test does not say promote: {verdict.reason}")
+        # 7. Promote, without a restart.
+        run_command("promote", "--reason", "the A/B test of make loop")
+        wait_until(lambda: traffic.ready_version() == version)
+        promotion = timeline.requests
+        timeline.add_step("promote", f"{version} gets all traffic, without a restart", "promoted")
+        traffic.send(final, size)
+        score = timeline.mean_score(since=promotion)
+        timeline.add_step("after promotion", f"{len(final)} requests, {SCORE.name} {score:.3f}")
+    return timeline
 
 
 class SimulatedTraffic:
-    """Callers who ask the server, and later tell what was right."""
+    """Callers that send requests, and later the ground truth."""
 
-    def __init__(self, settings: Settings, url: str, story: Story) -> None:
-        self.settings, self.story = settings, story
-        self.database = Database(settings.live.database)
+    def __init__(self, settings: Settings, url: str, timeline: Timeline) -> None:
+        self.settings, self.timeline = settings, timeline
         self.drifted: set[str] = set()
-        host, _, port = url.removeprefix("http://").partition(":")
-        self._connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        self._client = Client(url)
+        self._database = Database(settings.live.database)
         self._contract = load_champion(settings).contract
 
     def __enter__(self) -> "SimulatedTraffic":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._connection.close()
-        self.database.close()
+        self._client.close()
+        self._database.close()
 
     def send(self, pairs: Sequence[LabelledItem], size: int) -> None:
-        """Ask about all of them, in parts, each followed by its feedback and a look."""
+        """Send each item as a request; after every `size` of them, send feedback and observe."""
         for start in range(0, len(pairs), size):
-            part = pairs[start : start + size]
             scores: dict[str, list[float]] = defaultdict(list)
-            truths = []
-            for item, truth in part:
-                self.story.requests += 1
+            feedback = []
+            for item, truth in pairs[start : start + size]:
+                self.timeline.requests += 1
                 body = {"items": [item.model_dump(mode="json", exclude_none=True)]}
-                caller = f"caller {self.story.requests}"
-                answer = self._post("/v1/predict", body, {"x-caller-key": caller})
-                prediction = Prediction.model_validate(answer["predictions"][0])
-                scores[answer["model_version"]].append(self._contract.score(prediction, truth))
-                known = truth.model_dump(mode="json")
-                truths.append({"request_id": answer["request_id"], "truth": known})
-            self._post("/v1/feedback", {"feedback": truths})
-            self._look(scores)
-        self._connection.close()  # what comes next may last longer than the server keeps it open
+                caller = {"x-caller-key": f"caller {self.timeline.requests}"}
+                response = self._client.post("/v1/predict", body, caller)
+                prediction = Prediction.model_validate(response["predictions"][0])
+                scores[response["model_version"]].append(self._contract.score(prediction, truth))
+                label = truth.model_dump(mode="json")
+                feedback.append({"request_id": response["request_id"], "truth": label})
+            self._client.post("/v1/feedback", {"feedback": feedback})
+            self._observe(scores)
+        self._client.close()  # the next step may outlast the server's keep-alive
 
-    def test(
-        self, pairs: Sequence[LabelledItem], size: int, deployed: deployment.Deployment
-    ) -> "online.ab_test.Verdict":
-        """Send more until the A/B test is decided, looking after every part."""
+    def run_ab_test(
+        self, pairs: Sequence[LabelledItem], size: int, deployed: Deployment
+    ) -> Verdict:
+        """Send until the A/B test is decided, checking after every `size` requests."""
         for start in range(0, len(pairs), size):
             self.send(pairs[start : start + size], size)
-            if self._verdict(deployed).decision != "keep going":
+            if measure_running_test(self.settings, deployed)[1].decision != "keep going":
                 break
-        return self._verdict(deployed)
-
-    def _verdict(self, deployed: deployment.Deployment) -> "online.ab_test.Verdict":
-        return online.measure_ab_test(self.settings.ab, self.database, deployed, self._contract)[1]
+        return measure_running_test(self.settings, deployed)[1]
 
     def variants(self) -> set[str]:
-        """Those that answer."""
-        return {model["variant"] for model in self._get("/v1/models")["models"]}
+        """Ask the server which variants it has loaded."""
+        return {model["variant"] for model in self._client.get("/v1/models")["models"]}
 
-    def ready(self) -> str | None:
-        """The version that answers."""
-        return self._get("/readyz").get("model_version")
+    def ready_version(self) -> str | None:
+        """Ask the server for its champion's version."""
+        return self._client.get("/readyz").get("model_version")
 
-    def _look(self, scores: dict[str, list[float]]) -> None:
-        place, _ = deployment.champion_path(
-            self.settings.paths.deployment
-        )  # another one in the end
-        found = online.measure_drift(
-            self.database, read_json(place / "reference.json"), rows=WINDOW
-        )
-        drift = {row.feature: row.psi for row in found if row.statistic}
-        self.drifted |= {row.feature for row in found if row.drifted}
-        look = Observation(self.story.requests, scores, drift)
-        self.story.looks.append(look)
-        shown = ", ".join(f"{value:.3f}" for value in look.quality.values())
+    def _observe(self, scores: dict[str, list[float]]) -> None:
+        bundle, _ = champion_path(self.settings.paths.deployment)  # changes with the promotion
+        reference = read_json(bundle / "reference.json")
+        features = online.measure_drift(self._database, reference, rows=DRIFT_WINDOW)
+        self.drifted |= {row.feature for row in features if row.drifted}
+        drift = {row.feature: row.psi for row in features if row.statistic}
+        seen = Observation(self.timeline.requests, scores, drift)
+        self.timeline.observations.append(seen)
+        means = ", ".join(f"{value:.3f}" for value in seen.mean_scores.values())
         worst = max(drift.values(), default=0.0)
-        print(f"{self.story.requests:>6} requests  {SCORE.name} {shown}  drift {worst:.2f}")
-
-    def _post(self, path: str, content: object, headers: dict[str, str] | None = None) -> dict:
-        head = {"content-type": "application/json", **(headers or {})}
-        return self._ask("POST", path, json.dumps(content), head)
-
-    def _get(self, path: str) -> dict:
-        return self._ask("GET", path, None, {})
-
-    def _ask(self, method: str, path: str, body: str | None, headers: dict[str, str]) -> dict:
-        self._connection.request(method, path, body, headers)
-        answer = self._connection.getresponse()
-        content = answer.read().decode()
-        if answer.status != 200:
-            raise WorkError(f"{method} {path}: answered {answer.status}: {content}")
-        return json.loads(content)
+        print(f"{seen.requests:>6} requests  {SCORE.name} {means}  drift {worst:.2f}")
 
 
-def draw_story(story: Story, path: Path) -> None:
-    """Quality and drift over the requests, with what happened marked."""
+def draw_timeline(timeline: Timeline, path: Path) -> None:
+    """Draw quality and drift over the requests, with the events marked."""
     from matplotlib.figure import Figure
 
+    observations = timeline.observations
     figure = Figure(figsize=(9, 5.2), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True)
-    versions = list(dict.fromkeys(name for look in story.looks for name in look.quality))
+    # 1. Quality: a line for each model.
+    versions = dict.fromkeys(name for seen in observations for name in seen.scores)
     for version, color, label in zip(
-        versions, COLORS, ("first model", "its successor"), strict=False
+        versions, COLORS, ("first model", "retrained model"), strict=False
     ):
-        some = [look for look in story.looks if version in look.quality]
-        heights = [look.quality[version] for look in some]
-        top.plot([look.requests for look in some], heights, "o-", ms=4, color=color, label=label)
+        points = [
+            (seen.requests, seen.mean_scores[version])
+            for seen in observations
+            if version in seen.scores
+        ]
+        top.plot(*zip(*points, strict=True), "o-", ms=4, color=color, label=label)
     better = "higher" if SCORE.higher_is_better else "lower"
-    top.set_ylabel(f"{SCORE.name} by feedback\n({better} is better)")
-    names = {name for look in story.looks for name in look.drift}
-    courses = {name: [look.drift.get(name, np.nan) for look in story.looks] for name in names}
-    most = sorted(names, key=lambda name: -np.nanmax(courses[name]))[: len(COLORS)]
-    for name, color in zip(most, COLORS, strict=False):
-        bottom.plot([look.requests for look in story.looks], courses[name], color=color, label=name)
-    bottom.set_yscale("symlog", linthresh=0.25)
+    top.set_ylabel(f"{SCORE.name} from feedback\n({better} is better)")
+    # 2. Drift: a line for each of the features that drifted most.
+    names = {name for seen in observations for name in seen.drift}
+    courses = {name: [seen.drift.get(name, np.nan) for seen in observations] for name in names}
+    worst = sorted(names, key=lambda name: -np.nanmax(courses[name]))[: len(COLORS)]
+    for name, color in zip(worst, COLORS, strict=False):
+        bottom.plot(
+            [seen.requests for seen in observations], courses[name], color=color, label=name
+        )
     bottom.axhline(0.1, color="#8a8f98", linewidth=0.8, linestyle=":")
-    bottom.set_ylabel(f"drift (PSI) of the\nnewest {WINDOW} items")
+    bottom.set_yscale("symlog", linthresh=0.25)
     bottom.set_ylim(bottom=0)
+    bottom.set_ylabel(f"drift (PSI) of the\nlast {DRIFT_WINDOW} items")
     bottom.set_xlabel("requests")
+    # 3. Events.
     for axis in (top, bottom):
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=8, loc="center left")
-        for requests, _ in story.events:
+        for requests, _ in timeline.events:
             axis.axvline(requests, color="#555555", linewidth=0.8, linestyle="--")
-    for requests, text in story.events:
+    for requests, text in timeline.events:
         spot = (requests, 1.02)
         top.annotate(text, spot, xycoords=("data", "axes fraction"), ha="center", fontsize=8)
     write_figure(path, figure)
 
 
-def run_command(verb: str, *arguments: str, allowed: tuple[int, ...] = (0,)) -> None:
-    """Run a verb as a person would; WorkError when it ends otherwise than expected."""
-    command = [verb, "--config", str(CONFIG), *arguments]
+def run_command(name: str, *arguments: str, expected: int = 0) -> None:
+    """Run a command as a person would. Raises WorkError unless it returns the expected code."""
+    command = [name, "--config", str(CONFIG), *arguments]
     print(f"\n$ {' '.join(command)}", flush=True)
-    code = cli.main(command)
-    if code not in allowed:
-        raise WorkError(f"{verb} ended with {code} instead of {allowed[0]}; it says why above")
+    if (code := cli.main(command)) != expected:
+        raise WorkError(f"{name} returned {code}, not {expected}; see its output above")
 
 
 @contextmanager
-def server(settings: Settings) -> Iterator[str]:
-    """The server, as a process of its own; yields its address."""
+def running_server(settings: Settings) -> Iterator[str]:
+    """Run the server in a process of its own; yields its URL."""
     variables = {
         "APP_HOST": "127.0.0.1",
         "APP_PORT": "0",
@@ -318,10 +320,9 @@ def server(settings: Settings) -> Iterator[str]:
     with log.open("w") as output:
         process = subprocess.Popen(command, env={**os.environ, **variables}, stderr=output)
     try:
-        wait_until(lambda: process.poll() is not None or '"listening"' in log.read_text())
         wait_until(lambda: process.poll() is not None or "startup complete" in log.read_text())
         if process.poll() is not None:
-            raise WorkError(f"the server ended with {process.returncode}: {log.read_text()}")
+            raise WorkError(f"the server exited with {process.returncode}: {log.read_text()}")
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         yield next(line["url"] for line in lines if line["message"] == "listening")
     finally:
@@ -329,24 +330,25 @@ def server(settings: Settings) -> Iterator[str]:
         process.wait(30)
 
 
-def wait_until(done: Callable[[], object]) -> None:
-    """Wait for something; WorkError when it does not come."""
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for a condition of the server. Raises WorkError after WAIT_SECONDS."""
     deadline = time.monotonic() + WAIT_SECONDS
-    while not done():
+    while not condition():
         if time.monotonic() > deadline:
-            raise WorkError("the server did not do what it was told in time; see loop/server.log")
+            log = LOOP_FOLDER / "server.log"
+            raise WorkError(f"the server was not ready after {WAIT_SECONDS:g} s; see {log}")
         time.sleep(0.1)
 
 
 def split_by_shares(pairs: Sequence[LabelledItem], *shares: float) -> list[Sequence[LabelledItem]]:
-    """Parts in their order, of these shares."""
+    """Cut a sequence, in its order, into parts of these shares."""
     ends = [round(share * len(pairs)) for share in np.cumsum([0, *shares])]
     return [pairs[start:end] for start, end in pairwise(ends)]
 
 
 def load_champion(settings: Settings) -> Bundle:
-    """The champion."""
-    return load_bundle(*deployment.champion_path(settings.paths.deployment))
+    """Load the deployed champion."""
+    return load_bundle(*champion_path(settings.paths.deployment))
 
 
 if __name__ == "__main__":

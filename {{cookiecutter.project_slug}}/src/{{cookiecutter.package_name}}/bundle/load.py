@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 from pydantic import ValidationError
 
+from ..config import WorkError
 from ..files import first_error
 from ..interfaces import Arrays
 from ..task import contract
@@ -18,7 +19,7 @@ MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 
 
-class BadBundle(Exception):
+class BadBundle(WorkError):
     """A bundle or deployment cannot be trusted: the message names the file and the reason."""
 
 

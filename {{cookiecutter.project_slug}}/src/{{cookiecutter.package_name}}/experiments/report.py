@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..config import UserError, flatten
-from ..files import read_document, write_figure, write_text
+from ..config import flatten
+from ..files import read_document, split_around_section, write_figure, write_text
 from ..task import figures
 from ..task.data import Dataset
 from ..task.objective import METRICS, PRIMARY_METRIC
@@ -19,7 +19,7 @@ from ..training.documents import BaselineResult, Evaluation, NetworkResult, RunI
 from ..training.runs import Run
 from . import plots
 
-BEGIN = "<!-- results:begin, rewritten by the verb report -->"
+BEGIN = "<!-- results:begin, rewritten by the command report -->"
 END = "<!-- results:end -->"
 
 Rows = list[list[str]]  # of a table, its head first
@@ -177,13 +177,7 @@ def _around(path: Path) -> tuple[str, str]:
     if not path.exists():
         title = "Experiments" if path.name == "README.md" else "Model card"
         return f"# {title}\n\n", "\n"
-    text = path.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise UserError(
-            f"{path}: must hold these two lines once, in this order: {BEGIN} and {END}; "
-            "results go between them"
-        )
-    return text.split(BEGIN)[0], text.split(END)[1]
+    return split_around_section(path, BEGIN, END)
 
 
 def _number(metric: str, value: float, sign: str = "") -> str:

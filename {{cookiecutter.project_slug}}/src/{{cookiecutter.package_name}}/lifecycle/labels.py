@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import RetrainSettings
+from ..base_settings import RetrainSettings
 from ..interfaces import Arrays, join_rows
 from ..store.queries import LabelledExample
 from ..task import objective

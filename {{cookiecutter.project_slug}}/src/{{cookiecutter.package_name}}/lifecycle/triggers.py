@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from ..config import RetrainSettings
+from ..base_settings import RetrainSettings
 
 Outcome = Literal["retrain", "not needed", "waits for labels", "a test is running"]
 BY_HAND = "by hand"

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..base_settings import ABTestSettings
 from ..bundle.deployment import Deployment
 from ..bundle.manifest import Manifest
-from ..config import ABTestSettings, WorkError
+from ..config import WorkError
 from ..interfaces import Arrays
 from ..store import queries
 from ..store.database import Database

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from ..config import load_settings
 from . import routes
 from .logs import configure_logs
 from .metrics import ServerMetrics
@@ -17,13 +18,13 @@ from .middleware import RequestMiddleware
 from .models import ModelManager
 from .predict import Predict
 from .schemas import predict_request
-from .settings import SWITCH_SECONDS, load_server_settings
+from .settings import SWITCH_SECONDS
 from .wiring import ServerSettings, create_observer
 
 
 def from_environment() -> ASGIApp:
     """Create the application of a worker, with the settings of the environment."""
-    settings = load_server_settings(ServerSettings)
+    settings = load_settings(ServerSettings)
     configure_logs(settings.log_level)
     sys.setswitchinterval(SWITCH_SECONDS)
     return create_app(settings)

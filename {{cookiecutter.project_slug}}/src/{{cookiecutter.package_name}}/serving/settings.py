@@ -4,11 +4,12 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from ..config import ENV_PREFIX, Given, Section, UserError, parse, validate
+from ..config import ENV_PREFIX
+from ..settings import Section
 
 SWITCH_SECONDS = 0.0002  # a thread may hold the GIL this long; Python's own 0.005 delay requests
 # Example secrets that everybody knows.
@@ -89,35 +90,12 @@ class CoreServerSettings(Section):
         return keys
 
 
-S = TypeVar("S", bound=CoreServerSettings)
-
-
 def refuse_known_secrets(secrets: Sequence[str], info: ValidationInfo) -> None:
     """Raise ValueError when, in production, one of the secrets is a well-known one."""
     if info.data.get("environment") == "production" and KNOWN_SECRETS & set(
         map(str.lower, secrets)
     ):
         raise ValueError("is a well-known example secret, choose a random one")
-
-
-def load_server_settings(
-    schema: type[S], overrides: Sequence[str] = (), env: Mapping[str, str] = os.environ
-) -> S:
-    """Read settings from the environment and `key=value` overrides.
-
-    Raises UserError, one line per wrong value.
-    """
-    given: Given = {}
-    for name in schema.model_fields:
-        variable = ENV_PREFIX + name.upper()
-        if variable in env:
-            given[(name,)] = (_parse(schema, name, env[variable]), f"${variable}")
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        if not equals:
-            raise UserError(f"command line: {override!r} is not of the form key=value")
-        given[(name,)] = (_parse(schema, name, text), "command line")
-    return validate(schema, given)
 
 
 def as_environment(settings: CoreServerSettings) -> dict[str, str]:
@@ -143,9 +121,3 @@ def misspelt_variables(
         for name in unknown
         if (similar := difflib.get_close_matches(name, variables, 1, 0.8))
     ]
-
-
-def _parse(schema: type[CoreServerSettings], name: str, text: str) -> Any:
-    """Parse a value, but leave texts alone: an API key may look like a number."""
-    field = schema.model_fields.get(name)
-    return text if field is not None and field.annotation in (str, list[str]) else parse(text)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from ..config import DATABASE
+from ..settings import DEFAULT_DATABASE
 from .settings import CoreServerSettings, refuse_known_secrets
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class ServerSettings(CoreServerSettings):
     """The core's settings and those of the prediction log and its monitoring."""
 
     database_url: str = Field(
-        default=DATABASE,
+        default=DEFAULT_DATABASE,
         description="prediction log: sqlite:///FILE or postgresql://…; none: no log",
     )
     log_inputs: Literal["all", "sampled", "none"] = Field(

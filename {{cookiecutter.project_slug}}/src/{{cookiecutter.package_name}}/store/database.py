@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
-from ..config import UserError
+from ..config import UserError, WorkError
 from .migrations import HEAD, MIGRATIONS
 from .tables import metadata
 
@@ -29,7 +29,7 @@ MIGRATING = threading.Lock()  # Alembic keeps what it works on in globals
 MIGRATION_LOCK = 7_305_102_481  # any number, of the advisory lock that PostgreSQL's migrations take
 
 
-class DatabaseError(Exception):
+class DatabaseError(WorkError):
     """The database does not do it now: one line, without the password."""
 
 

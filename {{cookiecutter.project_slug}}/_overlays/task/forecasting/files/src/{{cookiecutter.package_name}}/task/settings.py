@@ -6,7 +6,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
-from ..config import BaseSettings, Section, TrainSettings
+from ..base_settings import BaseSettings
+from ..settings import Section, TrainSettings
 
 Name = Annotated[str, Field(min_length=1)]
 

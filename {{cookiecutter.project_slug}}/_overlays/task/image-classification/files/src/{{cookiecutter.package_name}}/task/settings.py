@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ..config import BaseSettings, Section
+from ..base_settings import BaseSettings
+from ..settings import Section
 
 
 class DataSettings(Section):

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ..config import BaseSettings, Section, TrainSettings
+from ..base_settings import BaseSettings
+from ..settings import Section, TrainSettings
 
 Name = Annotated[str, Field(min_length=1)]
 

@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..config import BaseSettings, Section, TrainSettings
+from ..base_settings import BaseSettings
+from ..settings import Section, TrainSettings
 
 
 class DataSettings(Section):

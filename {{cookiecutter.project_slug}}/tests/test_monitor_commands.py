@@ -1,4 +1,4 @@
-"""A model at work, as the command line tells it: feedback, drift, A/B tests and exit codes."""
+"""The commands feedback, drift and ab: what they record, print and return."""
 
 import csv
 import json
@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from {{ cookiecutter.package_name }} import cli, verbs_live
+from {{ cookiecutter.package_name }} import cli
+from {{ cookiecutter.package_name }}.base_settings import ABTestSettings
 from {{ cookiecutter.package_name }}.bundle import deployment as deployment_folder
 from {{ cookiecutter.package_name }}.bundle.deployment import Challenger, Deployment
-from {{ cookiecutter.package_name }}.config import ABTestSettings, WorkError
+from {{ cookiecutter.package_name }}.client import Client
+from {{ cookiecutter.package_name }}.commands import monitor
+from {{ cookiecutter.package_name }}.config import UserError, WorkError
 from {{ cookiecutter.package_name }}.monitoring import online
 from {{ cookiecutter.package_name }}.store.database import Database
 from {{ cookiecutter.package_name }}.store.feedback import record_feedback
@@ -31,7 +34,7 @@ from .test_store import Answers, answers, feedbacks, score
 __all__ = ["answers"]  # a fixture
 
 SINCE = "2026-01-01T00:00:00+00:00"
-LOG = "sqlite:///predictions.db"  # the verbs' default, in the folder of the test
+LOG = "sqlite:///predictions.db"  # the default, in the folder of the test
 
 
 @pytest.fixture
@@ -52,33 +55,33 @@ def table(path: Path, header: list[str], *rows: list[Any]) -> str:
 
 
 def cells(truth: dict[str, Any]) -> list[str]:
-    """The fields of a truth as a person writes them into a table."""
+    """The fields of a truth as a person writes them into a CSV file."""
     return [value if isinstance(value, str) else json.dumps(value) for value in truth.values()]
 
 
-def test_truths_come_from_tables_and_lines(
+def test_feedback_is_read_from_csv_and_json_lines(
     log: Database, answers: Answers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     insert_predictions(log, [answers.row("a"), answers.row("b", items=2)])
     right, wrong = ground_truths(answers.good)
     header = ["request_id", "item", *right]
     rows = [["a", "", *cells(right)], ["b", "1", *cells(right)]]
-    file = table(tmp_path / "truths.csv", header, *rows)
+    file = table(tmp_path / "labels.csv", header, *rows)
     assert run("feedback", file) == 0
-    assert capsys.readouterr().out == "2 truths: 2 new, 0 changed, 0 same\n"
+    assert capsys.readouterr().out == "2 labels: 2 new, 0 changed, 0 same\n"
     content = [
         {"request_id": "b", "item": 1, "truth": wrong},
         {"request_id": "b", "truth": right},
         {"request_id": "a", "truth": right},
     ]
-    lines = tmp_path / "truths.jsonl"
+    lines = tmp_path / "labels.jsonl"
     lines.write_text("\n\n".join(map(json.dumps, content)) + "\n", encoding="utf-8")
     assert run("feedback", str(lines)) == 0
-    assert capsys.readouterr().out == "3 truths: 1 new, 1 changed, 1 same\n"
+    assert capsys.readouterr().out == "3 labels: 1 new, 1 changed, 1 same\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "row 1: needs one column 'request_id', found []"),
         ("id,label\n", "row 1: needs one column 'request_id', found ['id', 'label']"),
@@ -91,17 +94,17 @@ def test_truths_come_from_tables_and_lines(
         ("request_id,sure\n\nx,yes\n", "row 3, column"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_told_by_row_and_column(
-    log: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, told: str
+def test_csv_errors_name_row_and_column(
+    log: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
 ) -> None:
-    file = tmp_path / "truths.csv"
+    file = tmp_path / "labels.csv"
     file.write_text(text, encoding="utf-8")
     assert run("feedback", str(file)) == 2
-    assert f"error: {file}: {told}" in capsys.readouterr().err
+    assert f"error: {file}: {message}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("truth", "word"), BAD_GROUND_TRUTHS)
-def test_a_bad_truth_is_told_by_its_row_in_both_kinds_of_files(
+def test_invalid_ground_truth_is_reported_by_row(
     log: Database,
     answers: Answers,
     tmp_path: Path,
@@ -114,68 +117,70 @@ def test_a_bad_truth_is_told_by_its_row_in_both_kinds_of_files(
     names = list(dict.fromkeys([*good, *truth]))
 
     def row(name: str, truth: dict[str, Any]) -> list[str]:
-        found = dict(zip(truth, cells(truth), strict=True))
-        return [name, *(found.get(field, "") for field in names)]
+        fields = dict(zip(truth, cells(truth), strict=True))
+        return [name, *(fields.get(field, "") for field in names)]
 
     header = ["request_id", *names]
-    file = table(tmp_path / "truths.csv", header, row("a", good), row("b", truth))
-    lines = tmp_path / "truths.jsonl"
+    file = table(tmp_path / "labels.csv", header, row("a", good), row("b", truth))
+    lines = tmp_path / "labels.jsonl"
     content = [{"request_id": "a", "truth": good}, {"request_id": "b", "truth": truth}]
     lines.write_text("\n".join(map(json.dumps, content)), encoding="utf-8")
     for path, number in ((file, 3), (str(lines), 2)):
         code = run("feedback", path)
-        told = capsys.readouterr().err
-        if code == 0:  # a table's cell is text, so what is no text elsewhere may be right there
+        stderr = capsys.readouterr().err
+        if code == 0:  # a CSV cell is text, so what is invalid in JSON may be valid there
             assert path == file
             assert all(isinstance(value, (int, str)) for value in truth.values())
             continue
         assert code == 2
-        assert told.startswith(f"error: {path}: row {number}")
-        assert word in told
+        assert stderr.startswith(f"error: {path}: row {number}")
+        assert word in stderr
 
 
-def test_feedback_about_unknown_requests_is_refused_as_a_whole(
+def test_feedback_with_an_unknown_request_records_nothing(
     log: Database, answers: Answers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     insert_predictions(log, [answers.row("a")])
     right = ground_truths(answers.good)[0]
     rows = [["a", *cells(right)], ["nobody", *cells(right)]]
-    file = table(tmp_path / "truths.csv", ["request_id", *right], *rows)
+    file = table(tmp_path / "labels.csv", ["request_id", *right], *rows)
     assert run("feedback", file) == 2
     assert f"{file}: row 3: 'nobody' is no request of the log" in capsys.readouterr().err
     assert online.queries.read_scored(log, answers.bundle.contract) == []
 
 
-def test_long_files_are_recorded_in_parts_and_say_how_far(
+def test_error_in_a_long_file_says_how_much_is_recorded(
     log: Database,
     answers: Answers,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(verbs_live, "BATCH", 2)
+    monkeypatch.setattr(monitor, "FEEDBACK_BATCH", 2)
     insert_predictions(log, [answers.row(name) for name in "abc"])
     right = ground_truths(answers.good)[0]
     rows = [[name, *cells(right)] for name in ("a", "b", "c", "nobody")]
-    file = table(tmp_path / "truths.csv", ["request_id", *right], *rows)
+    file = table(tmp_path / "labels.csv", ["request_id", *right], *rows)
     assert run("feedback", file) == 2
-    assert f"what stands before row 4 of {file} is recorded" in capsys.readouterr().err
+    assert f"everything before row 4 of {file} is recorded" in capsys.readouterr().err
     assert len(online.queries.read_labelled(log)) == 2
-    file = table(tmp_path / "truths.csv", ["request_id", *right], *rows[:3])
+    file = table(tmp_path / "labels.csv", ["request_id", *right], *rows[:3])
     assert run("feedback", file) == 0
-    assert capsys.readouterr().out == "3 truths: 1 new, 0 changed, 2 same\n"
+    assert capsys.readouterr().out == "3 labels: 1 new, 0 changed, 2 same\n"
 
 
 class Receiver(BaseHTTPRequestHandler):
-    """Keeps what is sent to it, and answers what it was told to."""
+    """Keep what is sent, respond as set."""
 
     sent: list[tuple[str, Any, str | None]]
-    answer: tuple[int, dict[str, Any]]
+    ports: list[int]  # of the callers' ends of the connections
+    response: tuple[int, dict[str, Any]]
 
     def do_POST(self) -> None:
+        type(self).ports.append(self.client_address[1])
         body = self.rfile.read(int(self.headers["content-length"]))
         type(self).sent.append((self.path, json.loads(body), self.headers["x-api-key"]))
-        status, content = type(self).answer
+        status, content = type(self).response
         data = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(data)))
@@ -183,12 +188,12 @@ class Receiver(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing is written to the terminal."""
+        """Write nothing to the terminal."""
 
 
 @pytest.fixture
 def receiver() -> Iterator[tuple[type[Receiver], str]]:
-    kind = type("Own", (Receiver,), {"sent": [], "answer": (200, {})})
+    kind = type("OneReceiver", (Receiver,), {"sent": [], "ports": [], "response": (200, {})})
     with HTTPServer(("127.0.0.1", 0), kind) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -199,7 +204,7 @@ def receiver() -> Iterator[tuple[type[Receiver], str]]:
             thread.join()
 
 
-def test_feedback_is_sent_to_a_server_where_one_is_named(
+def test_feedback_with_url_is_sent_to_that_server(
     receiver: tuple[type[Receiver], str],
     answers: Answers,
     tmp_path: Path,
@@ -209,81 +214,116 @@ def test_feedback_is_sent_to_a_server_where_one_is_named(
     monkeypatch.delenv("APP_API_KEYS", raising=False)
     kind, url = receiver
     right = ground_truths(answers.good)[0]
-    file = table(tmp_path / "truths.csv", ["request_id", *right], ["a", *cells(right)])
-    kind.answer = 200, {"request_id": "x", "new": 1, "changed": 0, "same": 0}
+    file = table(tmp_path / "labels.csv", ["request_id", *right], ["a", *cells(right)])
+    kind.response = 200, {"request_id": "x", "new": 1, "changed": 0, "same": 0}
     assert run("feedback", file, "--url", url) == 0
-    assert capsys.readouterr().out == "1 truths: 1 new, 0 changed, 0 same\n"
+    assert capsys.readouterr().out == "1 labels: 1 new, 0 changed, 0 same\n"
     ((path, content, key),) = kind.sent
     assert (path, key) == ("/v1/feedback", None)
     assert [Feedback.model_validate(one) for one in content["feedback"]] == feedbacks(
         answers, ("a", 0)
     )
-    kind.answer = 404, {"detail": [{"msg": "'a' is no request of the log"}]}
+    kind.response = 404, {"detail": [{"msg": "'a' is no request of the log"}]}
     monkeypatch.setenv("APP_API_KEYS", "first, second")
     assert run("feedback", file, "--url", url) == 1
     assert kind.sent[-1][2] == "first"
-    told = capsys.readouterr().err
-    assert "answered 404" in told
-    assert "'a' is no request" in told
-    assert told.count("\n") == 1
+    stderr = capsys.readouterr().err
+    assert "answered 404" in stderr
+    assert "'a' is no request" in stderr
+    assert stderr.count("\n") == 1
 
 
-def drawn(answers: Answers, count: int, shift: bool = False, **changes: Any) -> list[PredictionRow]:
-    """Rows whose values come from the bundle's reference, or from elsewhere."""
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_server_on_this_machine_is_called_without_a_proxy(
+    receiver: tuple[type[Receiver], str], monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    kind, url = receiver
+    kind.response = 200, {"sum": 1}
+    client = Client(url.replace("127.0.0.1", host) + "/")
+    assert client.post("/v1/first", {}) == {"sum": 1}
+    assert client.post("/v1/second", {}) == {"sum": 1}
+    assert [path for path, _, _ in kind.sent] == ["/v1/first", "/v1/second"]
+
+
+def test_client_keeps_one_connection_open(receiver: tuple[type[Receiver], str]) -> None:
+    kind, url = receiver
+    kind.protocol_version = "HTTP/1.1"
+    client = Client(url)
+    client.post("/v1/first", {})
+    client.post("/v1/second", {})
+    client.close()
+    client.post("/v1/third", {})
+    client.close()
+    assert len(kind.sent) == 3
+    assert len(set(kind.ports)) == 2
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://127.0.0.1", "http://127.0.0.1:99999"])
+def test_invalid_url_is_a_user_error(url: str) -> None:
+    with pytest.raises(UserError, match=f"--url {url}: "):
+        Client(url)
+
+
+def reference_rows(
+    answers: Answers, count: int, shift: bool = False, **changes: Any
+) -> list[PredictionRow]:
+    """Draw rows from the bundle's reference, or from far outside it with `shift`."""
     folder, _ = deployment_folder.champion_path(Path("deployment"))
     reference = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
-    draw = np.random.default_rng(0)
+    random = np.random.default_rng(0)
 
-    def values(found: dict[str, Any]) -> list[Any]:
-        if "edges" in found:
-            sample = np.array(found["sample"])
+    def values(feature: dict[str, Any]) -> list[Any]:
+        if "edges" in feature:
+            sample = np.array(feature["sample"])
             away = 3 * (np.ptp(sample) + 1) if shift else 0
-            return (draw.choice(sample, count) + away).tolist()
-        names, counts = list(found["counts"]), np.array(list(found["counts"].values()))
-        chosen = draw.choice(names, count, p=counts / counts.sum()).tolist()
+            return (random.choice(sample, count) + away).tolist()
+        names, counts = list(feature["counts"]), np.array(list(feature["counts"].values()))
+        chosen = random.choice(names, count, p=counts / counts.sum()).tolist()
         return ["never seen"] * count if shift else chosen
 
     sides = {
-        "features": {name: values(found) for name, found in reference["features"].items()},
-        "outcomes": {name: values(found) for name, found in reference["predictions"].items()},
+        "features": {name: values(feature) for name, feature in reference["features"].items()},
+        "outcomes": {name: values(feature) for name, feature in reference["predictions"].items()},
     }
     return [
         answers.row(f"{shift}-{number}", at=1000.0 + number, **changes)._replace(
             **{
-                side: json.dumps({name: [column[number]] for name, column in found.items()})
-                for side, found in sides.items()
+                side: json.dumps({name: [column[number]] for name, column in columns.items()})
+                for side, columns in sides.items()
             }
         )
         for number in range(count)
     ]
 
 
-def test_drift_tells_a_scheduler_by_its_exit_code(
+def test_drift_returns_exit_code_3_when_it_finds_drift(
     log: Database, answers: Answers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    insert_predictions(log, drawn(answers, 400))
+    insert_predictions(log, reference_rows(answers, 400))
     assert run("drift") == 0
-    told = capsys.readouterr().out
-    assert "400 items" in told
-    assert "no drift found" in told
+    stdout = capsys.readouterr().out
+    assert "400 items" in stdout
+    assert "no drift found" in stdout
     assert Path("docs/experiments/drift.png").read_bytes().startswith(b"\x89PNG")
 
-    moved = [row._replace(at=5000.0) for row in drawn(answers, 400, shift=True)]
+    moved = [row._replace(at=5000.0) for row in reference_rows(answers, 400, shift=True)]
     insert_predictions(log, moved)
     assert run("drift", "--rows", "400", "--picture", "other/moved.png") == 3
-    told = capsys.readouterr().out
+    stdout = capsys.readouterr().out
     for name in [*answers.features, *(f"answer: {name}" for name in answers.outcomes)]:
-        assert f"| {name} |" in told
-    drifted = told.splitlines()[-1].removeprefix("drifted: ").split(", ")
+        assert f"| {name} |" in stdout
+    drifted = stdout.splitlines()[-1].removeprefix("drifted: ").split(", ")
     assert set(drifted) & set(answers.features)
     assert any(name.startswith("answer: ") for name in drifted)
     assert Path("other/moved.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_drift_of_few_rows_is_not_judged(
+def test_drift_on_too_few_rows_gives_no_verdict(
     log: Database, answers: Answers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    insert_predictions(log, drawn(answers, 99, shift=True))
+    insert_predictions(log, reference_rows(answers, 99, shift=True))
     assert run("drift") == 0
     assert "too few to judge: at least 100 are needed" in capsys.readouterr().out
     assert not Path("docs/experiments/drift.png").exists()
@@ -291,10 +331,10 @@ def test_drift_of_few_rows_is_not_judged(
     assert "error: --rows 99: at least 100 are needed" in capsys.readouterr().err
 
 
-def test_drift_looks_at_one_version(
+def test_drift_uses_the_rows_of_one_version(
     log: Database, answers: Answers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    insert_predictions(log, drawn(answers, 150, shift=True, model_version="other"))
+    insert_predictions(log, reference_rows(answers, 150, shift=True, model_version="other"))
     assert run("drift") == 0
     assert "too few" in capsys.readouterr().out
     assert run("drift", "--version", "other") == 2
@@ -303,24 +343,24 @@ def test_drift_looks_at_one_version(
     assert run("drift", "--version", "other") == 3
 
 
-@pytest.mark.parametrize("verb", ["drift", "ab", "feedback"])
-def test_without_deployment_or_database_the_work_fails_in_one_line(
+@pytest.mark.parametrize("command", ["drift", "ab", "feedback"])
+def test_missing_deployment_or_database_is_one_line_and_exit_code_1(
     log: Database,
     answers: Answers,
-    verb: str,
+    command: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     challenge(answers, "split")
     right = ground_truths(answers.good)[0]
-    file = table(tmp_path / "truths.csv", ["request_id", *right], ["a", *cells(right)])
-    given = [file] if verb == "feedback" else []
+    file = table(tmp_path / "labels.csv", ["request_id", *right], ["a", *cells(right)])
+    arguments = [file] if command == "feedback" else []
     (tmp_path / "file").touch()
     for setting in ("paths.deployment=nowhere", f"live.database=sqlite:///{tmp_path}/file/log"):
-        assert run(verb, *given, setting) == 1
-        told = capsys.readouterr().err
-        assert told.startswith("error: ")
-        assert told.count("\n") == 1
+        assert run(command, *arguments, setting) == 1
+        stderr = capsys.readouterr().err
+        assert stderr.startswith("error: ")
+        assert stderr.count("\n") == 1
 
 
 def challenge(
@@ -337,8 +377,10 @@ def challenge(
     return after
 
 
-def played(log: Database, answers: Answers, test: str | None, good: Callable[[str], bool]) -> None:
-    """Traffic of 200 callers, half of them the challenger's; `good` says whose answers are."""
+def log_ab_traffic(
+    log: Database, answers: Answers, test: str | None, good: Callable[[str], bool]
+) -> None:
+    """Log 200 callers, half for the challenger; `good` says whose predictions are right."""
     rows = [
         answers.row(
             f"{variant}{number}",
@@ -356,75 +398,71 @@ def played(log: Database, answers: Answers, test: str | None, good: Callable[[st
     record_feedback(log, feedbacks(answers, *((row.request_id, 0) for row in rows)), score(answers))
 
 
-def test_without_a_challenger_there_is_nothing_to_compare(
+def test_ab_without_a_challenger_says_so(
     work: Path, answers: Answers, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("ab") == 0
     assert f"{answers.bundle.version} has no challenger" in capsys.readouterr().out
 
 
-def test_a_test_without_traffic_goes_on(
+def test_ab_without_traffic_keeps_going(
     log: Database, answers: Answers, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for mode in ("split", "shadow"):
-        played(log, answers, challenge(answers, mode, 0.25).test, lambda _: True)
+        log_ab_traffic(log, answers, challenge(answers, mode, 0.25).test, lambda _: True)
         challenge(answers, mode)
         assert run("ab") == 0
-        told = capsys.readouterr().out
-        assert "no request of this test" in told
-        assert "keep going: at least 50 units" in told
+        stdout = capsys.readouterr().out
+        assert "no request of this test" in stdout
+        assert "keep going: at least 50 units" in stdout
 
 
 @pytest.mark.parametrize(
-    ("better", "decision", "following"),
+    ("better", "decision", "next_command"),
     [("challenger", "promote", " promote"), ("champion", "stop", " rollback")],
 )
-def test_the_better_side_of_a_split_wins(
+def test_ab_verdict_favours_the_better_variant(
     log: Database,
     answers: Answers,
     capsys: pytest.CaptureFixture[str],
     better: str,
     decision: str,
-    following: str,
+    next_command: str,
 ) -> None:
-    found = challenge(answers, "split")
-    played(log, answers, found.test, lambda variant: variant == better)
+    deployed = challenge(answers, "split")
+    log_ab_traffic(log, answers, deployed.test, lambda variant: variant == better)
     assert run("ab") == 0
-    told = capsys.readouterr().out
-    rows = {line.split()[0]: line.split() for line in told.splitlines() if line}
+    stdout = capsys.readouterr().out
+    rows = {line.split()[0]: line.split() for line in stdout.splitlines() if line}
     for side in ("champion", "challenger"):
         assert rows[side][1:7] == ["100", "100", "100", "100", "5.00", "9.80"]
     assert rows["variant"][-1] == SCORE.name
     assert rows["champion"][-1] != rows["challenger"][-1]
-    assert f"\n{decision}: " in told
-    assert following in told.splitlines()[-1]
+    assert f"\n{decision}: " in stdout
+    assert next_command in stdout.splitlines()[-1]
     assert run("ab", "ab.least_units=101") == 0
     assert "keep going: at least 101 units" in capsys.readouterr().out
 
 
-def test_a_challenger_with_all_the_callers_is_compared_with_nobody(
-    log: Database, answers: Answers
-) -> None:
-    found = challenge(answers, "split", 1.0)
+def test_ab_with_all_traffic_on_the_challenger_fails(log: Database, answers: Answers) -> None:
+    deployed = challenge(answers, "split", 1.0)
     with pytest.raises(WorkError, match="nothing to compare"):
-        online.measure_ab_test(ABTestSettings(), log, found, answers.bundle.contract)
+        online.measure_ab_test(ABTestSettings(), log, deployed, answers.bundle.contract)
 
 
-def test_a_shadow_is_compared_on_the_requests_that_both_answered(
-    log: Database, answers: Answers
-) -> None:
-    found = challenge(answers, "shadow", 0.5)
-    own = [answers.row(f"r{n}", test=found.test, unit=f"u{n}", good=False) for n in range(80)]
+def test_shadow_is_compared_on_requests_that_both_answered(log: Database, answers: Answers) -> None:
+    deployed = challenge(answers, "shadow", 0.5)
+    own = [answers.row(f"r{n}", test=deployed.test, unit=f"u{n}", good=False) for n in range(80)]
     shadows = [
-        answers.row(f"r{n}", variant="shadow", test=found.test, unit=f"u{n}") for n in range(80)
+        answers.row(f"r{n}", variant="shadow", test=deployed.test, unit=f"u{n}") for n in range(80)
     ]
     # Answered by the champion alone, and well: these must not count.
-    alone = [answers.row(f"s{n}", test=found.test, unit=f"v{n}") for n in range(80)]
+    alone = [answers.row(f"s{n}", test=deployed.test, unit=f"v{n}") for n in range(80)]
     insert_predictions(log, [*own, *shadows, *alone])
     keys = [(f"{kind}{n}", 0) for kind in "rs" for n in range(80)]
     record_feedback(log, feedbacks(answers, *keys), score(answers))
 
-    arms, verdict = online.measure_ab_test(ABTestSettings(), log, found, answers.bundle.contract)
+    arms, verdict = online.measure_ab_test(ABTestSettings(), log, deployed, answers.bundle.contract)
 
     assert [(arm.traffic.variant, arm.labels) for arm in arms] == [
         ("champion", 160),
@@ -437,12 +475,11 @@ def test_a_shadow_is_compared_on_the_requests_that_both_answered(
 
 
 def prediction(answers: Answers, good: bool) -> Any:
-
     return Prediction.model_validate(answers.good if good else answers.bad)
 
 
-def test_live_quality_is_held_against_what_was_measured(log: Database, answers: Answers) -> None:
-    played(log, answers, None, lambda variant: variant == "champion")
+def test_online_quality_is_compared_with_the_test_split(log: Database, answers: Answers) -> None:
+    log_ab_traffic(log, answers, None, lambda variant: variant == "champion")
     contract, version = answers.bundle.contract, answers.bundle.version
     good, bad = (score(answers)(prediction(answers, side), answers.truth) for side in (True, False))
     manifest = answers.bundle.manifest.model_copy(update={"metrics": {SCORE.name: 0.5}})

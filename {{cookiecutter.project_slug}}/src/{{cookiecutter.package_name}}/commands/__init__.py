@@ -1,0 +1,5 @@
+"""The commands of the command line, a module for each stage of a model's life."""
+
+from . import lifecycle, monitor, serve, train
+
+MODULES = (train, serve, monitor, lifecycle)

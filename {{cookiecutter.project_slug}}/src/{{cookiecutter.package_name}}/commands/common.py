@@ -1,0 +1,101 @@
+"""What several commands share: how a command is added, common options, settings, runs."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import UserError, describe_settings, has_sections, load_settings
+from ..task.settings import Settings
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from ..task.data import Dataset
+    from ..training.runs import Run
+
+DEFAULT_CONFIG = Path("configs/default.yaml")
+
+
+class CommandGroup:
+    """The commands of the program; a command's function imports heavy libraries when it runs, so
+    that `--help` and invalid input are answered at once."""
+
+    def __init__(self, program: str, listed: _SubParsersAction[ArgumentParser]) -> None:
+        self.program, self._listed = program, listed
+
+    def add(
+        self,
+        execute: Callable[[Namespace], int | None],
+        help: str,
+        description: str,
+        examples: Sequence[str],
+        notes: str = "",
+    ) -> ArgumentParser:
+        """Add the command `NAME` for a function `run_NAME`; `examples` are arguments of it."""
+        name = execute.__name__.removeprefix("run_")
+        lines = ["examples:", *(f"  {self.program} {name} {text}".rstrip() for text in examples)]
+        parser = self._listed.add_parser(
+            name,
+            help=help,
+            description=description,
+            epilog="\n".join([*lines, "", notes] if notes else lines),
+            formatter_class=RawDescriptionHelpFormatter,
+        )
+        parser.set_defaults(execute=execute)
+        return parser
+
+
+def add_config_options(parser: ArgumentParser) -> None:
+    """Add `--config FILE` and the settings `section.key=value`, which `read_settings` reads."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=DEFAULT_CONFIG,
+        metavar="FILE",
+        help=f"YAML file with settings (default: {DEFAULT_CONFIG.as_posix()})",
+    )
+    parser.add_argument("settings", nargs="*", metavar="section.key=value", help="override FILE")
+
+
+def add_reason_option(parser: ArgumentParser) -> None:
+    """Add `--reason TEXT`."""
+    text = "why, for the deployment's history (default: by hand)"
+    parser.add_argument("--reason", default="by hand", metavar="TEXT", help=text)
+
+
+def settings_table(schema: type[Any]) -> str:
+    """List all settings of a schema with defaults and descriptions, for a help text."""
+    rows = list(describe_settings(schema))
+    width = max(len(key) + len(default) for key, default, _ in rows) + 1
+    lines = [f"  {f'{key}={default}':<{width}}  {text}" for key, default, text in rows]
+    argument, variable = "key=value", "APP_KEY"
+    if has_sections(schema):
+        argument, variable = "section.key=value", "APP_SECTION__KEY"
+    head = f"settings with their defaults, as {argument} or in the environment as {variable}:"
+    return "\n".join([head, *lines])
+
+
+def read_settings(options: Namespace) -> Settings:
+    """Load the settings that a command was given."""
+    if options.config == DEFAULT_CONFIG and not DEFAULT_CONFIG.exists():
+        raise UserError(
+            f"{DEFAULT_CONFIG}: not found; run this in the project's folder or give --config FILE"
+        )
+    return load_settings(Settings, options.config, options.settings)
+
+
+def add_run_option(parser: ArgumentParser) -> None:
+    """Add `--run RUN`, which `open_run_with_data` reads, and the configuration's options."""
+    parser.add_argument("--run", metavar="RUN", help="name of a run in runs/ (default: the newest)")
+    add_config_options(parser)
+
+
+def open_run_with_data(options: Namespace) -> tuple[Run, Dataset]:
+    """Open the run that `--run` names, or the newest one, and load its data."""
+    from ..training.runs import open_run
+
+    run = open_run(read_settings(options), options.run)
+    return run, run.dataset()

@@ -1,0 +1,258 @@
+"""Watch a deployed model: record feedback, detect drift, follow the A/B test."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..client import Client
+from ..config import UserError, WorkError
+from .common import CommandGroup, add_config_options, add_reason_option, read_settings
+
+if TYPE_CHECKING:
+    from ..bundle.deployment import BundleRef, Deployment
+    from ..monitoring.ab_test import Verdict
+    from ..monitoring.online import Arm
+    from ..store.database import Database
+    from ..store.feedback_schema import FeedbackLine
+    from ..task.contract import Contract
+    from ..task.settings import Settings
+
+FEEDBACK_BATCH = 1000  # labels recorded in one transaction or request
+EXIT_DRIFT = 3
+
+
+def register(group: CommandGroup) -> None:
+    """Add the commands feedback, drift and ab."""
+    parser = group.add(
+        run_feedback,
+        "record ground truth for logged predictions",
+        "Record ground truth for logged predictions; the same file again changes nothing.\n"
+        "CSV: a column request_id, an optional column item (position in the request, from 0) and\n"
+        "one column per field of the ground truth, as text or JSON. JSON Lines, in a file that\n"
+        "ends in .jsonl: one object with request_id, item and truth per line.",
+        ["labels.csv", "labels.csv --url http://127.0.0.1:8000"],
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="CSV or JSON Lines")
+    parser.add_argument("--url", help="of a server; sends the first key of $APP_API_KEYS, if any")
+    add_config_options(parser)
+    parser = group.add(
+        run_drift,
+        "compare recent inputs and predictions with the validation set",
+        "Compare the newest logged items with the validation set: every input feature, and the\n"
+        "predictions.",
+        ["", "--rows 5000 --version VERSION"],
+        "Exit codes: 0 no drift found or too few rows, 3 drift found; 1 the work failed, "
+        "2 invalid input.",
+    )
+    parser.add_argument("--rows", type=int, default=1000, help="newest items (default: 1000)")
+    parser.add_argument("--version", help="a version other than the champion")
+    text = "where to draw it (default: drift.png in paths.experiments)"
+    parser.add_argument("--picture", type=Path, metavar="FILE", help=text)
+    add_config_options(parser)
+    parser = group.add(
+        run_ab,
+        "show the A/B test so far and its verdict",
+        "Compare champion and challenger on the traffic of the running A/B test: keep going,\n"
+        "promote or stop. Safe to peek at: the error rate holds however often you look.",
+        ["", "ab.least_effect=0.01", "--share 0.3    (starts a new test with 30 % of the callers)"],
+    )
+    text = "start a new test that gives the challenger this share of the traffic"
+    parser.add_argument("--share", type=_parse_share, help=text)
+    text = "start a new test in which the challenger answers callers, or only listens"
+    parser.add_argument("--mode", choices=("split", "shadow"), help=text)
+    add_reason_option(parser)
+    add_config_options(parser)
+
+
+def _parse_share(text: str) -> float:
+    if not 0 < (share := float(text)) <= 1:
+        raise ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return share
+
+
+def run_feedback(options: Namespace) -> None:
+    """Record the labels of a file, in the log or through a server."""
+    from ..store.feedback_schema import read_feedback_file
+
+    lines = read_feedback_file(options.file)
+    if options.url:
+        client = Client(options.url)
+
+        def post(batch: list[FeedbackLine]) -> dict[str, int]:
+            content = {"feedback": [line.feedback.model_dump(mode="json") for line in batch]}
+            return client.post("/v1/feedback", content)
+
+        counts = _record_in_batches(options.file, lines, post)
+    else:
+        counts = _record_in_log(options.file, lines, read_settings(options))
+    print(f"{len(lines)} labels: {', '.join(f'{count} {name}' for name, count in counts.items())}")
+
+
+def _record_in_log(path: Path, lines: list[FeedbackLine], settings: Settings) -> dict[str, int]:
+    from ..store.feedback import InvalidGroundTruth, UnknownRequest, record_feedback
+
+    score = _load_contract(settings.paths.deployment).score
+
+    def record(batch: list[FeedbackLine]) -> dict[str, int]:
+        try:
+            return record_feedback(log, [line.feedback for line in batch], score)._asdict()
+        except UnknownRequest as error:
+            raise UserError(f"{path}: row {batch[error.indices[0]].row}: {error}") from None
+        except InvalidGroundTruth as error:
+            raise UserError(f"{path}: row {batch[error.index].row}: {error}") from None
+
+    with open_log(settings) as log:
+        return _record_in_batches(path, lines, record)
+
+
+def _record_in_batches(
+    path: Path, lines: list[FeedbackLine], record: Callable[[list[FeedbackLine]], dict[str, int]]
+) -> dict[str, int]:
+    """Record all lines; an error says up to which row they are recorded."""
+    totals = {"new": 0, "changed": 0, "same": 0}
+    for start in range(0, len(lines), FEEDBACK_BATCH):
+        try:
+            counts = record(lines[start : start + FEEDBACK_BATCH])
+        except (UserError, WorkError) as error:
+            if not start:
+                raise
+            recorded = f"everything before row {lines[start].row} of {path} is recorded"
+            raise type(error)(f"{error}; {recorded}") from None
+        totals = {name: total + counts[name] for name, total in totals.items()}
+    return totals
+
+
+def run_drift(options: Namespace) -> int:
+    """Compare logged items with the reference of their model; return the exit code."""
+    from ..bundle import deployment
+    from ..files import read_json
+    from ..monitoring import online
+    from ..monitoring.drift import compare_distributions, drift_table
+    from ..store.queries import read_window
+
+    # 1. The reference of one version, and what was asked of it.
+    settings, least = read_settings(options), online.MIN_DRIFT_ROWS
+    if options.rows < least:
+        raise UserError(f"--rows {options.rows}: at least {least} are needed")
+    folder = settings.paths.deployment
+    chosen = _find_version(deployment.read_deployment(folder), options.version)
+    reference = read_json(deployment.bundle_path(folder, chosen) / "reference.json")
+    with open_log(settings) as log:
+        window = read_window(log, options.rows, online.VARIANTS, chosen.version)
+    print(f"version {chosen.version}: {window.rows} items in the log")
+    if window.rows < least:
+        print(f"too few to judge: at least {least} are needed")
+        return 0
+    # 2. Compare and draw.
+    expected, observed = online.reference_distributions(reference), online.online_values(window)
+    rows = compare_distributions(expected, observed, fewest=least)
+    from ..experiments.drift_plot import draw_drift  # matplotlib: not before it is needed
+
+    picture = options.picture or settings.paths.experiments / "drift.png"
+    draw_drift(expected, observed, rows, picture)
+    print("\n".join(["", *drift_table(rows), "", f"written: {picture}"]))
+    drifted = [row.feature for row in rows if row.drifted]
+    print(f"drifted: {', '.join(drifted)}" if drifted else "no drift found")
+    return EXIT_DRIFT if drifted else 0
+
+
+def _find_version(deployed: Deployment, version: str | None) -> BundleRef:
+    """Find a version in the deployment, earlier champions included; the champion for None."""
+    challengers = [deployed.challenger] if deployed.challenger else []
+    bundles = {ref.version: ref for ref in (*deployed.previous, *challengers, deployed.champion)}
+    if version is not None and version not in bundles:
+        raise UserError(f"--version {version}: is not deployed; there are {', '.join(bundles)}")
+    return bundles[version or deployed.champion.version]
+
+
+def run_ab(options: Namespace) -> None:
+    """Print the running A/B test and its verdict, or start another one."""
+    from ..bundle.deployment import read_deployment
+    from ..task.contract import SCORE
+
+    settings = read_settings(options)
+    if options.share or options.mode:
+        _start_test(options, settings)
+        return
+    deployed = read_deployment(settings.paths.deployment)
+    if (challenger := deployed.challenger) is None:
+        print(f"no A/B test is running: {deployed.champion.version} has no challenger")
+        return
+    arms, verdict = measure_running_test(settings, deployed)
+    traffic = "callers" if challenger.mode == "split" else "requests, in shadow"
+    print(
+        f"champion {deployed.champion.version}, challenger {challenger.version}: "
+        f"{100 * challenger.share:g} % of the {traffic}, since {challenger.since}\n"
+    )
+    print("\n".join(_arms_table(arms, SCORE.name)))
+    print(
+        f"\n{verdict.decision}: {verdict.reason} in {SCORE.name}, positive is better; the interval "
+        f"holds at all looks together in {100 * (1 - verdict.alpha):g} % of tests"
+    )
+    print(
+        {
+            "promote": f"next: {options.command} promote",
+            "keep going": "next: look again when there is more feedback",
+            "stop": f"next: {options.command} rollback ends the test, the champion stays",
+        }[verdict.decision]
+    )
+
+
+def _start_test(options: Namespace, settings: Settings) -> None:
+    from ..lifecycle.promote import set_traffic
+
+    folder = settings.paths.deployment
+    challenger = set_traffic(folder, options.reason, options.share, options.mode)
+    print(
+        f"challenger {challenger.version}: {challenger.mode} {challenger.share:.0%}; "
+        "a new test has begun"
+    )
+
+
+def measure_running_test(settings: Settings, deployed: Deployment) -> tuple[list[Arm], Verdict]:
+    """Measure both arms of the running A/B test from the log. WorkError if there is none."""
+    from ..monitoring.online import measure_ab_test
+
+    contract = _load_contract(settings.paths.deployment)
+    with open_log(settings) as log:
+        return measure_ab_test(settings.ab, log, deployed, contract)
+
+
+def _arms_table(arms: list[Arm], metric: str) -> list[str]:
+    if not arms:
+        return ["the log holds no request of this test yet"]
+    rows = [["variant", "requests", "items", "callers", "labels", "p50 ms", "p99 ms", metric]]
+    for (variant, requests, items, callers, _, p50, p99), labels, mean in arms:
+        counts = [str(count) for count in (requests, items, callers, labels)]
+        score = "" if mean is None else f"{mean:.4f}"
+        rows.append([variant, *counts, f"{p50:.2f}", f"{p99:.2f}", score])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+
+
+@contextmanager
+def open_log(settings: Settings) -> Iterator[Database]:
+    """Open the prediction log and bring its tables up to date."""
+    from ..store.database import Database
+
+    with closing(Database(settings.live.database)) as database:
+        database.migrate()
+        yield database
+
+
+def _load_contract(folder: Path) -> Contract:
+    """Load the champion's contract, which scores predictions against ground truth."""
+    from ..bundle.deployment import champion_path
+    from ..task.contract import Contract
+
+    bundle, _ = champion_path(folder)
+    try:
+        return Contract.load(bundle)
+    except (OSError, ValueError) as error:
+        raise WorkError(f"{bundle / Contract.FILE}: cannot be used: {error}") from None

@@ -1,0 +1,142 @@
+"""Deploy, serve, predict, roll back."""
+
+import gc
+import json
+import os
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from ..client import Client
+from ..config import UserError, load_settings
+from ..serving.wiring import ServerSettings
+from .common import (
+    CommandGroup,
+    add_config_options,
+    add_reason_option,
+    add_run_option,
+    open_run_with_data,
+    read_settings,
+    settings_table,
+)
+
+
+def register(group: CommandGroup) -> None:
+    """Add the commands deploy, serve, predict and rollback."""
+    parser = group.add(
+        run_deploy,
+        "export a run, register it as champion and deploy it",
+        "Export the seed with the best validation result to ONNX, check it against PyTorch,\n"
+        "bundle it with its contract, register it in MLflow as champion, and put it into the\n"
+        "deployment folder.",
+        ["", "--run RUN"],
+    )
+    add_reason_option(parser)
+    add_run_option(parser)
+    parser = group.add(
+        run_serve,
+        "serve the deployed model over HTTP",
+        "Serve the deployed model. A new deployment is picked up without a restart.",
+        ["", "port=8080 host=0.0.0.0"],
+        settings_table(ServerSettings),
+    )
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="see below")
+    parser = group.add(
+        run_predict,
+        "predict files with the deployed model or a running server",
+        "Predict files, or the bundle's example request if no file is given. Prints JSON.",
+        ["", "a.png b.png", "a.png --url http://127.0.0.1:8000"],
+    )
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="inputs")
+    parser.add_argument("--url", help="of a server; sends the first key of $APP_API_KEYS, if any")
+    parser.add_argument(
+        "--deployment",
+        type=Path,
+        default=Path(os.environ.get("APP_DEPLOYMENT_DIR", "deployment")),
+        metavar="FOLDER",
+        help="the deployment folder (default: $APP_DEPLOYMENT_DIR, or else deployment)",
+    )
+    parser = group.add(
+        run_rollback,
+        "remove the challenger, or return to the previous champion",
+        "Remove the challenger if there is one: the champion gets all traffic. Without one,\n"
+        "return to the previous champion. Needs only the deployment folder; MLflow may be down.",
+        ['--reason "errors since the deployment"'],
+    )
+    add_reason_option(parser)
+    add_config_options(parser)
+
+
+def run_deploy(options: Namespace) -> None:
+    """Deploy a run as champion, evaluating it first if that was not done."""
+    from ..experiments.tracked_runs import read_or_evaluate
+    from ..experiments.tracking import Tracker
+    from ..release.rollout import deploy
+
+    run, dataset = open_run_with_data(options)
+    evaluation = read_or_evaluate(run, dataset)
+    print(f"exporting run {run.name}, seed {evaluation.chosen_seed} …")
+    folder = deploy(run, dataset, evaluation, Tracker(run.settings), options.reason)
+    print(f"deployed: {folder}")
+    print(f"next: {options.command} serve (a running server picks it up by itself)")
+
+
+def run_serve(options: Namespace) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    gc.disable()  # loaded modules are never garbage; the application enables it when it is ready
+    from ..serving.server import serve
+
+    serve(load_settings(ServerSettings, overrides=options.settings))
+
+
+def run_predict(options: Namespace) -> None:
+    """Print predictions of the deployed bundle or of a server, as JSON."""
+    from ..bundle.deployment import champion_path
+    from ..files import read_json
+    from ..interfaces import InvalidItem
+    from ..task.contract import item_from_file
+
+    for path in options.files:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+    items = [item_from_file(path) for path in options.files]
+    if not items:
+        folder, _ = champion_path(options.deployment)
+        items = read_json(folder / "example.json")["items"]
+    try:
+        if options.url:
+            response = Client(options.url).post("/v1/predict", {"items": items})
+        else:
+            response = predict_locally(options.deployment, items)
+    except InvalidItem as error:
+        name = options.files[error.index] if options.files else error.field
+        raise UserError(f"{name}: {error}") from None
+    print(json.dumps(response, indent=2, ensure_ascii=False))
+
+
+def predict_locally(deployment: Path, items: list[Any]) -> dict[str, Any]:
+    """Answer a request with the deployed champion, without a server."""
+    from ..bundle.deployment import champion_path
+    from ..bundle.load import load_bundle
+    from ..task.contract import Item
+
+    bundle = load_bundle(*champion_path(deployment))
+    parsed = [Item.model_validate(item) for item in items]
+    predictions = bundle.contract.decode(bundle.run(bundle.contract.encode(parsed)), parsed)
+    return {
+        "model": bundle.name,
+        "model_version": bundle.version,
+        "predictions": [prediction.model_dump() for prediction in predictions],
+    }
+
+
+def run_rollback(options: Namespace) -> None:
+    """Remove the challenger, or return to the previous champion."""
+    settings = read_settings(options)
+    from ..lifecycle.promote import rollback
+
+    after, warning = rollback(settings, options.reason)
+    if warning:
+        print(f"warning: MLflow's aliases were not moved: {warning}", file=sys.stderr)
+    print(f"champion: {after.champion.version} (a running server picks it up by itself)")

@@ -1,0 +1,75 @@
+"""The settings that every project needs: how to train, where to write."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from .config import Variable
+
+DEFAULT_DATABASE = "sqlite:///predictions.db"
+
+
+class Section(BaseModel):
+    """A group of settings: unknown keys are rejected, values cannot change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+# A duplicate would count one run as two when the spread over seeds is reported.
+def _without_duplicates(seeds: Any) -> Any:
+    if isinstance(seeds, list):
+        for seed in seeds:
+            if sum(str(seed) == str(other) for other in seeds) > 1:
+                raise ValueError(f"seeds must be unique; duplicate {seed}")
+    return seeds
+
+
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], BeforeValidator(_without_duplicates)]
+
+
+class TrainSettings(Section):
+    """How to train the network; the same for every task."""
+
+    seeds: Seeds = Field(
+        default=[0, 1, 2], min_length=1, description="one network is trained per seed"
+    )
+    epochs: int = Field(default=40, ge=1, description="maximum passes over the training split")
+    batch_size: int = Field(default=64, ge=1, description="examples per step")
+    lr: float = Field(default=4e-3, gt=0, le=10, description="peak of the one-cycle schedule")
+    warmup: float = Field(
+        default=0.25, gt=0, lt=1, description="fraction of the steps before the peak"
+    )
+    weight_decay: float = Field(default=1e-2, ge=0, description="decoupled weight decay of AdamW")
+    clip_norm: float = Field(default=1.0, gt=0, description="maximum L2 norm of the gradient")
+    patience: int = Field(default=15, ge=1, description="epochs without improvement before a stop")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="where to compute; auto: CUDA if available, else CPU"
+    )
+
+
+class PathSettings(Section):
+    """Where to write, relative to the working directory."""
+
+    runs: Path = Field(default=Path("runs"), description="one folder per training run")
+    deployment: Annotated[Path, Variable("APP_DEPLOYMENT_DIR")] = Field(
+        default=Path("deployment"), description="what the server reads"
+    )
+    experiments: Path = Field(
+        default=Path("docs/experiments"), description="figures and the list of experiments"
+    )
+    tracking: str = Field(
+        default="sqlite:///mlflow.db",
+        description="MLflow tracking URI; MLFLOW_TRACKING_URI takes precedence",
+    )
+
+
+class CoreSettings(Section):
+    """What every project needs besides its paths; `BaseSettings` adds these and the rest."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
+        max_length=64,
+        description="name of the experiment and of the registered model",
+    )
+    train: TrainSettings = TrainSettings()

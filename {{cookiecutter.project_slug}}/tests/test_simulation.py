@@ -1,0 +1,66 @@
+"""`make loop`: its figures come from what happened, and its README section is its own."""
+
+from pathlib import Path
+
+import pytest
+
+from {{ cookiecutter.package_name }} import simulation
+from {{ cookiecutter.package_name }}.config import UserError
+from {{ cookiecutter.package_name }}.files import replace_section
+from {{ cookiecutter.package_name }}.simulation import Observation, Timeline, split_by_shares
+
+from .conftest import PROJECT
+
+
+def test_mean_score_weighs_requests_and_not_parts() -> None:
+    timeline = Timeline()
+    timeline.observations.append(Observation(4, {"1": [0.0] * 4}, {}))
+    timeline.observations.append(Observation(10, {"1": [1.0, 0.0], "2": [1.0] * 4}, {}))
+    timeline.observations.append(Observation(12, {"2": [0.0, 0.0]}, {}))
+    assert timeline.mean_score(since=4) == pytest.approx(5 / 8)
+    assert timeline.observations[1].mean_scores == {"1": 0.5, "2": 1.0}
+
+
+def test_traffic_is_split_into_disjoint_parts_that_cover_it() -> None:
+    for count in (1, 7, 100):
+        pairs = [(number, number) for number in range(count)]
+        parts = split_by_shares(pairs, 0.45, 0.45, 0.1)
+        assert [pair for part in parts for pair in part] == pairs
+
+
+def test_only_the_section_between_the_markers_is_rewritten(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(f"mine\n{simulation.BEGIN}\nold\n{simulation.END}\nmine too\n")
+    for _ in range(2):  # the second time changes nothing
+        replace_section(page, simulation.BEGIN, simulation.END, ["new"])
+        text = f"mine\n{simulation.BEGIN}\n\nnew\n\n{simulation.END}\nmine too\n"
+        assert page.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no markers",
+        simulation.BEGIN,
+        f"{simulation.END}{simulation.BEGIN}",
+        2 * f"{simulation.BEGIN}{simulation.END}",
+    ],
+)
+def test_page_without_its_markers_is_left_alone(tmp_path: Path, text: str) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(text)
+    with pytest.raises(UserError, match=r"README\.md: must hold these two lines once"):
+        replace_section(page, simulation.BEGIN, simulation.END, ["new"])
+    assert page.read_text() == text
+
+
+def test_readme_of_the_project_has_the_section_of_make_loop() -> None:
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert text.index(simulation.BEGIN) < text.index(simulation.END)
+
+
+def test_markers_of_older_projects_are_still_found(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(f"mine\n<!-- loop:begin, in other words -->\nold\n{simulation.END}\n")
+    replace_section(page, simulation.BEGIN, simulation.END, ["new"])
+    assert page.read_text() == f"mine\n{simulation.BEGIN}\n\nnew\n\n{simulation.END}\n"
