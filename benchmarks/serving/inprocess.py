@@ -21,6 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 import uvloop
+from bench.config import load_settings
 from bench.serving import context, models
 from bench.serving.app import create_app
 from bench.serving.wiring import ServerSettings
