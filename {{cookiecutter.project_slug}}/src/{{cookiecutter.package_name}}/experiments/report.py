@@ -5,6 +5,7 @@ of a page is rewritten; what a person wrote around them stays.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -69,37 +70,33 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
     }
 
     # 4. The pages, each whole or not at all.
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["table"] = lambda rows: "\n".join(markdown_table(rows))
     templates = {readme: "results.md.j2", card: "model_card.md.j2", index: "experiments.md.j2"}
     for path, (before, after) in pages.items():
-        text = environment.get_template(templates[path]).render(values)
+        text = _templates().get_template(templates[path]).render(values)
         write_text(path, "\n".join([before + BEGIN, "", text, "", END + after]))
     return [*pages, *(path for path, _ in pictures)]
 
 
 def results_summary(evaluation: Evaluation) -> str:
     """Sum up the evaluation in sentences that claim no more than the intervals allow."""
-    network = evaluation.network
-    count = len(network.seeds)
-    seeds = f"mean ± standard deviation of {count} seeds" if count > 1 else "one seed"
-    low, high = (_number(PRIMARY_METRIC, end) for end in network.interval)
-    name, best = evaluation.best_baseline()
-    others = [
-        f" Against {other} it is {baseline.verdict}: {_ahead(baseline)}."
-        for other, baseline in evaluation.baselines.items()
-        if other != name and baseline.verdict != "ahead"
-    ]
+    best_name, best = evaluation.best_baseline()
     return (
-        f"{METRICS[PRIMARY_METRIC].title}: network {_mean(PRIMARY_METRIC, network)} "
-        f"({seeds}; 95 % interval {low} to {high}; {evaluation.rows.test} test rows), "
-        f"best baseline {_number(PRIMARY_METRIC, best.metrics[PRIMARY_METRIC])} ({name}). "
-        f"The network is {best.verdict}: {_ahead(best)}.{''.join(others)}"
+        _templates()
+        .get_template("summary.md.j2")
+        .render(
+            evaluation=evaluation,
+            metric=METRICS[PRIMARY_METRIC],
+            mean=_mean(PRIMARY_METRIC, evaluation.network),
+            seeds=len(evaluation.network.seeds),
+            interval=_span(evaluation.network.interval),
+            best_name=best_name,
+            best=best,
+            others=[
+                (name, baseline)
+                for name, baseline in evaluation.baselines.items()
+                if name != best_name and baseline.verdict != "ahead"
+            ],
+        )
     )
 
 
@@ -115,7 +112,7 @@ def results_rows(evaluation: Evaluation) -> Rows:
                 name,
                 *(_number(metric, baseline.metrics[metric]) for metric in METRICS),
                 _span(baseline.interval),
-                _ahead(baseline),
+                _lead(baseline),
                 baseline.verdict,
             ]
             for name, baseline in evaluation.baselines.items()
@@ -150,6 +147,21 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
         for row in rows
     ]
     return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+
+
+@cache
+def _templates() -> Environment:
+    """Open the templates, with filters for tables, the primary metric and the network's lead."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["table"] = lambda rows: "\n".join(markdown_table(rows))
+    environment.filters["number"] = lambda value: _number(PRIMARY_METRIC, value)
+    environment.filters["lead"] = _lead
+    return environment
 
 
 def _all_runs(folder: Path) -> Rows:
@@ -191,7 +203,7 @@ def _mean(metric: str, network: NetworkResult) -> str:
     return _number(metric, network.mean[metric]) + spread
 
 
-def _ahead(baseline: BaselineResult) -> str:
+def _lead(baseline: BaselineResult) -> str:
     """Format the network's lead over a baseline with its interval."""
     lead, low, high = (
         _number(PRIMARY_METRIC, value, "+") for value in (baseline.ahead, *baseline.ahead_interval)

@@ -90,6 +90,7 @@ def fit(
     data = {name: torch.from_numpy(array).to(device) for name, array in stage.data.items()}
     count = len(next(iter(data.values())))
     steps = math.ceil(count / train.batch_size)
+
     # 2. The state of the last checkpoint, if there is one.
     state, loss_sum = TrainingState(), torch.zeros((), device=device)
     last = folder / "last.safetensors"
@@ -105,7 +106,7 @@ def fit(
     )
     with bar:
         while state.epoch < train.epochs and state.epoch - state.best_epoch < train.patience:
-            # 3. One epoch of steps; after a resume, those that are left of it.
+            # 3. The steps of an epoch; after a resume, those that are left of it.
             started = time.perf_counter()
             network.train()
             for rows in epoch_order(count, seed, state.epoch).split(train.batch_size)[state.step :]:
