@@ -49,13 +49,16 @@ class ScoreMetric(NamedTuple):
     higher_is_better: bool
 
 
-class BaseContract(BaseModel):
+class BaseContract(BaseModel, ABC):
     """What must be known beside the network to use it; travels in the bundle as JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     FILE: ClassVar[str] = "contract.json"
     TASK: ClassVar[str]
+    SCORE: ClassVar[ScoreMetric]
+    PREDICTION: ClassVar[type[BaseModel]]
+    GROUND_TRUTH: ClassVar[type[BaseModel]]
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -66,6 +69,16 @@ class BaseContract(BaseModel):
         """Write the contract into a bundle's folder."""
         text = self.model_dump_json(indent=2)
         (folder / self.FILE).write_text(text + "\n", encoding="utf-8")
+
+    @abstractmethod
+    def score(self, prediction: Any, truth: Any) -> float:
+        """Score one prediction by its ground truth; ValueError for an impossible one."""
+
+    def score_json(self, prediction: Any, truth: Any) -> float:
+        """Score decoded JSON, such as the prediction log holds; ValueError if it does not fit."""
+        return self.score(
+            self.PREDICTION.model_validate(prediction), self.GROUND_TRUTH.model_validate(truth)
+        )
 
 
 @dataclass(frozen=True)

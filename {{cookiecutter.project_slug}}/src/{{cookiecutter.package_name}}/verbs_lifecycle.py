@@ -20,17 +20,21 @@ def retrain(options: Namespace) -> None:
 
 def promote(options: Namespace) -> None:
     settings = read_settings(options)
-    from .lifecycle.promote import promote as work
+    from .bundle.deployment import read_deployment
+    from .monitoring.online import ab_verdict_record
+    from .release.rollout import promote as work
 
     with _told():
-        after = work(settings, options.reason, options.force)
+        deployed = read_deployment(settings.paths.deployment)
+        verdict = ab_verdict_record(settings, deployed, options.force)
+        after = work(settings, deployed, verdict, options.reason, options.force)
     print(f"champion: {after.champion.version} (a running server takes it up by itself)")
     print(f"back: {options.command} rollback")
 
 
 def rollback(options: Namespace) -> None:
     settings = read_settings(options)
-    from .lifecycle.promote import rollback as work
+    from .release.rollout import rollback as work
 
     with _told():
         after, warning = work(settings, options.reason)

@@ -24,9 +24,10 @@ DRIFTED = 3  # exit code
 
 
 def feedback(options: Namespace) -> None:
-    from .store.feedback_schema import read_feedback_file
+    from .store.feedback_schema import Feedback, read_feedback_file
+    from .task.contract import GroundTruth
 
-    lines = read_feedback_file(options.file)
+    lines = read_feedback_file(options.file, Feedback[GroundTruth])
     if options.url:
         counts = _in_batches(options.file, lines, lambda some: _post(options.url, some))
     else:
@@ -57,7 +58,7 @@ def drift(options: Namespace) -> int:
         print(f"too few to judge: at least {online.MIN_DRIFT_ROWS} are needed")
         return 0
     expected, observed = online.reference_distributions(reference), online.online_values(seen)
-    found = compare_distributions(expected, observed, fewest=online.MIN_DRIFT_ROWS)
+    found = compare_distributions(expected, observed, min_rows=online.MIN_DRIFT_ROWS)
     from .experiments.drift_plot import draw_drift  # matplotlib: not before it is needed
 
     picture = options.picture or settings.paths.experiments / "drift.png"
@@ -105,7 +106,7 @@ def ab(options: Namespace) -> None:
 
 
 def _set_traffic(options: Namespace, settings: Settings) -> None:
-    from .lifecycle.promote import set_traffic
+    from .release.rollout import set_traffic
 
     with _failures():
         folder = settings.paths.deployment
@@ -167,7 +168,9 @@ def _record(path: Path, lines: list[FeedbackLine], settings: Settings) -> dict[s
 
     def write(some: list[FeedbackLine]) -> dict[str, int]:
         try:
-            return record_feedback(log, [line.feedback for line in some], contract.score)._asdict()
+            return record_feedback(
+                log, [line.feedback for line in some], contract.score_json
+            )._asdict()
         except UnknownRequest as error:
             raise UserError(f"{path}: row {some[error.indices[0]].row}: {error}") from None
         except InvalidGroundTruth as error:

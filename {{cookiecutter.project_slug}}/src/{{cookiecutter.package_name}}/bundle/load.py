@@ -52,10 +52,7 @@ def run(session: onnxruntime.InferenceSession, inputs: Arrays) -> Arrays:
 def load_bundle(folder: Path, manifest_sha256: str | None = None) -> Bundle:
     """The bundle in `folder`; BadBundle when a file is missing, changed or of another shape."""
     manifest = verify_bundle(folder, manifest_sha256)
-    try:
-        own = Contract.load(folder)
-    except (OSError, ValueError) as error:
-        raise BadBundle(f"{folder / Contract.FILE}: does not fit this server: {error}") from None
+    own = load_contract(folder)
     try:
         session = _session((folder / MODEL).read_bytes())
     except Exception as error:  # ONNX Runtime raises many kinds
@@ -63,6 +60,14 @@ def load_bundle(folder: Path, manifest_sha256: str | None = None) -> Bundle:
     if signature(session) != manifest["signature"]:
         raise BadBundle(f"{folder / MODEL}: its inputs and outputs differ from the manifest's")
     return Bundle(manifest, own, session, sha256(folder / MANIFEST))
+
+
+def load_contract(folder: Path) -> Contract:
+    """Read the contract of a bundle; BadBundle when it is missing or does not fit this code."""
+    try:
+        return Contract.load(folder)
+    except (OSError, ValueError) as error:
+        raise BadBundle(f"{folder / Contract.FILE}: does not fit this server: {error}") from None
 
 
 def verify_bundle(folder: Path, manifest_sha256: str | None = None) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..store.feedback_schema import Feedback
-from ..task.contract import Prediction
+from ..task.contract import GroundTruth, Prediction
 from . import feedback, monitor
 from .logs import configure
 from .metrics import ServerMetrics
@@ -96,12 +96,18 @@ class Health(BaseModel):
     worker: int = Field(default_factory=os.getpid, description="the process that answered")
 
 
+class ItemFeedback(Feedback[GroundTruth]):
+    """The ground truth of one item of an earlier request."""
+
+
 class FeedbackRequest(BaseModel):
     """What turned out to be right, for one or many predictions."""
 
     model_config = ConfigDict(extra="forbid")
 
-    feedback: list[Feedback] = Field(min_length=1, max_length=feedback.MAX_FEEDBACK, fail_fast=True)
+    feedback: list[ItemFeedback] = Field(
+        min_length=1, max_length=feedback.MAX_FEEDBACK, fail_fast=True
+    )
 
 
 class FeedbackResponse(BaseModel):

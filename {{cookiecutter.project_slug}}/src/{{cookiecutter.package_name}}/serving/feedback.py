@@ -42,7 +42,7 @@ def _record(
     from ..store.feedback import InvalidGroundTruth, UnknownRequest, record_feedback
 
     assert engine.live is not None, "checked by take"
-    score = engine.live.champion.bundle.contract.score
+    score = engine.live.champion.bundle.contract.score_json
     recorder.flush(WRITE_SECONDS)  # an answer that was given a moment ago counts
     try:
         recorder.database.migrate()  # nothing may have been answered yet

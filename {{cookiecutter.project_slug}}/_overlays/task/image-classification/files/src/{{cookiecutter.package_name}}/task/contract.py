@@ -64,6 +64,9 @@ class Contract(BaseContract):
     """The classes and the size of the pictures."""
 
     TASK: ClassVar[str] = "image-classification"
+    SCORE: ClassVar = SCORE
+    PREDICTION: ClassVar = Prediction
+    GROUND_TRUTH: ClassVar = GroundTruth
 
     labels: list[str]
     size: tuple[int, int]  # height, width

@@ -62,6 +62,9 @@ class Contract(BaseContract):
     """The classes, and the tokenizer, which travels as a file of its own."""
 
     TASK: ClassVar[str] = "text-classification"
+    SCORE: ClassVar = SCORE
+    PREDICTION: ClassVar = Prediction
+    GROUND_TRUTH: ClassVar = GroundTruth
     TOKENIZER: ClassVar[str] = "tokenizer.json"
 
     labels: list[str]
