@@ -1,4 +1,4 @@
-"""Labelled requests join the data: each in one split for ever, and nothing held out is trained on."""
+"""Labelled requests join the data: one split each, for ever, and no held-out row is trained on."""
 
 import json
 from collections.abc import Callable
@@ -98,7 +98,9 @@ def test_copies_of_held_out_examples_are_never_trained_on(
         twin = by_id[one.request_id.replace("again", "r")]
         assert twin == by_id[one.request_id] or "unused" in (twin, by_id[one.request_id])
     tested = original.with_examples({"test": pairs})
-    assert {row.split for row in labels.collect_rows(tested, [], logged(pairs), RULES)} == {"unused"}
+    assert {row.split for row in labels.collect_rows(tested, [], logged(pairs), RULES)} == {
+        "unused"
+    }
 
 
 def test_collected_rows_are_appended_to_their_splits(

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
@@ -252,7 +251,9 @@ def test_nothing_is_retrained_while_an_ab_test_runs(
     assert run_names(tested) == before
 
 
-def test_second_of_two_retrains_does_nothing(idle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_second_of_two_retrains_does_nothing(
+    idle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = run_names(idle)
     with FileLock(idle / "runs" / retrain.LOCK_FILE):
         assert run_retrain() == 0
@@ -271,9 +272,7 @@ def test_no_trigger_is_recorded_and_nothing_happens(
     assert run_names(work) == before
 
 
-def test_drift_without_enough_labels_waits(
-    idle: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_drift_without_enough_labels_waits(idle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_retrain("--if-needed", "retrain.least_labels=5000", "retrain.new_labels=20") == 0
     told = capsys.readouterr().out
     assert "not retraining yet: " in told
@@ -432,7 +431,9 @@ def test_promotion_without_mlflow_changes_nothing(
     assert (tested / "deployment/deployment.json").read_bytes() == before
 
 
-def test_without_a_challenger_nothing_is_promoted(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_challenger_nothing_is_promoted(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (work / "deployment/deployment.json").read_bytes()
     assert run("promote") == 1
     assert "there is no challenger to promote" in capsys.readouterr().err

@@ -20,7 +20,10 @@ def test_nothing_new_triggers_nothing() -> None:
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"drifted": ["brightness", "contrast"], "new_labels": 100}, "drift in brightness, contrast"),
+        (
+            {"drifted": ["brightness", "contrast"], "new_labels": 100},
+            "drift in brightness, contrast",
+        ),
         ({"drop": 0.11, "new_labels": 100}, "accuracy is 11.0% worse than in training"),
         ({"new_labels": 1000}, "1000 new labels"),
         ({"days": 91.0, "new_labels": 0}, "the newest model is 91 days old"),
