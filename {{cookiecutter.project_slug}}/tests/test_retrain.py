@@ -246,7 +246,9 @@ def test_nothing_is_retrained_while_an_ab_test_runs(
 ) -> None:
     before = run_names(tested)
     assert run_retrain() == 0
-    assert "not retraining yet: the A/B test of " in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "not retraining yet: " in told
+    assert f"the A/B test of {challenger_of(tested).version} is still running" in told
     assert history(tested, "decide")[-1]["outcome"] == "a test is running"
     assert run_names(tested) == before
 

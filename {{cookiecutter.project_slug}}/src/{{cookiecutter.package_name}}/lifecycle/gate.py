@@ -136,10 +136,10 @@ def run_gate(
         )
         for start in range(0, rows, BATCH_ROWS)
     ]
-    answers = {
+    predicted = {
         name: np.concatenate([batch[name] for batch in batches]) for name in task_contract.OUTPUTS
     }
-    pairs = scores_by_slice(answers, outputs, dataset, original)
+    pairs = scores_by_slice(predicted, outputs, dataset, original)
     return Gate(champion.version, challenger, objective.PRIMARY_METRIC, compare_slices(pairs))
 
 

@@ -1,4 +1,4 @@
-"""Decide whether to retrain. Every check is recorded, also those that found nothing."""
+"""Decide whether to retrain. Every check is recorded, whether it fired or not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -33,7 +33,7 @@ predictions = Table(
     Column("items", Integer, nullable=False),
     Column("milliseconds", Float(53), nullable=False),
     Column("features", Text, nullable=False),  # JSON: name -> a value for each item
-    Column("outcomes", Text, nullable=False),  # JSON like features: the contract's prediction_stats
+    Column("outcomes", Text, nullable=False),  # JSON: the contract's prediction_stats
     Column("output", Text, nullable=False),  # JSON: a prediction for each item
     Column("input", Text),  # JSON: the items; NULL where they are not kept
     UniqueConstraint("request_id", "variant", name="predictions_request_variant"),
