@@ -11,13 +11,20 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
 
 TEMPLATE = Path(__file__).parents[1]
-PACKAGE = "{{cookiecutter.package_name}}"
-sys.path.insert(0, str(TEMPLATE / "{{cookiecutter.project_slug}}" / "src"))
+SOURCES = TEMPLATE / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.package_name}}"
+PACKAGE = "project"  # a name that Python can import, unlike the folder's
+
+spec = spec_from_file_location(PACKAGE, SOURCES / "__init__.py")
+assert spec is not None
+assert spec.loader is not None
+sys.modules[PACKAGE] = module_from_spec(spec)
+spec.loader.exec_module(sys.modules[PACKAGE])
 
 ab = import_module(f"{PACKAGE}.monitoring.ab_test")
 drift = import_module(f"{PACKAGE}.monitoring.drift")
