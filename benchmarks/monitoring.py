@@ -37,7 +37,7 @@ Random = np.random.Generator
 Source = Callable[[Random, int, float], np.ndarray]  # rows, shift in standard deviations
 
 WINDOWS = 400
-REFERENCE_ROWS = 2000
+REFERENCE = 2000  # rows
 TESTS, UNITS = 1000, 3000
 CLUSTERED = 400
 
@@ -118,7 +118,7 @@ def drift_figures() -> list[str]:
         ("AR(1) 0.9, both shuffled", shuffled(slow), shuffled(slow)),
     ]
     lines = [
-        f"Drift, {WINDOWS} windows each against a reference of {REFERENCE_ROWS} rows, in % of windows:",
+        f"Drift, {WINDOWS} windows each against a reference of {REFERENCE} rows, in % of windows:",
         "",
         "| Values | Rows | False alarms | p < 0.05 | Found: 0.25 sd | 0.5 sd | 1 sd |",
         "|---|---:|---:|---:|---:|---:|---:|",
@@ -136,7 +136,7 @@ def drift_shares(generator: Random, expected: Source, online: Source, rows: int)
     each of three shifts."""
     counts = np.zeros(5)
     for _ in range(WINDOWS):
-        bundled = {"x": reference.distribution(expected(generator, REFERENCE_ROWS, 0.0))}
+        bundled = {"x": reference.distribution(expected(generator, REFERENCE, 0.0))}
         still = drift.compare_distributions(bundled, {"x": online(generator, rows, 0.0)})[0]
         counts[:2] += still.drifted, still.p_value < 0.05
         for place, shift in enumerate((0.25, 0.5, 1.0)):
