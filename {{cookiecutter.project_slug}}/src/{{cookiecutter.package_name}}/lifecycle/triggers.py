@@ -59,7 +59,8 @@ class Decision:
         """Outcome and reasons in words."""
         reasons = "; ".join(self.reasons)
         if self.obstacle:
-            return f"not retraining yet: {f'{reasons}, but ' if reasons else ''}{self.obstacle}"
+            start = f"{reasons}, but " if reasons else ""
+            return f"not retraining yet: {start}{self.obstacle}"
         return f"{self.outcome}: {reasons or 'no trigger fired'}"
 
     def record(self) -> dict[str, Any]:
