@@ -1,23 +1,30 @@
-"""How often drift and A/B verdicts are wrong, and how soon they are right, by simulation.
+"""Simulate how often drift and A/B verdicts are wrong, and how soon they are right.
 
     python benchmarks/monitoring.py
 
 Needs NumPy alone, takes about two minutes and rewrites the figures between the markers of
-docs/monitoring.md; the same seed gives the same figures. It imports the modules of the generated
-project from where they stand in the template.
+docs/monitoring.md; the same seed gives the same figures. It imports the generated project's modules
+straight from the template.
 """
 
 import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
 
 TEMPLATE = Path(__file__).parents[1]
-PACKAGE = "{{cookiecutter.package_name}}"
-sys.path.insert(0, str(TEMPLATE / "{{cookiecutter.project_slug}}" / "src"))
+SOURCES = TEMPLATE / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.package_name}}"
+PACKAGE = "project"  # a name that Python can import, unlike the folder's
+
+spec = spec_from_file_location(PACKAGE, SOURCES / "__init__.py")
+assert spec is not None
+assert spec.loader is not None
+sys.modules[PACKAGE] = module_from_spec(spec)
+spec.loader.exec_module(sys.modules[PACKAGE])
 
 ab = import_module(f"{PACKAGE}.monitoring.ab_test")
 drift = import_module(f"{PACKAGE}.monitoring.drift")
@@ -30,7 +37,7 @@ Random = np.random.Generator
 Source = Callable[[Random, int, float], np.ndarray]  # rows, shift in standard deviations
 
 WINDOWS = 400
-KNOWN = 2000  # rows of the reference
+REFERENCE = 2000  # rows
 TESTS, UNITS = 1000, 3000
 CLUSTERED = 400
 
@@ -81,7 +88,7 @@ def series(memory: float) -> Source:
 
 
 def late(share: float) -> Source:
-    """Independent rows of which the last part is shifted."""
+    """Independent rows of which the last share is shifted."""
 
     def draw(generator: Random, rows: int, shift: float) -> np.ndarray:
         return generator.normal(size=rows) + shift * (np.arange(rows) >= (1 - share) * rows)
@@ -111,42 +118,43 @@ def drift_figures() -> list[str]:
         ("AR(1) 0.9, both shuffled", shuffled(slow), shuffled(slow)),
     ]
     lines = [
-        f"Drift, {WINDOWS} windows each against a reference of {KNOWN} rows, in % of windows:",
+        f"Drift, {WINDOWS} windows each against a reference of {REFERENCE} rows, in % of windows:",
         "",
         "| Values | Rows | False alarms | p < 0.05 | Found: 0.25 sd | 0.5 sd | 1 sd |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for number, (name, known, live) in enumerate(cases):
+    for number, (name, expected, online) in enumerate(cases):
         for rows in (100, 300, 1000):
             generator = np.random.default_rng([SEED, number, rows])
-            cells = drift_shares(generator, known, live, rows)
+            cells = drift_shares(generator, expected, online, rows)
             lines.append(f"| {name} | {rows} | {' | '.join(percent(x) for x in cells)} |")
     return lines
 
 
-def drift_shares(generator: Random, known: Source, live: Source, rows: int) -> list[float]:
-    """False alarms, p-values below 5 % without a shift, and alarms at each of three shifts."""
-    found = np.zeros(5)
+def drift_shares(generator: Random, expected: Source, online: Source, rows: int) -> list[float]:
+    """Return the shares of windows with false alarms, with p < 5 % but no shift, and with alarms at
+    each of three shifts."""
+    counts = np.zeros(5)
     for _ in range(WINDOWS):
-        kept = {"x": reference.distribution(known(generator, KNOWN, 0.0))}
-        still = drift.compare_distributions(kept, {"x": live(generator, rows, 0.0)})[0]
-        found[:2] += still.drifted, still.p_value < 0.05
+        bundled = {"x": reference.distribution(expected(generator, REFERENCE, 0.0))}
+        still = drift.compare_distributions(bundled, {"x": online(generator, rows, 0.0)})[0]
+        counts[:2] += still.drifted, still.p_value < 0.05
         for place, shift in enumerate((0.25, 0.5, 1.0)):
-            row = drift.compare_distributions(kept, {"x": live(generator, rows, shift)})[0]
-            found[2 + place] += row.drifted
-    return (found / WINDOWS).tolist()
+            row = drift.compare_distributions(bundled, {"x": online(generator, rows, shift)})[0]
+            counts[2 + place] += row.drifted
+    return (counts / WINDOWS).tolist()
 
 
 # --- A/B -----------------------------------------------------------------------------------------
 
 
 def bernoulli(rate: float) -> Source:
-    """Right answers; `shift` is added to the rate."""
+    """Scores 1 at this rate, else 0; `shift` is added to the rate."""
     return lambda generator, size, shift: (generator.random(size) < rate + shift).astype(float)
 
 
 def lognormal(generator: Random, size: int, shift: float) -> np.ndarray:
-    """Errors, turned so that more is better; `shift` makes them smaller by that part."""
+    """Errors, signed so that more is better; `shift` makes them smaller by that share."""
     return -(1 - shift) * generator.lognormal(size=size)
 
 
@@ -210,7 +218,7 @@ def ab_figures() -> list[str]:
 
 
 class Tests:
-    """Many tests at once: arrays (tests, units) of scores and of who answered."""
+    """Many tests at once: arrays (tests, units) of scores and of the variant."""
 
     def __init__(self, generator: Random, source: Source, share: float, shift: float) -> None:
         size = TESTS * UNITS
@@ -225,7 +233,7 @@ class Tests:
         self.enough = np.minimum(*counts) >= ab.TestRules().least_units
 
     def group(self, chosen: np.ndarray) -> ab.UnitStats:
-        """Count, mean and variance of a variant after each unit."""
+        """Return count, mean and variance of a variant after each unit."""
         count = chosen.cumsum(axis=1)
         some = np.maximum(count, 1)
         mean = (self.scores * chosen).cumsum(axis=1) / some
@@ -233,14 +241,14 @@ class Tests:
         return ab.UnitStats(count, mean, np.maximum(squares, 0) / np.maximum(count - 1, 1))
 
     def verdicts(self) -> tuple[float, float, np.ndarray]:
-        """Shares ever promoted and ever found worse, and units until promotion (inf: never)."""
+        """Return the shares ever promoted and ever stopped, and units until promotion or inf."""
         _, low, high = ab.confidence_interval(*self.groups, ab.TestRules())
         up, down = (low > 0) & self.enough, (high < 0) & self.enough
         units = np.where(up.any(axis=1), up.argmax(axis=1) + 1, np.inf)
         return up.any(axis=1).mean(), down.any(axis=1).mean(), units
 
     def others(self) -> list[float]:
-        """Shares promoted with the same boundary about other estimates, and with 1.96 errors."""
+        """Return the shares promoted with other estimates, and with 1.96 standard errors."""
         rules, units = ab.TestRules(), np.arange(1, UNITS + 1)
         champion, challenger = self.groups
         difference = challenger.mean - champion.mean
@@ -265,9 +273,9 @@ class Tests:
 
 
 def clustered_figures() -> list[str]:
-    """Requests of callers that differ: verdicts by caller, and as if each request were one."""
+    """Compare verdicts by caller with those that count each request as a unit."""
     generator = np.random.default_rng([SEED, 300])
-    found = np.zeros(4)
+    promoted = np.zeros(4)
     for _ in range(CLUSTERED):
         callers = np.minimum(generator.zipf(1.4, 4000), 1000)
         skill, gain = generator.normal(size=1001), 0.1 * generator.normal(size=1001)
@@ -282,8 +290,8 @@ def clustered_figures() -> list[str]:
             [ab.compare_paired(callers[:n], differences[:n]) for n in looks],
             [ab.compare_paired(callers[:n], differences[:n] + 0.1) for n in looks],
         ]
-        found += [any(verdict.decision == "promote" for verdict in test) for test in tests]
-    shares = [percent(share) for share in found / CLUSTERED]
+        promoted += [any(verdict.decision == "promote" for verdict in test) for test in tests]
+    shares = [percent(share) for share in promoted / CLUSTERED]
     return [
         f"Callers that ask many times (Zipf 1.4, 4000 requests, looked at every 200, {CLUSTERED} "
         "tests; callers differ by 1 sd, the answers to one caller by 0.3), in % promoted:",

@@ -25,7 +25,7 @@ from {{ cookiecutter.package_name }}.store.feedback import record_feedback
 from {{ cookiecutter.package_name }}.store.feedback_schema import Feedback
 from {{ cookiecutter.package_name }}.store.row import PredictionRow
 from {{ cookiecutter.package_name }}.store.write import insert_predictions
-from {{ cookiecutter.package_name }}.task.contract import SCORE, Prediction
+from {{ cookiecutter.package_name }}.task.contract import SCORE, GroundTruth, Prediction
 
 from .conftest import CONFIG
 from .quick import BAD_GROUND_TRUTHS, ground_truths
@@ -145,7 +145,7 @@ def test_feedback_with_an_unknown_request_records_nothing(
     rows = [["a", *cells(right)], ["nobody", *cells(right)]]
     file = table(tmp_path / "labels.csv", ["request_id", *right], *rows)
     assert run("feedback", file) == 2
-    assert f"{file}: row 3: 'nobody' is no request of the log" in capsys.readouterr().err
+    assert f"{file}: row 3: 'nobody' is not in the prediction log" in capsys.readouterr().err
     assert online.queries.read_scored(log, answers.bundle.contract) == []
 
 
@@ -220,7 +220,7 @@ def test_feedback_with_url_is_sent_to_that_server(
     assert capsys.readouterr().out == "1 labels: 1 new, 0 changed, 0 same\n"
     ((path, content, key),) = kind.sent
     assert (path, key) == ("/v1/feedback", None)
-    assert [Feedback.model_validate(one) for one in content["feedback"]] == feedbacks(
+    assert [Feedback[GroundTruth].model_validate(one) for one in content["feedback"]] == feedbacks(
         answers, ("a", 0)
     )
     kind.response = 404, {"detail": [{"msg": "'a' is no request of the log"}]}

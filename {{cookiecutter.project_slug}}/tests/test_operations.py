@@ -1,4 +1,4 @@
-"""What runs beside the server: alerts, dashboards, compose; read by a real Prometheus."""
+"""Operations: alerts and dashboards, checked by a real Prometheus, and Docker Compose."""
 
 import importlib.util
 import json
@@ -28,13 +28,12 @@ DEPLOY = PROJECT / "deploy"
 RULES = DEPLOY / "prometheus" / "alerts.yml"
 DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)([^}]*)\}")
-# of Prometheus itself
-OWN_SERIES = {"up", "ALERTS"}
+PROMETHEUS_SERIES = {"up", "ALERTS"}
 KEYWORDS = {"and", "or", "unless", "offset", "bool"}
 
 
 def load_services() -> ModuleType:
-    """scripts/services.py, which is no part of the package."""
+    """Import scripts/services.py, which is not part of the package."""
     path = PROJECT / "scripts" / "services.py"
     spec = importlib.util.spec_from_file_location("services", path)
     assert spec is not None
@@ -102,7 +101,7 @@ def ask(url: str, **parameters: str) -> Any:
 
 @pytest.fixture
 def watched(tools: Path, server: Server, tmp_path: Path) -> Iterator[tuple[Server, str]]:
-    """A real server, and the address of a Prometheus that watches it by quick clocks."""
+    """A real server, and the address of a Prometheus that scrapes it every second."""
     config = read(DEPLOY / "prometheus" / "prometheus.yml")
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     (job,) = config["scrape_configs"]
@@ -128,14 +127,14 @@ def watched(tools: Path, server: Server, tmp_path: Path) -> Iterator[tuple[Serve
     ],
     ids=" ".join,
 )
-def test_prometheus_takes_the_rules_and_their_tests_pass(tools: Path, command: list[str]) -> None:
+def test_prometheus_accepts_the_rules_and_their_tests_pass(tools: Path, command: list[str]) -> None:
     done = subprocess.run(
         [tools, *command], cwd=DEPLOY / "prometheus", capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_has_a_test_that_it_fires_and_one_that_it_does_not() -> None:
+def test_every_alert_is_tested_to_fire_and_to_stay_silent() -> None:
     fires: set[str] = set()
     silent: set[str] = set()
     for test in read(RULES.with_name("alerts_test.yml"))["tests"]:
@@ -146,22 +145,22 @@ def test_every_alert_has_a_test_that_it_fires_and_one_that_it_does_not() -> None
     assert silent == set(alerts())
 
 
-def test_every_alert_says_how_bad_it_is_and_which_verb_helps(
+def test_every_alert_says_how_bad_it_is_and_which_command_helps(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--help"])
-    verbs = set(re.findall(r"^    (\w+) ", capsys.readouterr().out, re.M))
+    known = set(re.findall(r"^    (\w+) ", capsys.readouterr().out, re.M))
     manual = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
     for name, rule in alerts().items():
         assert rule["labels"]["severity"] in ("critical", "warning"), name
         assert rule["annotations"]["summary"], name
         commands = re.findall(r"`(\w+)[^`]*`", rule["annotations"]["description"])
-        assert set(commands) <= verbs, f"{name} names a verb that is not there"
+        assert set(commands) <= known, f"{name} names an unknown command"
         assert f"`{name}`" in manual, f"docs/operations.md does not explain {name}"
 
 
-def test_dashboards_are_whole() -> None:
+def test_dashboards_have_units_sources_and_no_overlapping_panels() -> None:
     (source,) = read(DEPLOY / "grafana/provisioning/datasources/prometheus.yml")["datasources"]
     assert DASHBOARDS
     for path in DASHBOARDS:
@@ -204,7 +203,7 @@ def test_alerts_and_dashboards_read_only_metrics_that_the_server_has(
 ) -> None:
     server, prometheus = watched
     types = re.findall(r"^# TYPE (\S+) (\S+)", server.ask("/metrics").text, re.M)
-    there = {name for name, kind in types if kind != "histogram"} | OWN_SERIES
+    there = {name for name, kind in types if kind != "histogram"} | PROMETHEUS_SERIES
     for name, kind in types:
         if kind == "histogram":
             there |= {f"{name}_bucket", f"{name}_sum", f"{name}_count"}
@@ -218,7 +217,7 @@ def test_alerts_and_dashboards_read_only_metrics_that_the_server_has(
     assert not wrong
 
 
-def test_a_healthy_server_raises_no_alert_and_a_dead_one_does(
+def test_healthy_server_raises_no_alert_and_a_dead_one_does(
     watched: tuple[Server, str],
 ) -> None:
     server, prometheus = watched
@@ -266,7 +265,7 @@ def test_env_stays_out_of_git_and_of_the_image() -> None:
     assert not [line for line in kept if line.startswith("!.")]
 
 
-def test_services_are_pinned_shut_in_and_reach_the_world_by_the_api_alone() -> None:
+def test_services_are_pinned_and_sandboxed_and_only_the_api_is_public() -> None:
     stages = re.findall(
         r"^FROM \S+ AS (\w+)", (PROJECT / "Dockerfile").read_text(encoding="utf-8"), re.M
     )
@@ -289,7 +288,7 @@ def test_services_are_pinned_shut_in_and_reach_the_world_by_the_api_alone() -> N
     assert compose()["mlflow"]["image"].endswith(f":v{tracking}")
 
 
-def test_what_compose_mounts_is_there_or_made_by_the_manual() -> None:
+def test_compose_mounts_exist_or_are_created_by_the_manual() -> None:
     manual = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
     (made,) = re.findall(r"^mkdir -p (.+)$", manual, re.M)
     for name, service in compose().items():
@@ -301,13 +300,13 @@ def test_what_compose_mounts_is_there_or_made_by_the_manual() -> None:
                 assert (PROJECT / volume.partition(":")[0]).exists(), f"{name}: {volume}"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the loop runs in a container, by sh")
-def test_the_retraining_job_goes_on_after_a_failure_and_ends_at_once(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="the loop runs in a container, under sh")
+def test_retraining_job_survives_a_failure_and_stops_at_once(tmp_path: Path) -> None:
     *shell, loop = compose()["retrain"]["command"]
-    (verb,) = re.findall(r"^\s*(\S+) retrain ", loop, re.M)
-    command, calls = tmp_path / verb, tmp_path / f"{verb}-calls"
-    fails_then_works_long = '[ "$(wc -l < "$0-calls")" -lt 2 ] && exit 1\nexec sleep 60\n'
-    command.write_text(f'#!/bin/sh\necho "$@" >> "$0-calls"\n{fails_then_works_long}')
+    (name,) = re.findall(r"^\s*(\S+) retrain ", loop, re.M)
+    command, calls = tmp_path / name, tmp_path / f"{name}-calls"
+    fails_once_then_runs = '[ "$(wc -l < "$0-calls")" -lt 2 ] && exit 1\nexec sleep 60\n'
+    command.write_text(f'#!/bin/sh\necho "$@" >> "$0-calls"\n{fails_once_then_runs}')
     command.chmod(0o755)
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "RETRAIN_EVERY_SECONDS": "0.1"}
     with subprocess.Popen([*shell, loop.replace("$$", "$")], env=env) as process:

@@ -1,4 +1,4 @@
-"""The prediction log, on both databases: nothing twice, nothing half, nothing lost in silence."""
+"""The prediction log on both databases: rows are written once, whole, and never lost silently."""
 
 import json
 import re
@@ -94,7 +94,7 @@ def database(url: str) -> Iterator[Database]:
 
 
 class Answers(NamedTuple):
-    """What the deployed bundle answers to its example, and a worse answer to the same."""
+    """The deployed bundle's prediction for its example, and a worse one for the same item."""
 
     bundle: Bundle
     item: dict[str, Any]
@@ -105,7 +105,7 @@ class Answers(NamedTuple):
 
     @property
     def truth(self) -> GroundTruth:
-        """What makes the good answer right."""
+        """The ground truth by which the good answer is right."""
         return GroundTruth.model_validate(ground_truths(self.good)[0])
 
     def row(
@@ -113,7 +113,7 @@ class Answers(NamedTuple):
     ) -> PredictionRow:
         """A row of the log as the server writes it."""
         names = ("features", "outcomes")
-        watched = {name: {k: v * items for k, v in getattr(self, name).items()} for name in names}
+        values = {name: {k: v * items for k, v in getattr(self, name).items()} for name in names}
         row = PredictionRow(
             request_id=request_id,
             at=1000.0,
@@ -125,7 +125,7 @@ class Answers(NamedTuple):
             milliseconds=1.5,
             output=json.dumps([self.good if good else self.bad] * items),
             input=json.dumps([self.item] * items),
-            **{name: json.dumps(values) for name, values in watched.items()},
+            **{name: json.dumps(columns) for name, columns in values.items()},
         )
         return row._replace(**changes)
 
@@ -152,7 +152,7 @@ def answers(deployment: Path) -> Answers:
 
 
 def plain(number: int, **changes: Any) -> PredictionRow:
-    """A row whose contents nobody looks into."""
+    """A row whose contents do not matter."""
     texts = {"features": "{}", "outcomes": "{}", "output": "[]", "input": "[]"}
     name, at = f"r{number}", float(number)
     return PredictionRow(name, at, "v1", "champion", None, "ff", 1, 1.0, **texts)._replace(
@@ -165,7 +165,7 @@ def count(database: Database, table: Any) -> int:
         return connection.execute(select(func.count()).select_from(table)).scalar_one()
 
 
-def test_the_migrations_make_exactly_the_tables(database: Database) -> None:
+def test_migrations_create_exactly_the_tables(database: Database) -> None:
     with database.reading() as connection:
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, tables.metadata) == []
@@ -176,7 +176,7 @@ def test_the_migrations_make_exactly_the_tables(database: Database) -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
 
 
-def test_several_processes_may_start_on_a_fresh_database(url: str, tmp_path: Path) -> None:
+def test_several_processes_may_migrate_a_new_database_at_once(url: str, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     command = [sys.executable, "-c", RACE, url, str(gate)]
     racers = [
@@ -194,7 +194,7 @@ def test_several_processes_may_start_on_a_fresh_database(url: str, tmp_path: Pat
         assert insert_predictions(database, [plain(1)]) == 1
 
 
-def test_a_database_in_order_needs_no_alembic(database: Database, url: str) -> None:
+def test_up_to_date_database_needs_no_import_of_alembic(database: Database, url: str) -> None:
     script = (
         f"import sys; from {databases.__name__} import Database; "
         "Database(sys.argv[1]).migrate(); print('alembic' in sys.modules)"
@@ -203,10 +203,10 @@ def test_a_database_in_order_needs_no_alembic(database: Database, url: str) -> N
     assert subprocess.run(command, capture_output=True, text=True).stdout == "False\n"
 
 
-def test_tables_of_a_newer_program_are_left_alone(database: Database) -> None:
+def test_tables_of_a_newer_version_are_refused(database: Database) -> None:
     with database.writing() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(DatabaseError, match=r"revision 9999.*newer program"):
+    with pytest.raises(DatabaseError, match=r"revision 9999.*newer version"):
         database.migrate()
 
 
@@ -223,14 +223,14 @@ def test_tables_of_a_newer_program_are_left_alone(database: Database) -> None:
         "postgresql://me:hush@host:port/log",
     ],
 )
-def test_other_addresses_are_refused_without_their_password(url: str) -> None:
+def test_unsupported_urls_are_refused_without_their_password(url: str) -> None:
     with pytest.raises(UserError) as raised:
         Database(url)
     assert "sqlite:///" in str(raised.value)
     assert "hush" not in str(raised.value)
 
 
-def test_a_file_that_cannot_be_one_is_named(tmp_path: Path) -> None:
+def test_unusable_database_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no database, but long enough to be looked at" * 100)
     for place in ("file", "file/predictions.db"):
         database = Database(f"sqlite:///{tmp_path / place}")
@@ -240,7 +240,7 @@ def test_a_file_that_cannot_be_one_is_named(tmp_path: Path) -> None:
         assert "\n" not in str(raised.value)
 
 
-def test_the_same_rows_are_written_once(database: Database) -> None:
+def test_same_rows_are_written_once(database: Database) -> None:
     rows = [plain(number) for number in range(5)]
     assert insert_predictions(database, []) == 0
     assert insert_predictions(database, rows) == 5
@@ -255,7 +255,7 @@ def test_the_same_rows_are_written_once(database: Database) -> None:
     assert found[1:] == rows[0]
 
 
-def test_more_rows_than_a_statement_takes_are_written_and_counted(database: Database) -> None:
+def test_more_rows_than_one_statement_holds_are_written_and_counted(database: Database) -> None:
     rows = [plain(number) for number in range(2 * INSERT_ROWS + 1)]
     assert insert_predictions(database, [*rows[:INSERT_ROWS], rows[0]]) == INSERT_ROWS
     assert insert_predictions(database, [*rows, *rows]) == INSERT_ROWS + 1
@@ -270,7 +270,7 @@ def test_rows_are_written_together_or_not_at_all(database: Database) -> None:
     assert count(database, tables.predictions) == 0
 
 
-def test_a_database_that_comes_back_is_written_to_again(postgres: Any, fresh: str) -> None:
+def test_database_that_comes_back_is_written_to_again(postgres: Any, fresh: str) -> None:
     database = Database(fresh)
     database.migrate()
     insert_predictions(database, [plain(1)])
@@ -290,7 +290,7 @@ def test_a_database_that_comes_back_is_written_to_again(postgres: Any, fresh: st
     database.close()
 
 
-def test_a_file_that_others_hold_is_waited_for(
+def test_locked_file_blocks_writers_and_not_readers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(databases, "TIMEOUT_SECONDS", 0.2)
@@ -306,7 +306,7 @@ def test_a_file_that_others_hold_is_waited_for(
     second.close()
 
 
-def test_pruning_forgets_the_old_and_keeps_what_is_learned_from(
+def test_pruning_deletes_old_rows_and_keeps_labelled_inputs(
     database: Database, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules[insert_predictions.__module__], "PRUNE_ROWS", 3)
@@ -333,14 +333,14 @@ def test_pruning_forgets_the_old_and_keeps_what_is_learned_from(
 
 
 def score(answers: Answers) -> Callable[[Any, Any], float]:
-    return answers.bundle.contract.score
+    return answers.bundle.contract.score_json
 
 
 def feedbacks(answers: Answers, *keys: tuple[str, int]) -> list[Feedback]:
     return [Feedback(request_id=name, item=item, truth=answers.truth) for name, item in keys]
 
 
-def test_feedback_may_come_again(database: Database, answers: Answers) -> None:
+def test_repeated_feedback_changes_nothing(database: Database, answers: Answers) -> None:
     shadow = answers.row("b", variant="shadow", model_version="v2")
     insert_predictions(database, [answers.row("a", items=3), answers.row("b"), shadow])
     some = feedbacks(answers, ("a", 0), ("a", 2), ("b", 0))
@@ -365,16 +365,14 @@ def test_unknown_requests_and_items_are_named_and_nothing_is_written(
     with pytest.raises(UnknownRequest) as raised:
         record_feedback(database, some, score(answers))
     told = str(raised.value)
-    assert "'a' had 2 items, there is no 2" in told
+    assert "'a' had 2 items, there is no item 2" in told
     assert "'nobody'" in told
     assert told.endswith("and 3 more")
     assert raised.value.indices == [*range(1, 9)]
     assert count(database, tables.feedback) == 0
 
 
-def test_a_truth_that_cannot_be_is_refused_with_all_others(
-    database: Database, answers: Answers
-) -> None:
+def test_one_invalid_ground_truth_refuses_all(database: Database, answers: Answers) -> None:
     insert_predictions(database, [answers.row("a"), answers.row("b")])
 
     def refuse(_prediction: object, truth: GroundTruth) -> float:
@@ -391,11 +389,11 @@ def test_a_truth_that_cannot_be_is_refused_with_all_others(
 
 
 def record_one(database: Database, content: dict[str, Any], answers: Answers) -> None:
-    record_feedback(database, [Feedback.model_validate(content)], score(answers))
+    record_feedback(database, [Feedback[GroundTruth].model_validate(content)], score(answers))
 
 
 @pytest.mark.parametrize(("truth", "word"), BAD_GROUND_TRUTHS)
-def test_bad_truths_of_this_task_are_told(
+def test_invalid_ground_truths_of_this_task_are_named(
     answers: Answers, tmp_path: Path, truth: dict[str, Any], word: str
 ) -> None:
     with closing(Database(f"sqlite:///{tmp_path / 'log.db'}")) as database:
@@ -405,7 +403,7 @@ def test_bad_truths_of_this_task_are_told(
             record_one(database, {"request_id": "a", "truth": truth}, answers)
 
 
-def test_the_number_of_statements_does_not_grow_with_the_feedback(
+def test_number_of_statements_does_not_grow_with_the_feedback(
     database: Database, answers: Answers
 ) -> None:
     insert_predictions(database, [answers.row(f"r{number}") for number in range(300)])
@@ -424,8 +422,8 @@ def test_the_number_of_statements_does_not_grow_with_the_feedback(
         assert len([one for one in statements if "BEGIN" not in one]) == 3
 
 
-def watched(number: int, items: int = 1, **changes: Any) -> PredictionRow:
-    """A row whose feature and outcome tell which it is."""
+def numbered(number: int, items: int = 1, **changes: Any) -> PredictionRow:
+    """A row whose feature and prediction statistic tell which it is."""
     features = {"size": [number + item / 10 for item in range(items)]}
     outcomes = {"label": [f"{number}.{item}" for item in range(items)]}
     return plain(number, items=items)._replace(
@@ -434,16 +432,16 @@ def watched(number: int, items: int = 1, **changes: Any) -> PredictionRow:
 
 
 def test_windows_hold_the_newest_items_in_the_order_of_time(database: Database) -> None:
-    rows = [watched(number, items=2) for number in range(5)]
+    rows = [numbered(number, items=2) for number in range(5)]
     insert_predictions(database, rows[::-1])
     assert queries.read_window(database, 10)[2] == 10
     found = queries.read_window(database, 5)
     assert found.rows == 5
     assert found.features["size"].tolist() == [2.1, 3.0, 3.1, 4.0, 4.1]
-    assert found.outcomes["label"].tolist() == ["2.1", "3.0", "3.1", "4.0", "4.1"]
-    challenger = watched(8, variant="challenger")
+    assert found.prediction_stats["label"].tolist() == ["2.1", "3.0", "3.1", "4.0", "4.1"]
+    challenger = numbered(8, variant="challenger")
     insert_predictions(
-        database, [watched(7, variant="shadow"), challenger, watched(9, model_version="v2")]
+        database, [numbered(7, variant="shadow"), challenger, numbered(9, model_version="v2")]
     )
 
     def sizes(rows: int = 9, **choice: Any) -> Sequence[float]:
@@ -457,9 +455,7 @@ def test_windows_hold_the_newest_items_in_the_order_of_time(database: Database) 
     assert empty == ({}, {}, 0)
 
 
-def test_what_is_labelled_is_read_back_in_the_order_of_time(
-    database: Database, answers: Answers
-) -> None:
+def test_labelled_items_are_read_in_the_order_of_time(database: Database, answers: Answers) -> None:
     insert_predictions(
         database,
         [
@@ -505,7 +501,7 @@ def test_what_is_labelled_is_read_back_in_the_order_of_time(
     assert [row.at for row in queries.read_scored(database, contract, since=25)] == [30.0, 30.0]
 
 
-def test_traffic_is_summed_up_by_variant(database: Database) -> None:
+def test_traffic_is_summed_by_variant(database: Database) -> None:
     rows = [
         plain(number, test="t", milliseconds=float(number), unit=f"{number % 7}", items=2)
         for number in range(1, 101)

@@ -58,7 +58,7 @@ class ScoreMetric(NamedTuple):
     higher_is_better: bool
 
 
-class BaseContract(BaseModel):
+class BaseContract(BaseModel, ABC):
     """Everything but the network that inference needs; travels in the bundle as JSON.
 
     Training and the server encode with the same object. Must not need torch.
@@ -68,6 +68,9 @@ class BaseContract(BaseModel):
 
     FILE: ClassVar[str] = "contract.json"
     TASK: ClassVar[str]
+    SCORE: ClassVar[ScoreMetric]
+    PREDICTION: ClassVar[type[BaseModel]]
+    GROUND_TRUTH: ClassVar[type[BaseModel]]
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -93,6 +96,12 @@ class BaseContract(BaseModel):
 
         Raises ValueError for a ground truth that is impossible for this model.
         """
+
+    def score_json(self, prediction: Any, truth: Any) -> float:
+        """Score decoded JSON, such as the prediction log holds; ValueError if it does not fit."""
+        return self.score(
+            self.PREDICTION.model_validate(prediction), self.GROUND_TRUTH.model_validate(truth)
+        )
 
     @abstractmethod
     def features(self, inputs: Arrays) -> Arrays:

@@ -57,10 +57,7 @@ def load_bundle(folder: Path, manifest_sha256: str | None = None) -> Bundle:
     # 1. Every file is the one that was packed.
     manifest = verify_bundle(folder, manifest_sha256)
     # 2. This server's code can read the contract.
-    try:
-        bundle_contract = Contract.load(folder)
-    except (OSError, ValueError) as error:
-        raise BadBundle(f"{folder / Contract.FILE}: does not fit this server: {error}") from None
+    contract = load_contract(folder)
     # 3. ONNX Runtime can load the model, and it has the inputs and outputs of the manifest.
     options = onnxruntime.SessionOptions()
     # One thread per call and no spinning: the server's own requests are what runs in parallel.
@@ -75,7 +72,15 @@ def load_bundle(folder: Path, manifest_sha256: str | None = None) -> Bundle:
         raise BadBundle(f"{folder / MODEL}: cannot be loaded: {error}") from None
     if read_signature(session) != manifest.signature:
         raise BadBundle(f"{folder / MODEL}: its inputs and outputs differ from the manifest's")
-    return Bundle(manifest, bundle_contract, session, sha256(folder / MANIFEST))
+    return Bundle(manifest, contract, session, sha256(folder / MANIFEST))
+
+
+def load_contract(folder: Path) -> Contract:
+    """Read a bundle's contract. Raises BadBundle if it is missing or does not fit this code."""
+    try:
+        return Contract.load(folder)
+    except (OSError, ValueError) as error:
+        raise BadBundle(f"{folder / Contract.FILE}: does not fit this server: {error}") from None
 
 
 def verify_bundle(folder: Path, manifest_sha256: str | None = None) -> Manifest:

@@ -45,8 +45,12 @@ def run_retrain(options: Namespace) -> None:
 def run_promote(options: Namespace) -> None:
     """Make the challenger the champion."""
     settings = read_settings(options)
-    from ..lifecycle.promote import promote
+    from ..bundle.deployment import read_deployment
+    from ..monitoring.online import ab_verdict_record
+    from ..release.rollout import promote
 
-    after = promote(settings, options.reason, options.force)
+    deployed = read_deployment(settings.paths.deployment)
+    verdict = ab_verdict_record(settings, deployed, options.force)
+    after = promote(settings, deployed, verdict, options.reason, options.force)
     print(f"champion: {after.champion.version} (a running server picks it up by itself)")
     print(f"undo: {options.command} rollback")

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ..monitoring.online import Arm
     from ..store.database import Database
     from ..store.feedback_schema import FeedbackLine
-    from ..task.contract import Contract
     from ..task.settings import Settings
 
 FEEDBACK_BATCH = 1000  # labels recorded in one transaction or request
@@ -76,9 +75,10 @@ def _parse_share(text: str) -> float:
 
 def run_feedback(options: Namespace) -> None:
     """Record the labels of a file, in the log or through a server."""
-    from ..store.feedback_schema import read_feedback_file
+    from ..store.feedback_schema import Feedback, read_feedback_file
+    from ..task.contract import GroundTruth
 
-    lines = read_feedback_file(options.file)
+    lines = read_feedback_file(options.file, Feedback[GroundTruth])
     if options.url:
         client = Client(options.url)
 
@@ -93,9 +93,11 @@ def run_feedback(options: Namespace) -> None:
 
 
 def _record_in_log(path: Path, lines: list[FeedbackLine], settings: Settings) -> dict[str, int]:
+    from ..bundle.deployment import champion_path
+    from ..bundle.load import load_contract
     from ..store.feedback import InvalidGroundTruth, UnknownRequest, record_feedback
 
-    score = _load_contract(settings.paths.deployment).score
+    score = load_contract(champion_path(settings.paths.deployment)[0]).score_json
 
     def record(batch: list[FeedbackLine]) -> dict[str, int]:
         try:
@@ -149,7 +151,7 @@ def run_drift(options: Namespace) -> int:
         return 0
     # 2. Compare and draw.
     expected, observed = online.reference_distributions(reference), online.online_values(window)
-    rows = compare_distributions(expected, observed, fewest=least)
+    rows = compare_distributions(expected, observed, min_rows=least)
     from ..experiments.drift_plot import draw_drift  # matplotlib: not before it is needed
 
     picture = options.picture or settings.paths.experiments / "drift.png"
@@ -203,7 +205,7 @@ def run_ab(options: Namespace) -> None:
 
 
 def _start_test(options: Namespace, settings: Settings) -> None:
-    from ..lifecycle.promote import set_traffic
+    from ..release.rollout import set_traffic
 
     folder = settings.paths.deployment
     challenger = set_traffic(folder, options.reason, options.share, options.mode)
@@ -215,9 +217,11 @@ def _start_test(options: Namespace, settings: Settings) -> None:
 
 def measure_running_test(settings: Settings, deployed: Deployment) -> tuple[list[Arm], Verdict]:
     """Measure both arms of the running A/B test from the log. WorkError if there is none."""
+    from ..bundle.deployment import champion_path
+    from ..bundle.load import load_contract
     from ..monitoring.online import measure_ab_test
 
-    contract = _load_contract(settings.paths.deployment)
+    contract = load_contract(champion_path(settings.paths.deployment)[0])
     with open_log(settings) as log:
         return measure_ab_test(settings.ab, log, deployed, contract)
 
@@ -244,15 +248,3 @@ def open_log(settings: Settings) -> Iterator[Database]:
     with closing(Database(settings.live.database)) as database:
         database.migrate()
         yield database
-
-
-def _load_contract(folder: Path) -> Contract:
-    """Load the champion's contract, which scores predictions against ground truth."""
-    from ..bundle.deployment import champion_path
-    from ..task.contract import Contract
-
-    bundle, _ = champion_path(folder)
-    try:
-        return Contract.load(bundle)
-    except (OSError, ValueError) as error:
-        raise WorkError(f"{bundle / Contract.FILE}: cannot be used: {error}") from None

@@ -134,7 +134,7 @@ def predict_locally(deployment: Path, items: list[Any]) -> dict[str, Any]:
 def run_rollback(options: Namespace) -> None:
     """Remove the challenger, or return to the previous champion."""
     settings = read_settings(options)
-    from ..lifecycle.promote import rollback
+    from ..release.rollout import rollback
 
     after, warning = rollback(settings, options.reason)
     if warning:

@@ -1,1 +1,1 @@
-"""From one model to the next: decide, retrain, compare, try, promote, return."""
+"""Retraining: when it is due, on which data, and whether the new model may be tried."""

@@ -1,8 +1,8 @@
-"""Whether a challenger may be tried: it must beat the champion on data that neither was trained on.
+"""The gate: a challenger must beat the champion on data that neither was trained on.
 
-Better means by more than noise, and on no named part of the data worse by more than noise. Parts
-are many, and the more of them are looked at, the more often one looks worse by chance alone; so
-their intervals are made wider (Bonferroni): all of them together err in 5 % of the cases.
+It passes when it is significantly better overall and not significantly worse on any slice. The
+more slices are compared, the more often one looks worse by chance alone, so their intervals are
+widened (Bonferroni): all of them together err in 5 % of the cases.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import numpy as np
 from ..bundle.load import Bundle
 from ..config import WorkError
 from ..interfaces import Arrays
-from ..task import contract as names
+from ..task import contract as task_contract
 from ..task import objective
 from ..task.contract import Contract
 from ..task.data import Dataset
 from ..training.evaluate import bootstrap_interval
 
-EVERYTHING = "all held-out data"
-ORIGINAL, PRODUCTION = "original data", "from production"
-MIN_EXAMPLES = 20  # examples of a part: of fewer no mean says much
-ERROR = 0.05
-BATCH_ROWS = 256  # that the champion answers at once
+OVERALL = "all held-out data"
+ORIGINAL, PRODUCTION = "original data", "production data"
+MIN_EXAMPLES = 20  # of a slice: a mean of fewer says little
+ERROR = 0.05  # of the interval overall, and of those of all slices together
+BATCH_ROWS = 256  # rows of one call of the champion's session
 
-Pair = tuple[np.ndarray, np.ndarray]  # scores of the champion and of the challenger
+ScorePair = tuple[np.ndarray, np.ndarray]  # scores (n,) of the champion and of the challenger
 
 
 @dataclass(frozen=True)
 class SliceComparison:
-    """The comparison on one part of the held-out data; `ahead` > 0 is better."""
+    """Mean scores on one slice of the held-out data; `ahead` > 0: the challenger is better."""
 
     name: str
     examples: int
@@ -46,143 +46,142 @@ class SliceComparison:
 
     @property
     def finding(self) -> str:
-        """What the interval allows to say of the challenger."""
+        """What the interval allows to say about the challenger."""
         return "better" if self.low > 0 else "worse" if self.high < 0 else "not distinguishable"
 
 
 @dataclass(frozen=True)
 class Gate:
-    """The outcome with everything it rests on."""
+    """The result with all its comparisons; the first slice is all held-out data."""
 
     champion: str
     challenger: str
     metric: str
-    parts: list[SliceComparison]
+    slices: list[SliceComparison]
 
     @property
     def worse(self) -> list[SliceComparison]:
-        """The parts that forbid the challenger."""
-        return [part for part in self.parts if part.finding == "worse"]
+        return [each for each in self.slices if each.finding == "worse"]
 
     @property
     def passed(self) -> bool:
-        return self.parts[0].finding == "better" and not self.worse
+        return self.slices[0].finding == "better" and not self.worse
 
     @property
     def reason(self) -> str:
-        """Outcome in words."""
-        whole = self.parts[0]
-        ends = f"{whole.ahead:+.3g} ({whole.low:+.3g} to {whole.high:+.3g})"
-        if whole.finding != "better":
-            return f"not better by more than noise: {self.metric} {ends}"
+        """The result in words."""
+        overall = self.slices[0]
+        ahead = f"{self.metric} {overall.ahead:+.3g} ({overall.low:+.3g} to {overall.high:+.3g})"
+        if overall.finding != "better":
+            return f"not significantly better overall: {ahead}"
         if self.worse:
-            return f"better by {ends}, but worse on: {', '.join(p.name for p in self.worse)}"
-        return f"better by {ends} in {self.metric}, on no part worse by more than noise"
+            names = ", ".join(each.name for each in self.worse)
+            return f"significantly better overall, {ahead}, but significantly worse on: {names}"
+        return f"significantly better overall and not significantly worse on any slice: {ahead}"
 
-    def line(self) -> dict[str, Any]:
-        """What the history keeps beside the reason."""
-        numbers = asdict(self.parts[0])
-        kept = {name: numbers[name] for name in ("examples", "ahead", "low", "high")}
-        worse = [part.name for part in self.worse]
-        return {"champion": self.champion, "passed": self.passed, **kept, "worse": worse}
+    def summary(self) -> dict[str, Any]:
+        """Return what the history keeps beside the reason."""
+        overall = asdict(self.slices[0])
+        figures = {name: overall[name] for name in ("examples", "ahead", "low", "high")}
+        worse = [each.name for each in self.worse]
+        return {"champion": self.champion, "passed": self.passed, **figures, "worse": worse}
 
     def record(self) -> dict[str, Any]:
-        """Everything, as JSON."""
-        own = {name: getattr(self, name) for name in ("champion", "challenger", "metric")}
-        parts = [{**asdict(part), "finding": part.finding} for part in self.parts]
-        return {"passed": self.passed, "reason": self.reason, **own, "parts": parts}
+        """Return everything, as the JSON of `gate.json`."""
+        names = {name: getattr(self, name) for name in ("champion", "challenger", "metric")}
+        parts = [{**asdict(each), "finding": each.finding} for each in self.slices]
+        return {"passed": self.passed, "reason": self.reason, **names, "parts": parts}
 
     def table(self) -> list[list[str]]:
-        """Rows for people."""
-        head = ["Part", "Examples", f"Champion {self.metric}", "Challenger", "Ahead", "Finding"]
-        return [
-            head,
-            *(
-                [
-                    part.name,
-                    str(part.examples),
-                    f"{part.champion:.4g}",
-                    f"{part.challenger:.4g}",
-                    f"{part.ahead:+.3g} ({part.low:+.3g} to {part.high:+.3g})",
-                    part.finding,
-                ]
-                for part in self.parts
-            ),
+        """Return rows for people, the head first."""
+        head = ["Slice", "Examples", f"Champion {self.metric}", "Challenger", "Ahead", "Finding"]
+        rows = [
+            [
+                each.name,
+                str(each.examples),
+                f"{each.champion:.4g}",
+                f"{each.challenger:.4g}",
+                f"{each.ahead:+.3g} ({each.low:+.3g} to {each.high:+.3g})",
+                each.finding,
+            ]
+            for each in self.slices
         ]
+        return [head, *rows]
 
 
 def check_comparable(champion: Bundle, contract: Contract) -> None:
-    """WorkError unless both models are asked the same and answer in the same terms."""
+    """Raise WorkError unless the champion's contract equals that of today's data and settings."""
     if champion.contract == contract:
         return
     fields = type(contract).model_fields
     differ = [key for key in fields if getattr(champion.contract, key) != getattr(contract, key)]
     raise WorkError(
-        f"{', '.join(differ)}: today's data and settings differ in this from the champion "
-        f"{champion.version}, so no comparison is fair; train and deploy a model by hand"
+        f"the contract of the champion {champion.version} differs from that of today's data and "
+        f"settings in {', '.join(differ)}, so a comparison would not be fair; train and deploy a "
+        "model by hand"
     )
 
 
 def run_gate(
     champion: Bundle, challenger: str, outputs: Arrays, dataset: Dataset, original: int
 ) -> Gate:
-    """Compare on the test split; its first `original` rows are those of the original data."""
-    known = bundle_outputs(champion, dataset.test)
-    pairs = scores_by_slice(known, outputs, dataset, original)
-    return Gate(champion.version, challenger, objective.PRIMARY_METRIC, compare_slices(pairs))
+    """Compare the champion with a challenger's `outputs` (n, …) for the dataset's test split.
 
-
-def bundle_outputs(bundle: Bundle, split: Arrays) -> Arrays:
-    """The outputs of a bundle for all rows of a split."""
-    count = len(next(iter(split.values())))
-    parts = [
-        bundle.run({name: split[name][start : start + BATCH_ROWS] for name in names.INPUTS})
-        for start in range(0, count, BATCH_ROWS)
+    The first `original` of its rows are those of the original data, the others from production.
+    """
+    rows = len(next(iter(dataset.test.values())))
+    batches = [
+        champion.run(
+            {name: dataset.test[name][start : start + BATCH_ROWS] for name in task_contract.INPUTS}
+        )
+        for start in range(0, rows, BATCH_ROWS)
     ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in names.OUTPUTS}
+    predicted = {
+        name: np.concatenate([batch[name] for batch in batches]) for name in task_contract.OUTPUTS
+    }
+    pairs = scores_by_slice(predicted, outputs, dataset, original)
+    return Gate(champion.version, challenger, objective.PRIMARY_METRIC, compare_slices(pairs))
 
 
 def scores_by_slice(
     champion: Arrays, challenger: Arrays, dataset: Dataset, original: int
-) -> dict[str, Pair]:
-    """Both models' scores by part, everything first; small parts are left out."""
+) -> dict[str, ScorePair]:
+    """Score both models' outputs by slice, all held-out data first; small slices are left out."""
     test = dataset.test
+    rows = len(next(iter(test.values())))
 
-    def scores(rows: slice) -> Pair:
-        own = _rows(test, rows)
-        known, new = (_rows(outputs, rows) for outputs in (champion, challenger))
-        return objective.scores(known, own), objective.scores(new, own)
+    def score(part: slice) -> ScorePair:
+        labels, *both = (
+            {name: array[part] for name, array in arrays.items()}
+            for arrays in (test, champion, challenger)
+        )
+        return objective.scores(both[0], labels), objective.scores(both[1], labels)
 
-    whole = scores(slice(None))
-    count = len(next(iter(test.values())))
-    found = {}
-    if original < count:
-        found = {ORIGINAL: scores(slice(original)), PRODUCTION: scores(slice(original, None))}
-    each = [objective.slice_scores(outputs, test) for outputs in (champion, challenger)]
+    pairs = {}
+    if original < rows:
+        pairs = {ORIGINAL: score(slice(original)), PRODUCTION: score(slice(original, None))}
+    scores = [objective.slice_scores(outputs, test) for outputs in (champion, challenger)]
     for name, mask in objective.slices(test, dataset.contract).items():
-        found[name] = each[0][mask], each[1][mask]
-    large = {name: pair for name, pair in found.items() if len(pair[0]) >= MIN_EXAMPLES}
-    return {EVERYTHING: whole, **large}
+        pairs[name] = scores[0][mask], scores[1][mask]
+    large = {name: pair for name, pair in pairs.items() if len(pair[0]) >= MIN_EXAMPLES}
+    return {OVERALL: score(slice(None)), **large}
 
 
-def compare_slices(pairs: Mapping[str, Pair]) -> list[SliceComparison]:
-    """The comparison of each part."""
+def compare_slices(pairs: Mapping[str, ScorePair]) -> list[SliceComparison]:
+    """Compare the scores of each slice, with block bootstrap intervals."""
     sign = 1 if objective.HIGHER_IS_BETTER else -1
-    wide = 1 - ERROR / max(1, len(pairs) - 1)
-    found = []
+    slice_level = 1 - ERROR / max(1, len(pairs) - 1)
+    comparisons = []
     for name, (champion, challenger) in pairs.items():
         ahead = sign * (challenger - champion)
-        low, high = bootstrap_interval(ahead[None], 1 - ERROR if name == EVERYTHING else wide)
-        means = float(champion.mean()), float(challenger.mean())
-        found.append(SliceComparison(name, len(ahead), *means, float(ahead.mean()), low, high))
-    return found
+        level = 1 - ERROR if name == OVERALL else slice_level
+        low, high = bootstrap_interval(ahead[None], level)
+        means = float(champion.mean()), float(challenger.mean()), float(ahead.mean())
+        comparisons.append(SliceComparison(name, len(ahead), *means, low, high))
+    return comparisons
 
 
 def read_outputs(folder: Path) -> Arrays:
-    """What the chosen network of an evaluated run answered on its test split."""
+    """Read an evaluated run's outputs (n, …) for its test split, of the chosen seed."""
     with np.load(folder / "outputs.npz") as file:
         return dict(file)
-
-
-def _rows(arrays: Arrays, rows: slice) -> Arrays:
-    return {name: array[rows] for name, array in arrays.items()}

@@ -1,8 +1,9 @@
-"""What a new model learns from besides the original data: the log's labelled requests.
+"""Collect the log's labelled requests, from which a new model learns besides the original data.
 
-They are kept in numbered files, each holding all lines of the one before it and the new ones. New
-lines are divided in order of time, the latest to test, for neighbours resemble each other; a line
-keeps its split for ever. What was held out once, here or in the original data, is never trained on.
+Collected rows are kept in numbered files; each holds all rows of the one before and the new ones.
+New rows are split in order of time, the latest to test, for neighbours resemble each other. A row
+keeps its split for ever, and no copy of a held-out row, here or in the original data, is trained
+on.
 """
 
 import hashlib
@@ -20,16 +21,16 @@ from ..task.data import Dataset
 from ..training import feedback_data
 from ..training.feedback_data import FeedbackRow, Split
 
-COMPARED_DECIMALS = 3  # that values are compared with: a request's numbers are rounded on their way
+HASHED_DECIMALS = 3  # a request's numbers were rounded on their way, so copies differ beyond these
 
 
 def newest_file(folder: Path) -> Path | None:
-    """The file that was written last."""
+    """Return the file that was written last."""
     return max(folder.glob("[0-9]*.jsonl"), default=None)
 
 
 def next_file(folder: Path, rows: Sequence[FeedbackRow]) -> Path:
-    """The name of a file with these rows: its number, and the hash of its content."""
+    """Name the next file with these rows: its number, and the hash of its content."""
     last = newest_file(folder)
     number = int(last.name.split("-")[0]) + 1 if last else 1
     digest = hashlib.sha256(feedback_data.feedback_text(rows).encode()).hexdigest()
@@ -37,7 +38,7 @@ def next_file(folder: Path, rows: Sequence[FeedbackRow]) -> Path:
 
 
 def read_collected(folder: Path) -> list[FeedbackRow]:
-    """All that was ever taken from the log."""
+    """Read all rows that were ever collected."""
     path = newest_file(folder)
     return feedback_data.read_feedback_rows(path) if path else []
 
@@ -45,44 +46,68 @@ def read_collected(folder: Path) -> list[FeedbackRow]:
 def uncollected(
     log: Sequence[LabelledExample], rows: Sequence[FeedbackRow]
 ) -> list[LabelledExample]:
-    """What of the log was never taken."""
+    """Return the log's examples that are not among the collected rows."""
     keys = {row.key for row in rows}
-    return [one for one in log if (one.request_id, one.item) not in keys]
+    return [example for example in log if (example.request_id, example.item) not in keys]
 
 
 def collect_rows(
-    dataset: Dataset,
+    original: Dataset,
     rows: Sequence[FeedbackRow],
     log: Sequence[LabelledExample],
     rules: RetrainSettings,
 ) -> list[FeedbackRow]:
-    """All rows of the next file: the known ones with today's truths, then the log's new ones.
+    """Return all rows of the next file: the collected `rows` with today's labels, then new ones.
 
-    `dataset` is the original data. What the contract cannot use is `unused`.
+    Rows that the contract cannot use become `unused`.
     """
-    old = _corrected(rows, log)
-    altered = [row for row, before in zip(old, rows, strict=True) if row is not before]
-    new = [_row(one) for one in uncollected(log, rows)]
-    useless = {row.key for row in [*altered, *new] if feedback_data.why_unusable(dataset, row)}
-    divided = assign_splits([row for row in new if row.key not in useless], rules, bool(rows))
-    left_out = [row for row in new if row.key in useless]
-    old = [_into(row, "unused") if row.key in useless else row for row in old]
-    return without_leaks(dataset, [*old, *sorted([*divided, *left_out], key=_time)])
+    truths = {(example.request_id, example.item): json.loads(example.truth) for example in log}
+    old = [
+        row
+        if (truth := truths.get(row.key, row.truth)) == row.truth
+        else row.model_copy(update={"truth": truth})
+        for row in rows
+    ]
+    corrected = [row for row, before in zip(old, rows, strict=True) if row is not before]
+    new = [to_row(example) for example in uncollected(log, rows)]
+    unusable = {row.key for row in [*corrected, *new] if feedback_data.why_unusable(original, row)}
+    split = assign_splits([row for row in new if row.key not in unusable], rules, bool(rows))
+    left_out = [row for row in new if row.key in unusable]
+    old = [with_split(row, "unused") if row.key in unusable else row for row in old]
+    return without_leaks(original, [*old, *sorted([*split, *left_out], key=_time)])
+
+
+def to_row(example: LabelledExample) -> FeedbackRow:
+    """Turn an example of the log into a row without a split yet."""
+    return FeedbackRow(
+        request_id=example.request_id,
+        index=example.item,
+        at=example.at,
+        split="unused",
+        item=json.loads(example.input),
+        truth=json.loads(example.truth),
+    )
+
+
+def with_split(row: FeedbackRow, split: Split) -> FeedbackRow:
+    """Return the row with another split."""
+    return row if row.split == split else row.model_copy(update={"split": split})
 
 
 def assign_splits(
     rows: Sequence[FeedbackRow], rules: RetrainSettings, continued: bool
 ) -> list[FeedbackRow]:
-    """New rows with their splits: in order of time the first train, the last test.
+    """Split new rows in order of time: the first train, the last test.
 
-    Rows next to another split's may hold the same values (a series' windows), so `BLOCK` - 1 of
-    them are left out wherever a split begins. With too few rows for that, none is taken yet.
+    Neighbours may hold the same values (windows of a series), so a gap of `BLOCK_LENGTH` - 1 rows
+    is left out before each split; before the first one only where it is `continued`, that is,
+    where rows were collected before. With too few rows for that, none is taken yet.
     """
     rows = sorted(rows, key=_time)
     if len(rows) < min_new_rows(continued):
         return []
     gap = objective.BLOCK_LENGTH - 1
-    count = len(rows) - _lost(continued)
+    count = len(rows) - _gap_rows(continued)
     test = max(1, round(rules.test_share * count))
     validation = max(1, round(rules.validation_share * count))
     sizes: list[tuple[Split, int]] = [
@@ -94,74 +119,44 @@ def assign_splits(
         ("test", test),
     ]
     splits: list[Split] = [name for name, size in sizes for _ in range(size)]
-    return [_into(row, split) for row, split in zip(rows, splits, strict=True)]
+    return [with_split(row, split) for row, split in zip(rows, splits, strict=True)]
 
 
 def min_new_rows(continued: bool) -> int:
-    """New rows from which on they are divided: no more than half of them are left out."""
-    return max(len(feedback_data.SPLITS), 2 * _lost(continued))
+    """Return how many new rows can be split: at most half of them may fall into gaps."""
+    return max(len(feedback_data.SPLITS), 2 * _gap_rows(continued))
 
 
-def _lost(continued: bool) -> int:
-    """Rows left out between splits; the first part also follows a split where there are rows."""
-    return (objective.BLOCK_LENGTH - 1) * (3 if continued else 2)
-
-
-def without_leaks(dataset: Dataset, rows: Sequence[FeedbackRow]) -> list[FeedbackRow]:
-    """The rows without exact copies in two splits: a copy of what the original data holds out is
-    left out, another copy goes where the first one went."""
+def without_leaks(original: Dataset, rows: Sequence[FeedbackRow]) -> list[FeedbackRow]:
+    """Keep exact copies in one split: a copy of what the original data holds out becomes
+    `unused`, another copy joins the split of the first one."""
     used = [row for row in rows if row.split != "unused"]
     if not used:
         return list(rows)
-    own = dataset.encode_labelled([row.pair() for row in used])
-    held_out = join_rows(dataset.validation, dataset.test, dataset.filler)
-    marks = list(_marks(join_rows(held_out, own, dataset.filler)))
-    places: dict[bytes, Split] = dict.fromkeys(marks[: -len(used)], "unused")
+    encoded = original.encode_labelled([row.pair() for row in used])
+    held_out = join_rows(original.validation, original.test, original.filler)
+    hashes = list(hash_rows(join_rows(held_out, encoded, original.filler)))
+    places: dict[bytes, Split] = dict.fromkeys(hashes[: -len(used)], "unused")
     splits: dict[tuple[str, int], Split] = {
-        row.key: places.setdefault(mark, row.split)
-        for row, mark in zip(used, marks[-len(used) :], strict=True)
+        row.key: places.setdefault(digest, row.split)
+        for row, digest in zip(used, hashes[-len(used) :], strict=True)
     }
-    return [_into(row, splits.get(row.key, row.split)) for row in rows]
+    return [with_split(row, splits.get(row.key, row.split)) for row in rows]
 
 
-def _marks(split: Arrays) -> Iterator[bytes]:
-    """A digest of each row's content; flags are not content."""
+def hash_rows(split: Arrays) -> Iterator[bytes]:
+    """Yield a hash of each row's content, without boolean arrays: flags are no content."""
     arrays = [array for array in split.values() if array.dtype.kind != "b"]
     rounded = [
-        array if array.dtype.kind in "iu" else array.round(COMPARED_DECIMALS) + 0.0
+        array if array.dtype.kind in "iu" else array.round(HASHED_DECIMALS) + 0.0
         for array in arrays
     ]
     for row in zip(*rounded, strict=True):
         yield hashlib.sha256(b"".join(np.asarray(part).tobytes() for part in row)).digest()
 
 
-def _corrected(rows: Sequence[FeedbackRow], log: Sequence[LabelledExample]) -> list[FeedbackRow]:
-    truths = {(one.request_id, one.item): one.truth for one in log}
-    changed = {
-        row.key: truth
-        for row in rows
-        if row.key in truths and (truth := json.loads(truths[row.key])) != row.truth
-    }
-    return [
-        row.model_copy(update={"truth": changed[row.key]}) if row.key in changed else row
-        for row in rows
-    ]
-
-
-def _row(one: LabelledExample) -> FeedbackRow:
-    item, truth = json.loads(one.input), json.loads(one.truth)
-    return FeedbackRow(
-        request_id=one.request_id,
-        index=one.item,
-        at=one.at,
-        split="unused",
-        item=item,
-        truth=truth,
-    )
-
-
-def _into(row: FeedbackRow, split: Split) -> FeedbackRow:
-    return row if row.split == split else row.model_copy(update={"split": split})
+def _gap_rows(continued: bool) -> int:
+    return (objective.BLOCK_LENGTH - 1) * (3 if continued else 2)
 
 
 def _time(row: FeedbackRow) -> tuple[float, str, int]:

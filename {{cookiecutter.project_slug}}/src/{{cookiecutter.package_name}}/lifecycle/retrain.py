@@ -1,21 +1,31 @@
-"""One command for any scheduler: decide, train, compare, and try the new model.
+"""Retrain in one command, for any scheduler.
 
-    decide → plan → data → train → evaluate → gate → release
+1. Decide whether to retrain.
+2. Plan: choose the labelled requests and the run's name, and write the journal.
+3. Collect: write the labelled requests to a file.
+4. Train.
+5. Evaluate.
+6. Gate: compare with the champion on held-out data.
+7. Start the challenger beside the champion.
 
-Each step is done once and found done later, so whoever was killed anywhere runs it again.
+The journal is written before the data and deleted at the end, and each step finds itself done. So
+whoever was killed anywhere runs the command again, and nothing is done twice.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..bundle import deployment, load
+from ..bundle import deployment
+from ..bundle.load import Bundle, load_bundle
 from ..config import UserError
 from ..experiments import tracked_runs
 from ..experiments.report import markdown_table
 from ..experiments.tracking import Tracker
-from ..files import write_json
-from ..release.rollout import sync_registry_aliases
+from ..files import write_json, write_text
+from ..release.rollout import start_challenger, sync_registry_aliases
 from ..store import queries
 from ..store.database import Database
 from ..task.data import Dataset
@@ -23,14 +33,45 @@ from ..task.settings import Settings
 from ..training import feedback_data, runs
 from ..training.dataset import load_data, original_data
 from ..training.runs import Run
-from . import facts, labels, plan
-from .gate import Gate, check_comparable, read_outputs, run_gate
-from .plan import PendingRetrain
-from .release import start_challenger
-from .triggers import decide
+from . import labels
+from .gate import check_comparable, read_outputs, run_gate
+from .triggers import COMPARED, DECIDED, collect_signals, decide
 
-LOCK_FILE = ".retrain.lock"
+LOCK_FILE, JOURNAL = ".retrain.lock", ".retrain.json"  # in `runs/`
 Say = Callable[[str], None]
+
+
+class PendingRetrain(BaseModel):
+    """The journal of a pending retrain, in `runs/` from step 2 until step 7."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str  # its folder in `runs/`
+    feedback: Path | None  # file of collected rows
+    reason: str
+
+
+def read_pending(settings: Settings) -> PendingRetrain | None:
+    """Read the journal; None without one, and when step 3 was not reached."""
+    path = settings.paths.runs / JOURNAL
+    try:
+        pending = PendingRetrain.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: not the journal of a retrain, remove it: {reason}") from None
+    return pending if pending.feedback is None or pending.feedback.exists() else None
+
+
+def write_pending(settings: Settings, pending: PendingRetrain) -> None:
+    """Write the journal."""
+    write_text(settings.paths.runs / JOURNAL, pending.model_dump_json(indent=2) + "\n")
+
+
+def clear_pending(settings: Settings) -> None:
+    """Delete the journal, after the last step or to give up."""
+    (settings.paths.runs / JOURNAL).unlink(missing_ok=True)
 
 
 def retrain(
@@ -40,142 +81,133 @@ def retrain(
     again: str = "retrain",
     say: Say = print,
 ) -> None:
-    """Make and try a new model; with `if_needed` only where there is a reason.
+    """Train and try a new model, with `if_needed` only when a trigger fires.
 
-    `force` disregards a running test and what another retraining left unfinished; `again` is the
-    command that goes on with this one.
+    `force` disregards a running A/B test and a pending retrain; `again` is the command that
+    resumes this one. UserError when the deployed model has another name than the settings.
     """
     folder = settings.paths.runs
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK_FILE, timeout=0):
             if force:
-                plan.clear_pending(settings)
-            champion = _champion(settings)
-            wanted = plan.read_pending(settings) or _start(
-                settings, champion, if_needed, force, say
-            )
-            if wanted is not None:
-                _finish(settings, wanted, champion, again, say)
-                plan.clear_pending(settings)
+                clear_pending(settings)
+            champion = load_bundle(*deployment.champion_path(settings.paths.deployment))
+            if champion.name != settings.name:
+                raise UserError(
+                    f"{settings.paths.deployment}: holds a model of {champion.name}, the settings "
+                    f"are those of {settings.name}; give the right --config"
+                )
+            pending = read_pending(settings) or _plan(settings, champion, if_needed, force, say)
+            if pending is not None:
+                _carry_out(settings, pending, champion, again, say)
+                clear_pending(settings)
     except Timeout:
-        say(f"{folder}: another retrain is at work here, it is left alone")
+        say(f"{folder}: another retrain is already running; nothing done")
 
 
-def _champion(settings: Settings) -> load.Bundle:
-    champion = load.load_bundle(*deployment.champion_path(settings.paths.deployment))
-    if champion.name != settings.name:
-        raise UserError(
-            f"{settings.paths.deployment}: holds a model of {champion.name}, the settings are of "
-            f"{settings.name}; give its --config"
-        )
-    return champion
-
-
-def _start(
-    settings: Settings, champion: load.Bundle, if_needed: bool, force: bool, say: Say
+def _plan(
+    settings: Settings, champion: Bundle, if_needed: bool, force: bool, say: Say
 ) -> PendingRetrain | None:
-    """Decide, and plan if there is something to do."""
-    target = settings.paths.deployment
+    """Take steps 1 to 3; None when there is nothing to do."""
+    # 1. Decide.
+    target, folder = settings.paths.deployment, settings.paths.feedback
     database = Database(settings.live.database)
     try:
         database.migrate()
         log = queries.read_labelled(database)
         deployed = deployment.read_deployment(target)
-        found = facts.collect_signals(
-            target, deployed, champion, database, log, settings.paths.feedback
-        )
+        signals = collect_signals(target, deployed, champion, database, log, folder)
     finally:
         database.close()
-    decision = decide(found, settings.retrain, if_needed, force)
+    decision = decide(signals, settings.retrain, if_needed, force)
     say("\n".join([*markdown_table(decision.table()), "", decision.sentence]))
-    deployment.append_history(target, facts.DECIDED, decision.sentence, **decision.record())
+    deployment.append_history(target, DECIDED, decision.sentence, **decision.record())
     if decision.outcome != "retrain":
         return None
-    return _plan(settings, champion, log, "; ".join(decision.reasons), say)
-
-
-def _plan(
-    settings: Settings,
-    champion: load.Bundle,
-    log: list[queries.LabelledExample],
-    reason: str,
-    say: Say,
-) -> PendingRetrain:
-    """Fix the data and the name of the run; the plan is written before the data is."""
-    dataset = original_data(settings)
-    check_comparable(champion, dataset.contract)
-    folder = settings.paths.feedback
-    known = labels.read_collected(folder)
-    rows = labels.collect_rows(dataset, known, log, settings.retrain)
-    path = labels.newest_file(folder) if rows == known else labels.next_file(folder, rows)
-    made = PendingRetrain(run=runs.reserve_folder(settings).name, feedback=path, reason=reason)
-    plan.write_pending(settings, made)
-    if path and rows != known:
+    # 2. Plan. The journal comes before the data: without its file it counts as not written.
+    original = original_data(settings)
+    check_comparable(champion, original.contract)
+    collected = labels.read_collected(folder)
+    rows = labels.collect_rows(original, collected, log, settings.retrain)
+    path = labels.newest_file(folder) if rows == collected else labels.next_file(folder, rows)
+    name, reason = runs.reserve_folder(settings).name, "; ".join(decision.reasons)
+    pending = PendingRetrain(run=name, feedback=path, reason=reason)
+    write_pending(settings, pending)
+    # 3. Collect.
+    if path and rows != collected:
         feedback_data.write_feedback_rows(path, rows)
-    counts = ", ".join(
-        f"{sum(row.split == name for row in rows)} {name}"
-        for name in (*feedback_data.SPLITS, "unused")
-    )
-    say(f"labelled requests: {counts}")
-    return made
+    splits = [row.split for row in rows]
+    names = (*feedback_data.SPLITS, "unused")
+    say("labelled requests: " + ", ".join(f"{splits.count(name)} {name}" for name in names))
+    return pending
 
 
-def _finish(
-    settings: Settings, wanted: PendingRetrain, champion: load.Bundle, again: str, say: Say
+def _carry_out(
+    settings: Settings, pending: PendingRetrain, champion: Bundle, again: str, say: Say
 ) -> None:
-    """Go from a plan to a challenger that is deployed or refused."""
+    """Take steps 4 to 7: a challenger is deployed, or the gate rejects it."""
     target = settings.paths.deployment
     before = deployment.read_deployment(target)
-    if wanted.run in {one.version for one in (before.champion, before.challenger) if one}:
-        say(f"{wanted.run} is deployed already")
+    if pending.run in {ref.version for ref in (before.champion, before.challenger) if ref}:
+        say(f"{pending.run} is already deployed")
         return
-    run, dataset = _open(settings, wanted, say)
+    # 4. Train.
+    run, dataset = _open_run(settings, pending, say)
     check_comparable(champion, dataset.contract)
     if not (run.folder / "evaluation.json").exists():
         tracked_runs.train_tracked(run, dataset, again)
+    # 5. Evaluate.
     evaluation = tracked_runs.read_or_evaluate(run, dataset)
-    tracker = Tracker(run.settings)
-    gate = _gate(run, dataset, champion, say)
-    deployment.append_history(target, facts.COMPARED, gate.reason, version=run.name, **gate.line())
-    tracker.log_gate(run, gate.line())
-    if not gate.passed:
-        sync_registry_aliases(
-            tracker, before
-        )  # a rollback without MLflow may have left them behind
-        say(f"refused, the champion stays: {gate.reason}")
-        return
-    challenger = start_challenger(run, dataset, evaluation, tracker, settings, gate, wanted.reason)
-    say(f"challenger {run.name}: {challenger.mode} {challenger.share:.0%}; the verb ab watches it")
-
-
-def _open(settings: Settings, wanted: PendingRetrain, say: Say) -> tuple[Run, Dataset]:
-    """The run of a plan; a new one if data or code have changed so that it cannot go on."""
-    folder = settings.paths.runs / wanted.run
-    if (folder / "run.json").exists():
-        try:
-            run = runs.open_run(settings, wanted.run)
-            dataset = run.dataset()
-        except UserError as error:
-            say(f"{error}; starting anew")
-            folder = runs.reserve_folder(settings)
-            plan.write_pending(settings, wanted.model_copy(update={"run": folder.name}))
-        else:
-            say(f"going on with run {run.name}")
-            return run, dataset
-    live = settings.live.model_copy(update={"feedback": wanted.feedback})
-    own = settings.model_copy(update={"live": live})
-    dataset = load_data(own)
-    folder.mkdir(exist_ok=True)
-    return runs.create_run(own, dataset, folder), dataset
-
-
-def _gate(run: Run, dataset: Dataset, champion: load.Bundle, say: Say) -> Gate:
-    """Compare on what neither was trained on."""
+    # 6. Gate.
     path = run.settings.live.feedback
     rows = feedback_data.read_feedback_rows(path) if path else []
-    count = run.info.data.rows.test - sum(row.split == "test" for row in rows)
-    gate = run_gate(champion, run.name, read_outputs(run.folder), dataset, count)
+    original = run.info.data.rows.test - sum(row.split == "test" for row in rows)
+    gate = run_gate(champion, run.name, read_outputs(run.folder), dataset, original)
     write_json(run.folder / "gate.json", gate.record())
     say("\n".join(["", *markdown_table(gate.table()), ""]))
-    return gate
+    deployment.append_history(target, COMPARED, gate.reason, version=run.name, **gate.summary())
+    tracker = Tracker(run.settings)
+    tracker.log_gate(run, gate.summary())
+    if not gate.passed:
+        sync_registry_aliases(tracker, before)  # a rollback without MLflow left them behind
+        say(f"challenger rejected, the champion stays: {gate.reason}")
+        return
+    # 7. Start the challenger.
+    rules = settings.retrain
+    challenger = start_challenger(
+        run,
+        dataset,
+        evaluation,
+        tracker,
+        mode=rules.mode,
+        share=rules.share,
+        compared_with=gate.champion,
+        reason=gate.reason,
+        cause=pending.reason,
+    )
+    say(
+        f"challenger {run.name} started: {challenger.mode}, {challenger.share:.0%} of the traffic; "
+        "see the command ab for the test so far"
+    )
+
+
+def _open_run(settings: Settings, pending: PendingRetrain, say: Say) -> tuple[Run, Dataset]:
+    """Open the pending run, or create it; a new one when data or code changed under it."""
+    folder = settings.paths.runs / pending.run
+    if (folder / "run.json").exists():
+        try:
+            run = runs.open_run(settings, pending.run)
+            dataset = run.dataset()
+        except UserError as error:
+            say(f"{error}; starting again with a new run")
+            folder = runs.reserve_folder(settings)
+            write_pending(settings, pending.model_copy(update={"run": folder.name}))
+        else:
+            say(f"resuming run {run.name}")
+            return run, dataset
+    live = settings.live.model_copy(update={"feedback": pending.feedback})
+    with_feedback = settings.model_copy(update={"live": live})
+    dataset = load_data(with_feedback)
+    folder.mkdir(exist_ok=True)
+    return runs.create_run(with_feedback, dataset, folder), dataset

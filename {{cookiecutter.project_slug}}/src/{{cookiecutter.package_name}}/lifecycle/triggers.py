@@ -1,104 +1,162 @@
-"""Whether a new model is due, and why. Every question is answered, also those that said no."""
+"""Decide whether to retrain. Every check is recorded, whether it fired or not."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..base_settings import RetrainSettings
+from ..bundle import deployment
+from ..bundle.deployment import Deployment
+from ..bundle.load import Bundle
+from ..files import read_json
+from ..monitoring import online
+from ..store.database import Database
+from ..store.queries import LabelledExample
+from . import labels
 
+DECIDED, COMPARED = "decide", "gate"  # actions in the history
 Outcome = Literal["retrain", "not needed", "waits for labels", "a test is running"]
 BY_HAND = "by hand"
 
 
 @dataclass(frozen=True)
 class RetrainSignals:
-    """What is known of the champion when it is asked whether it needs a successor."""
+    """What the log, the deployment and the history say about the champion."""
 
     drifted: list[str]  # features and predictions
-    compared: int  # of these that could be judged
+    judged: int  # features and predictions with enough rows
     metric: str
-    drop: float | None  # live against training, relative; None without labels
-    labels: int  # that the live quality rests on
-    fresh: int  # labelled answers that no training has been given yet
-    fewest: int  # of these that can be divided into splits
-    days: float  # since a model was made or tried
-    test: str | None  # the version under test
+    drop: float | None  # online against training, relative; None without labels
+    labels: int  # behind `drop`
+    new_labels: int  # labelled items that were never collected
+    min_new: int  # new labels that can be divided into splits
+    days: float  # since a model was trained or compared with the champion
+    tested: str | None  # version of the challenger
 
 
 class Check(NamedTuple):
-    """One question with its answer."""
+    """One trigger: its value, its threshold, and the reason to retrain if it fired."""
 
-    question: str
-    found: str
-    limit: str
-    reason: str | None  # set when the answer asks for a new model
+    trigger: str
+    value: str
+    threshold: str
+    reason: str | None
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The outcome, and the answers that led to it."""
+    """The outcome with its checks; `obstacle` is why to wait in spite of reasons."""
 
     outcome: Outcome
     reasons: list[str]
     checks: list[Check] = field(repr=False)
+    obstacle: str | None = None
 
     @property
     def sentence(self) -> str:
         """Outcome and reasons in words."""
-        return f"{self.outcome}: {'; '.join(self.reasons) or 'no reason was found'}"
+        reasons = "; ".join(self.reasons)
+        if self.obstacle:
+            start = f"{reasons}, but " if reasons else ""
+            return f"not retraining yet: {start}{self.obstacle}"
+        return f"{self.outcome}: {reasons or 'no trigger fired'}"
 
     def record(self) -> dict[str, Any]:
-        """What the history keeps beside the sentence."""
-        return {"outcome": self.outcome, "checks": {c.question: c.found for c in self.checks}}
+        """Return what the history keeps beside the sentence."""
+        return {"outcome": self.outcome, "checks": {c.trigger: c.value for c in self.checks}}
 
     def table(self) -> list[list[str]]:
-        """Rows for people."""
-        head = ["Question", "Found", "Limit", "Reason to retrain"]
+        """Return rows for people, the head first."""
+        head = ["Trigger", "Value", "Threshold", "Fired"]
         return [head, *([*check[:3], "yes" if check.reason else "no"] for check in self.checks)]
 
 
+def collect_signals(
+    folder: Path,
+    deployed: Deployment,
+    champion: Bundle,
+    database: Database,
+    log: Sequence[LabelledExample],
+    feedback: Path,
+) -> RetrainSignals:
+    """Measure drift, quality, new labels and age of the champion deployed in `folder`.
+
+    `log` holds the labelled examples of the log, `feedback` is the folder of collected rows.
+    """
+    reference = read_json(deployment.bundle_path(folder, deployed.champion) / "reference.json")
+    drift = online.measure_drift(database, reference, version=champion.version)
+    manifests = {champion.version: champion.manifest}
+    quality = next(
+        (
+            row
+            for row in online.measure_quality(database, champion.contract, manifests)
+            if (row.version, row.variant) == (champion.version, "champion")
+        ),
+        None,
+    )
+    collected = labels.read_collected(feedback)
+    compared = [
+        line["at"] for line in deployment.read_history(folder) if line["action"] == COMPARED
+    ]
+    newest = max(map(datetime.fromisoformat, [champion.manifest.created_at, *compared]))
+    return RetrainSignals(
+        drifted=[row.feature for row in drift if row.drifted],
+        judged=sum(row.judged for row in drift),
+        metric=champion.contract.SCORE.name,
+        drop=quality.drop if quality else None,
+        labels=quality.labels if quality else 0,
+        new_labels=len(labels.uncollected(log, collected)),
+        min_new=labels.min_new_rows(bool(collected)),
+        days=(datetime.now(UTC) - newest).total_seconds() / 86400,
+        tested=deployed.challenger and deployed.challenger.version,
+    )
+
+
 def decide(
-    facts: RetrainSignals, rules: RetrainSettings, if_needed: bool, force: bool = False
+    signals: RetrainSignals, rules: RetrainSettings, if_needed: bool, force: bool = False
 ) -> Decision:
-    """What to do. Age alone needs no labels; the other reasons wait until there are some to learn
-    from. Without `if_needed` the wish is a reason; `force` disregards a running test."""
-    checks = [_drift(facts), _quality(facts, rules), _labels(facts, rules), _age(facts, rules)]
+    """Decide what to do; without `if_needed` no trigger has to fire.
+
+    Age alone needs no labels, the other triggers wait for some to learn from. `force` disregards
+    a running A/B test.
+    """
+    names, drop = ", ".join(signals.drifted), signals.drop
+    drifted = names or ("none" if signals.judged else "too few rows to judge")
+    poor = drop is not None and drop > rules.quality_drop and signals.labels >= rules.least_labels
+    aged = signals.days > rules.max_days
+    checks = [
+        Check("drifted", drifted, "any", f"drift in {names}" if names else None),
+        Check(
+            f"{signals.metric} worse by",
+            "no labels" if drop is None else f"{drop:.1%} on {signals.labels} labels",
+            f"{rules.quality_drop:.0%} on {rules.least_labels} labels",
+            f"{signals.metric} is {drop:.1%} worse than in training" if poor else None,
+        ),
+        Check(
+            "new labels",
+            str(signals.new_labels),
+            str(rules.new_labels),
+            f"{signals.new_labels} new labels" if signals.new_labels >= rules.new_labels else None,
+        ),
+        Check(
+            "days old",
+            f"{signals.days:.1f}",
+            f"{rules.max_days:g}",
+            f"the newest model is {signals.days:.0f} days old" if aged else None,
+        ),
+    ]
     reasons = [check.reason for check in checks if check.reason]
-    if facts.test is not None and not force:
-        return Decision("a test is running", [f"{facts.test} is under test", *reasons], checks)
+    if signals.tested is not None and not force:
+        testing = f"the A/B test of {signals.tested} is still running"
+        return Decision("a test is running", reasons, checks, testing)
     if not if_needed:
         return Decision("retrain", [BY_HAND, *reasons], checks)
     if not reasons:
         return Decision("not needed", [], checks)
-    aged = checks[-1].reason is not None
-    least = max(rules.least_labels, facts.fewest)
-    if facts.fresh < least and not aged:
-        lack = f"{facts.fresh} of {least} new labels are there"
-        return Decision("waits for labels", [*reasons, lack], checks)
+    needed = max(rules.least_labels, signals.min_new)
+    if signals.new_labels < needed and not aged:
+        lack = f"only {signals.new_labels} of the {needed} new labels needed"
+        return Decision("waits for labels", reasons, checks, lack)
     return Decision("retrain", reasons, checks)
-
-
-def _drift(facts: RetrainSignals) -> Check:
-    names = ", ".join(facts.drifted)
-    found = names or ("none" if facts.compared else "too few rows to judge")
-    return Check("drifted", found, "any", f"drift of {names}" if names else None)
-
-
-def _quality(facts: RetrainSignals, rules: RetrainSettings) -> Check:
-    limit = f"{rules.quality_drop:.0%} on {rules.least_labels} labels"
-    if facts.drop is None:
-        return Check(f"{facts.metric} worse by", "no labels", limit, None)
-    found = f"{facts.drop:.1%} on {facts.labels} labels"
-    due = facts.labels >= rules.least_labels and facts.drop > rules.quality_drop
-    reason = f"{facts.metric} is {facts.drop:.1%} worse than in training" if due else None
-    return Check(f"{facts.metric} worse by", found, limit, reason)
-
-
-def _labels(facts: RetrainSignals, rules: RetrainSettings) -> Check:
-    reason = f"{facts.fresh} new labels" if facts.fresh >= rules.new_labels else None
-    return Check("new labels", str(facts.fresh), str(rules.new_labels), reason)
-
-
-def _age(facts: RetrainSignals, rules: RetrainSettings) -> Check:
-    reason = f"the newest model is {facts.days:.0f} days old"
-    due = facts.days > rules.max_days
-    return Check("days old", f"{facts.days:.1f}", f"{rules.max_days:g}", reason if due else None)

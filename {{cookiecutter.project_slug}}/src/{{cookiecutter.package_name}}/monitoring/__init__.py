@@ -1,1 +1,1 @@
-"""Watching a deployed model: drift of what it is asked and answers, verdicts of A/B tests."""
+"""Judge a deployed model by the prediction log: drift, quality, verdicts of A/B tests."""

@@ -1,14 +1,13 @@
 """The verdict of an A/B test or a shadow run, valid however often and whenever one looks.
 
-What is compared are units: the callers that the router keeps with one variant. Each counts once,
-by the mean of its scored answers, as the answers of one caller resemble each other and a thousand
-of them are not a thousand proofs. So `difference` is between mean callers, not between mean
-requests.
+Units of randomisation are the callers, which the router keeps with one variant. Each counts once,
+by the mean score of its requests, as those of one caller resemble each other. So `difference` is
+between mean callers, not between mean requests.
 
 The interval is an asymptotic confidence sequence (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas,
 Time-uniform central limit theory and asymptotic confidence sequences, Annals of Statistics 52
-(2024), theorem 2.2) about the difference of means. It is as wide as its bound on all looks
-together demands; an ordinary 95 % interval, looked at daily, misleads far more often.
+(2024), theorem 2.2) about the difference of means. It holds at all looks together; an ordinary
+95 % interval, looked at daily, misleads far more often.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-BORROWED_UNITS = 200  # units' worth of pooled variance that each variant's own is mixed with
-SRM_ALPHA = 0.001  # chance of ever calling a correct traffic split uneven
+BORROWED_UNITS = 200  # of pooled variance, mixed with each variant's own
+SRM_ALPHA = 0.001  # chance of ever reporting a sample ratio mismatch (SRM) that is none
 SRM_PRIOR_UNITS = 100  # units that the prior of the traffic split is worth
 
 Decision = Literal["keep going", "promote", "stop"]
@@ -28,7 +27,7 @@ Decision = Literal["keep going", "promote", "stop"]
 
 @dataclass(frozen=True)
 class TestRules:
-    """When a test ends.
+    """Rules by which a test ends.
 
     `alpha` bounds, as units become many, the probability that the true difference is *ever*
     outside the interval, at any look from `least_units` on. So a challenger that is no better is
@@ -40,14 +39,14 @@ class TestRules:
     alpha: float = 0.05
     higher_is_better: bool = True  # of the scores
     least_units: int = 50  # labelled, of each variant, before any verdict
-    most_units: int | None = None  # labelled, of both together; then an open test is stopped
-    least_effect: float = 0.0  # in units of the score; what is less is not worth a promotion
-    tight_at: int = 1000  # units of both variants at which the interval is narrowest for its kind
+    most_units: int | None = None  # labelled, of both together, after which a test is stopped
+    least_effect: float = 0.0  # in units of the score; less is not worth a promotion
+    tight_at: int = 1000  # units of both variants at which the interval is narrowest
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Decision and grounds; `difference` is challenger - champion, turned so that > 0 is better."""
+    """Decision and grounds; `difference` is challenger - champion, signed so that > 0 is better."""
 
     decision: Decision
     reason: str
@@ -60,7 +59,7 @@ class Verdict:
 
 
 class UnitStats(NamedTuple):
-    """Number, mean and variance of the units of one variant; arrays hold many looks at once."""
+    """Number, mean and variance of one variant's units; arrays hold many looks at once."""
 
     count: Any
     mean: Any
@@ -74,32 +73,33 @@ def compare_split(
     share: float,
     rules: TestRules | None = None,
 ) -> Verdict:
-    """Verdict from scored answers: caller (n,), whether the challenger answered (n,), score (n,).
+    """Judge a split from scored requests: caller (n,), whether the challenger answered (n,), score
+    (n,).
 
     Rows stand in the order of their time, all from a time in which the challenger was given the
-    same `share` of the callers. A caller belongs to the variant it met first; answers of the other
-    do not count, nor do scores that are not finite.
+    same `share` of the callers. A caller belongs to the variant it met first; scores of the other
+    do not count, nor do those that are not finite.
     """
     if not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1, not {share}")
     rules = rules or TestRules()
-    challenged, values = _units(units, variant, scores, rules)
-    groups = _group(values[~challenged]), _group(values[challenged])
-    chance = srm_log_bayes_factor(groups[1].count, groups[0].count, share)
-    return _verdict(
-        *groups, confidence_interval(*groups, rules), chance > math.log(1 / SRM_ALPHA), rules
-    )
+    challenged, means = _mean_by_unit(units, variant, scores, rules)
+    groups = _unit_stats(means[~challenged]), _unit_stats(means[challenged])
+    evidence = srm_log_bayes_factor(groups[1].count, groups[0].count, share)
+    mismatch = evidence > math.log(1 / SRM_ALPHA)
+    return _verdict(*groups, confidence_interval(*groups, rules), mismatch, rules)
 
 
 def compare_paired(
     units: np.ndarray, differences: np.ndarray, rules: TestRules | None = None
 ) -> Verdict:
-    """Verdict of a shadow run: caller (n,) and score of challenger - champion on one request (n,).
+    """Judge a shadow run: caller (n,) and score of challenger - champion on one request (n,).
 
     Every request is answered by both, so what makes requests easy or hard cancels out.
     """
     rules = rules or TestRules()
-    group = _group(_units(units, np.ones(len(differences), bool), differences, rules)[1])
+    everywhere = np.ones(len(differences), bool)
+    group = _unit_stats(_mean_by_unit(units, everywhere, differences, rules)[1])
     error = math.sqrt(group.variance / group.count) if group.count > 1 else math.inf
     margin = interval_width(group.count, rules) * error
     bounds = group.mean, group.mean - margin, group.mean + margin
@@ -109,13 +109,13 @@ def compare_paired(
 def confidence_interval(
     champion: UnitStats, challenger: UnitStats, rules: TestRules
 ) -> tuple[Any, Any, Any]:
-    """Difference of means with its lower and upper bound; elementwise over the looks of arrays.
+    """Return the difference of means with its bounds, elementwise over the looks of arrays.
 
     The difference of means is the augmented inverse-probability-weighted estimate whose regression
     is the variants' own means. Its plain variance misleads with few challengers: a run of luck
     raises the mean *and* lowers the variance; with 10 % of the traffic and 97 % of scores 1, a
     quarter of useless challengers were promoted. So each variance is no smaller than with
-    `BORROWED` more units of the pooled one, which matters less and less as units become many.
+    `BORROWED_UNITS` more of the pooled one, which matters less and less as units become many.
     """
     units = champion.count + challenger.count
     squares = sum(group.variance * (group.count - 1) for group in (champion, challenger))
@@ -132,7 +132,8 @@ def confidence_interval(
 
 
 def interval_width(units: Any, rules: TestRules) -> Any:
-    """Half the interval in standard errors after so many units: 3.04 at 1000 with 5 %, not 1.96.
+    """Return half the interval in standard errors after so many units: at 1000, with 5 %, 3.04
+    instead of 1.96.
 
     The boundary of theorem 2.2, with its parameter rho chosen by the paper's closed form to be
     tight at `tight_at` units.
@@ -143,11 +144,11 @@ def interval_width(units: Any, rules: TestRules) -> Any:
 
 
 def srm_log_bayes_factor(challengers: int, champions: int, share: float) -> float:
-    """Log Bayes factor of another share than the one set; ever above log(1/p) with chance <= p.
+    """Return the log Bayes factor of a sample ratio mismatch: ever above log(1/p) with chance <= p.
 
-    Such a mismatch says that variants lose callers or labels differently, and then the scores that
-    are left do not compare. Source: Lindon and Malek, Anytime-valid inference for multinomial count
-    data, NeurIPS 35 (2022), here with a beta prior around the share.
+    It says that variants lose callers or labels differently, and then the scores that are left do
+    not compare. Source: Lindon and Malek, Anytime-valid inference for multinomial count data,
+    NeurIPS 35 (2022), here with a beta prior around the configured share.
     """
     value = math.lgamma(SRM_PRIOR_UNITS) - math.lgamma(SRM_PRIOR_UNITS + challengers + champions)
     for count, part in ((challengers, share), (champions, 1 - share)):
@@ -156,22 +157,22 @@ def srm_log_bayes_factor(challengers: int, champions: int, share: float) -> floa
     return value
 
 
-def _units(
+def _mean_by_unit(
     units: np.ndarray, variant: np.ndarray, scores: np.ndarray, rules: TestRules
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Variant that each caller met first, and the mean of its scores there, turned so that more
-    is better; callers without a score are left out."""
+    """Return for each caller (k,) the variant it met first and its mean score there, signed so that
+    more is better; callers without a score are left out."""
     variant, scores = np.asarray(variant, bool), np.asarray(scores, np.float64)
     names, first, number = np.unique(units, return_index=True, return_inverse=True)
     used = np.isfinite(scores) & (variant == variant[first][number])
-    answers = np.bincount(number[used], minlength=len(names))
+    counts = np.bincount(number[used], minlength=len(names))
     totals = np.bincount(number[used], scores[used], minlength=len(names))
-    scored = answers > 0
+    scored = counts > 0
     sign = 1.0 if rules.higher_is_better else -1.0
-    return variant[first][scored], sign * totals[scored] / answers[scored]
+    return variant[first][scored], sign * totals[scored] / counts[scored]
 
 
-def _group(values: np.ndarray) -> UnitStats:
+def _unit_stats(values: np.ndarray) -> UnitStats:
     if not len(values):
         return UnitStats(0, 0.0, 0.0)
     return UnitStats(len(values), values.mean(), values.var(ddof=1) if len(values) > 1 else 0.0)
@@ -181,31 +182,28 @@ def _verdict(
     champion: UnitStats,
     challenger: UnitStats,
     bounds: tuple[Any, Any, Any],
-    uneven: bool,
+    mismatch: bool,
     rules: TestRules,
 ) -> Verdict:
     difference, low, high = (float(bound) for bound in bounds)
     units = champion.count, challenger.count
-    decision, reason = _decide(units, low, high, uneven, rules)
-    if math.isfinite(low):
-        reason += f"; difference {difference:+.3g}, between {low:+.3g} and {high:+.3g}"
-    return Verdict(decision, reason, difference, low, high, *units, rules.alpha)
-
-
-def _decide(
-    units: tuple[int, int], low: float, high: float, uneven: bool, rules: TestRules
-) -> tuple[Decision, str]:
-    if uneven:
-        reason = "units are not divided as set, so the scores do not compare"
+    decision: Decision = "keep going"
+    if mismatch:
+        reason = (
+            "sample ratio mismatch: units are not split as configured, so scores do not compare"
+        )
     elif min(units) < rules.least_units:
         reason = f"at least {rules.least_units} units of each variant are needed"
     elif low > 0:
-        return "promote", "the challenger is better"
+        decision, reason = "promote", "the challenger is better"
     elif high < rules.least_effect:
-        least = f"not better by {rules.least_effect:g}" if rules.least_effect else "worse"
-        return "stop", f"the challenger is {least}"
+        gain = f"not better by {rules.least_effect:g}" if rules.least_effect else "worse"
+        decision, reason = "stop", f"the challenger is {gain}"
     else:
-        reason = "the difference is not settled"
-    if rules.most_units is not None and sum(units) >= rules.most_units:
-        return "stop", f"{reason}, and {rules.most_units} units were to be enough"
-    return "keep going", reason
+        reason = "the difference is still inconclusive"
+    limit = rules.most_units
+    if decision == "keep going" and limit is not None and sum(units) >= limit:
+        decision, reason = "stop", f"{reason}, and the limit of {limit} units is reached"
+    if math.isfinite(low):
+        reason += f"; difference {difference:+.3g} ({low:+.3g} to {high:+.3g})"
+    return Verdict(decision, reason, difference, low, high, *units, rules.alpha)

@@ -1,4 +1,4 @@
-"""The statistics behind drift, on NumPy alone: the server does without SciPy."""
+"""Statistics of drift, in NumPy alone: the server has no SciPy."""
 
 from __future__ import annotations
 
@@ -6,68 +6,70 @@ import math
 
 import numpy as np
 
-EXPECTED = 5.0  # rows in every cell, for the chi-squared approximation
-PRIOR = 0.5  # rows added to each bin, so that no share is 0
+MIN_EXPECTED = 5.0  # rows in every cell, for the chi-squared approximation
+PRIOR_ROWS = 0.5  # added to each bin, so that no share is 0
 
 
-def pooled(table: np.ndarray) -> np.ndarray:
-    """A table (2, k) whose rare columns are made one, so that 5 rows are expected in each cell.
+def pool_rare_columns(table: np.ndarray) -> np.ndarray:
+    """Merge the rare columns of counts (2, k) until 5 rows are expected in each cell.
 
     Source of the rule: Cochran, Biometrics 10 (1954).
     """
-    least = table.sum(axis=0) * table.sum(axis=1).min() / table.sum()
-    rare = least < EXPECTED
+    expected = table.sum(axis=0) * table.sum(axis=1).min() / table.sum()
+    rare = expected < MIN_EXPECTED
     pool = table[:, rare].sum(axis=1, keepdims=True)
-    kept = table[:, ~rare][:, np.argsort(-least[~rare], kind="stable")]
+    kept = table[:, ~rare][:, np.argsort(-expected[~rare], kind="stable")]
     if not rare.any():
         return kept
-    if least[rare].sum() >= EXPECTED or not kept.shape[1]:
+    if expected[rare].sum() >= MIN_EXPECTED or not kept.shape[1]:
         return np.hstack([kept, pool])
     kept[:, -1:] += pool
     return kept
 
 
-def chi_squared_p(table: np.ndarray) -> tuple[float, float]:
-    """Pearson's statistic of homogeneity of the rows of a table (2, k), and its p-value."""
+def chi_squared_test(table: np.ndarray) -> tuple[float, float]:
+    """Return Pearson's statistic that both rows of counts (2, k) have one distribution, and its
+    p-value."""
     expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
     value = float(((table - expected) ** 2 / expected).sum())
     freedom = table.shape[1] - 1
     return value, upper_gamma(freedom / 2, value / 2) if freedom else 1.0
 
 
-def psi(known: np.ndarray, new: np.ndarray, independent: float, effective: float) -> float:
-    """Population stability index of counts (k,) and (k,), less what chance alone adds, at least 0.
+def psi(reference: np.ndarray, online: np.ndarray, reference_ess: float, ess: float) -> float:
+    """Return the population stability index of counts (k,) and (k,), less what chance alone adds,
+    at least 0.
 
     With no drift the index is (1/n + 1/m) times a chi-squared variable of k - 1 degrees of freedom
-    (Yurdakul and Naranjo, Journal of Risk Model Validation 14 (2020)), so its mean is taken off; n
-    and m are the effective rows of both sides, and k counts the bins that either side fills.
+    (Yurdakul and Naranjo, Journal of Risk Model Validation 14 (2020)), so its mean is subtracted; n
+    and m are the effective sample sizes, and k counts the bins that either side fills.
     """
-    filled = (known + new) > 0
+    filled = (reference + online) > 0
     bins = int(filled.sum())
     shares = [
-        (counts[filled] / counts.sum() * rows + PRIOR) / (rows + PRIOR * bins)
-        for counts, rows in ((known, independent), (new, effective))
+        (counts[filled] / counts.sum() * rows + PRIOR_ROWS) / (rows + PRIOR_ROWS * bins)
+        for counts, rows in ((reference, reference_ess), (online, ess))
     ]
     index = float(((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum())
-    return max(0.0, index - (bins - 1) * (1 / independent + 1 / effective))
+    return max(0.0, index - (bins - 1) * (1 / reference_ess + 1 / ess))
 
 
-def kolmogorov_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Largest distance between the empirical distribution functions of samples (n,) and (m,)."""
+def ks_statistic(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the largest distance between the empirical distribution functions of (n,) and (m,)."""
     first, second = np.sort(first), np.sort(second)
     points = np.concatenate([first, second])
     shares = [np.searchsorted(side, points, side="right") / len(side) for side in (first, second)]
     return float(np.abs(shares[0] - shares[1]).max())
 
 
-def kolmogorov_p(distance: float, first: float, second: float) -> float:
-    """P-value of that distance for samples worth `first` and `second` independent rows.
+def ks_p_value(statistic: float, first_ess: float, second_ess: float) -> float:
+    """Return the p-value of that distance between samples of these effective sizes.
 
     Kolmogorov's limit with the small-sample correction of Stephens, Journal of the Royal
     Statistical Society B 32 (1970). Ties make it too large, never too small.
     """
-    root = math.sqrt(first * second / (first + second))
-    scaled = (root + 0.12 + 0.11 / root) * distance
+    root = math.sqrt(first_ess * second_ess / (first_ess + second_ess))
+    scaled = (root + 0.12 + 0.11 / root) * statistic
     if scaled < 0.2:  # where the series converges slowly; 1 to twelve digits
         return 1.0
     terms = ((-1) ** (k - 1) * math.exp(-2 * (k * scaled) ** 2) for k in range(1, 101))
@@ -75,7 +77,8 @@ def kolmogorov_p(distance: float, first: float, second: float) -> float:
 
 
 def upper_gamma(a: float, x: float) -> float:
-    """Regularised incomplete gamma function Q(a, x); Q(k/2, x/2) is the upper tail of chi-squared.
+    """Return the regularised incomplete gamma function Q(a, x); Q(k/2, x/2) is the upper tail of
+    chi-squared with k degrees of freedom.
 
     The series NIST DLMF 8.11.4 for small x, else the continued fraction 8.9.2 by Lentz's method.
     """
@@ -104,10 +107,10 @@ def upper_gamma(a: float, x: float) -> float:
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given: below alpha where the hypothesis falls."""
+    """Return Holm's adjusted p-values in the same order; below alpha means rejected."""
     adjusted = [1.0] * len(p_values)
-    least = 0.0
+    largest = 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = least
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
     return adjusted

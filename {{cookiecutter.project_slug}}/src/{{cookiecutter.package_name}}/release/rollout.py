@@ -1,80 +1,230 @@
-"""Put a registered bundle into the deployment folder, the only thing that the server reads."""
+"""Change what is deployed: deploy, test a challenger, set its traffic, promote, roll back.
 
+A change verifies its bundle first, then moves the registry's aliases, and replaces
+`deployment.json`, the one small file that servers watch, last. Whoever is interrupted in between
+repeats the command. torch and MLflow take seconds to import, so only the steps that need them do:
+a refusal is immediate, and a rollback works without them.
+"""
+
+from __future__ import annotations
+
+import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..bundle import deployment, load
-from ..experiments.tracking import CHALLENGER, CHAMPION, Tracker
-from ..task.data import Dataset
-from ..training.documents import Evaluation
-from ..training.runs import Run
-from .export import pack_bundle
+from ..bundle.deployment import BundleRef, Challenger, Deployment
+from ..config import WorkError
+
+if TYPE_CHECKING:
+    from ..experiments.tracking import Tracker
+    from ..task.data import Dataset
+    from ..task.settings import Settings
+    from ..training.documents import Evaluation
+    from ..training.runs import Run
+
+Mode = Literal["split", "shadow"]
+
+# By default MLflow tries for minutes to reach a server that does not answer.
+MLFLOW_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 
 def deploy(
     run: Run, dataset: Dataset, evaluation: Evaluation, tracker: Tracker, reason: str
 ) -> Path:
-    """Pack, register and alias the run's bundle as champion, then install it.
-
-    The server notices the new `deployment.json`; until that single file is replaced the old bundle
-    stays in force, so a failure anywhere leaves the deployment as it was. A test that runs ends.
-    """
-    target = run.settings.paths.deployment
-    with deployment.deployment_lock(target):
+    """Make the run's bundle the champion and return its folder; a running A/B test ends."""
+    folder = run.settings.paths.deployment
+    with deployment.deployment_lock(folder):
         champion = stage_bundle(run, dataset, evaluation, tracker)
-        after = deployment.with_champion(target, champion)
+        after = deployment.with_champion(folder, champion)
         sync_registry_aliases(tracker, after)
-        deployment.replace_deployment(target, after, "deploy", reason, version=champion.version)
-    return deployment.bundle_path(target, champion)
+        deployment.replace_deployment(folder, after, "deploy", reason, version=champion.version)
+    return deployment.bundle_path(folder, champion)
 
 
-def sync_registry_aliases(tracker: Tracker, after: deployment.Deployment) -> None:
-    """Give the registry's aliases to what is deployed, or to what is about to be.
+def start_challenger(
+    run: Run,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    tracker: Tracker,
+    *,
+    mode: Mode,
+    share: float,
+    compared_with: str,
+    reason: str,
+    cause: str,
+) -> Challenger:
+    """Deploy the run beside the champion, with `share` of the traffic.
 
-    Called before `deployment.json` is replaced: whoever is interrupted between the two does the
-    same again. Bundles that came without a registry have no alias.
+    `compared_with` is the champion's version that the run was found better than, `reason` says by
+    how much, `cause` why the run was trained. WorkError when another champion is deployed by now.
     """
+    from .export import pack_bundle
+
+    folder = run.settings.paths.deployment
+    pack_bundle(run, dataset, evaluation, tracker.parent(run))  # takes seconds, so before the lock
+    with deployment.deployment_lock(folder):
+        before = deployment.read_deployment(folder)
+        if before.champion.version != compared_with:
+            raise WorkError(
+                f"{folder}: the champion changed in the meantime; run retrain again to compare "
+                "the challenger with the new one"
+            )
+        staged = stage_bundle(run, dataset, evaluation, tracker)
+        challenger = Challenger(
+            **staged.model_dump(), mode=mode, share=share, since=deployment.utc_now()
+        )
+        after = before.model_copy(update={"challenger": challenger})
+        sync_registry_aliases(tracker, after)
+        details = {"version": run.name, "mode": mode, "share": share, "cause": cause}
+        deployment.replace_deployment(folder, after, "challenge", reason, **details)
+    return challenger
+
+
+def set_traffic(
+    folder: Path, reason: str, share: float | None = None, mode: Mode | None = None
+) -> Challenger:
+    """Give the challenger another share or mode.
+
+    This begins a new A/B test: what was counted under the old split does not compare.
+    """
+    with deployment.deployment_lock(folder):
+        before = deployment.read_deployment(folder)
+        if before.challenger is None:
+            raise WorkError(f"{folder}: there is no challenger to set the traffic of")
+        traffic = {
+            "share": share or before.challenger.share,
+            "mode": mode or before.challenger.mode,
+        }
+        challenger = before.challenger.model_copy(update={**traffic, "since": deployment.utc_now()})
+        after = before.model_copy(update={"challenger": challenger})
+        deployment.replace_deployment(
+            folder, after, "traffic", reason, version=challenger.version, **traffic
+        )
+    return challenger
+
+
+def promote(
+    settings: Settings,
+    deployed: Deployment,
+    verdict: dict[str, Any] | None,
+    reason: str,
+    force: bool = False,
+) -> Deployment:
+    """Make the challenger the champion if the A/B test's `verdict` says so, or with `force`.
+
+    The verdict (`decision`, `reason` and its figures; it goes into the history) is about
+    `deployed`. WorkError when it says otherwise, or when something else is deployed by now.
+    """
+    folder = settings.paths.deployment
+    if deployed.challenger is None:
+        raise WorkError(f"{folder}: there is no challenger to promote")
+    if not force and (verdict is None or verdict["decision"] != "promote"):
+        says = f"{verdict['decision']}: {verdict['reason']}" if verdict else "nothing"
+        raise WorkError(
+            f"not promoted, the A/B test says {says} (promote --force overrides the verdict)"
+        )
+    with deployment.deployment_lock(folder):
+        if deployment.read_deployment(folder) != deployed:
+            raise WorkError(f"{folder}: the deployment changed in the meantime; check and repeat")
+        fields = deployed.challenger.model_dump(include=set(BundleRef.model_fields))
+        after = deployment.with_champion(folder, BundleRef(**fields))
+        _verify_champion(folder, after)
+        _move_aliases(settings, after)
+        details = {"version": after.champion.version, "before": deployed.champion.version}
+        deployment.replace_deployment(
+            folder, after, "promote", reason, **details, forced=force, verdict=verdict
+        )
+    return after
+
+
+def rollback(settings: Settings, reason: str) -> tuple[Deployment, str | None]:
+    """Take the challenger out or, without one, return to the previous champion.
+
+    The second value says why MLflow's aliases were not moved: that does not stop a rollback.
+    """
+    folder = settings.paths.deployment
+    with deployment.deployment_lock(folder):
+        before = deployment.read_deployment(folder)
+        if before.challenger is not None:
+            after = before.model_copy(update={"challenger": None})
+        elif before.previous:
+            champion, *previous = before.previous
+            after = Deployment(
+                champion=champion, previous=previous, deployed_at=deployment.utc_now()
+            )
+        else:
+            raise WorkError(f"{folder}: there is no previous champion to return to")
+        _verify_champion(folder, after)
+        left = before.challenger or before.champion
+        details: dict[str, Any] = {"version": after.champion.version, "left": left.version}
+        warning = None
+        try:
+            _move_aliases(settings, after)
+        except Exception as error:  # whatever is wrong with MLflow: callers must not wait for it
+            warning = " ".join(str(error).split())
+            details["aliases"] = f"not moved: {warning}"
+        deployment.replace_deployment(folder, after, "rollback", reason, **details)
+    return after, warning
+
+
+def sync_registry_aliases(tracker: Tracker, after: Deployment) -> None:
+    """Point the registry's aliases at a deployment, normally just before it takes effect.
+
+    Bundles that came without a registry have no alias.
+    """
+    from ..experiments.tracking import CHALLENGER, CHAMPION
+
     tracker.alias(CHAMPION, after.champion.registry_version)
     tracker.alias(CHALLENGER, after.challenger and after.challenger.registry_version)
 
 
-def stage_bundle(
-    run: Run, dataset: Dataset, evaluation: Evaluation, tracker: Tracker
-) -> deployment.BundleRef:
-    """Pack and register a run's bundle and put it into the deployment folder.
+def stage_bundle(run: Run, dataset: Dataset, evaluation: Evaluation, tracker: Tracker) -> BundleRef:
+    """Pack and register a run's bundle and put it into the (locked) deployment folder.
 
-    Nothing answers with it before `deployment.json` names it. The folder must be locked.
+    Nothing is served from it before `deployment.json` names it. A damaged bundle found in its
+    place is renamed.
     """
-    version = tracker.register(
-        run, pack_bundle(run, dataset, evaluation, tracker.parent(run)), run.name
-    )
-    target = run.settings.paths.deployment
-    work = target / ".incoming"
-    shutil.rmtree(work, ignore_errors=True)  # what an interrupted deploy left
-    work.mkdir(parents=True)
-    folder = install(tracker.download(version, work), target)
-    shutil.rmtree(work)
-    return deployment.BundleRef(
-        version=run.name,
-        bundle=folder.relative_to(target).as_posix(),
-        manifest_sha256=load.sha256(folder / load.MANIFEST),
-        registry_version=str(version.version),
-    )
+    from .export import pack_bundle
 
-
-def install(bundle: Path, target: Path) -> Path:
-    """Move a verified bundle to its place; a damaged one found there steps aside."""
-    manifest = load.load_bundle(bundle).manifest
-    digest = load.sha256(bundle / load.MANIFEST)
-    place = target / "bundles" / f"{manifest.version}-{digest[:8]}"
+    bundle = pack_bundle(run, dataset, evaluation, tracker.parent(run))
+    version = tracker.register(run, bundle, run.name)
+    folder = run.settings.paths.deployment
+    incoming = folder / ".incoming"
+    shutil.rmtree(incoming, ignore_errors=True)  # what an interrupted deploy left
+    incoming.mkdir(parents=True)
+    download = tracker.download(version, incoming)
+    manifest = load.load_bundle(download).manifest
+    digest = load.sha256(download / load.MANIFEST)
+    place = folder / "bundles" / f"{manifest.version}-{digest[:8]}"
     place.parent.mkdir(exist_ok=True)
     if place.exists():
         try:
             load.verify_bundle(place, digest)
         except load.BadBundle:
             place.rename(place.with_name(f"{place.name}.damaged-{datetime.now(UTC):%H%M%S%f}"))
-        else:
-            return place
-    bundle.rename(place)
-    return place
+    if not place.exists():
+        download.rename(place)
+    shutil.rmtree(incoming)
+    return BundleRef(
+        version=run.name,
+        bundle=place.relative_to(folder).as_posix(),
+        manifest_sha256=load.sha256(place / load.MANIFEST),
+        registry_version=str(version.version),
+    )
+
+
+def _verify_champion(folder: Path, after: Deployment) -> None:
+    """Raise BadBundle unless the bundle that is about to be served is whole."""
+    load.load_bundle(deployment.bundle_path(folder, after.champion), after.champion.manifest_sha256)
+
+
+def _move_aliases(settings: Settings, after: Deployment) -> None:
+    """Sync the registry's aliases; WorkError when MLflow does not answer."""
+    for name, value in MLFLOW_TIMEOUTS.items():
+        os.environ.setdefault(name, value)
+    from ..experiments.tracking import Tracker
+
+    sync_registry_aliases(Tracker(settings), after)

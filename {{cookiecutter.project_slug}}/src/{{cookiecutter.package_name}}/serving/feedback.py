@@ -88,7 +88,7 @@ def _store(
     log, settings = events.log, events.settings
     if not log.enabled:
         raise RequestError(503, [], "this server has no prediction log", "no_log")
-    score = models.active.champion.bundle.contract.score
+    score = models.active.champion.bundle.contract.score_json
     events.flush(WRITE_SECONDS)  # a prediction made a moment ago counts
     try:
         log.database.migrate()  # nothing may have been predicted yet

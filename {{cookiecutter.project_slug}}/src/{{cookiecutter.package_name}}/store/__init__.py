@@ -1,1 +1,1 @@
-"""The prediction log: what was asked and answered, and what turned out to be right."""
+"""The prediction log: requests, predictions and the ground truth of their feedback."""

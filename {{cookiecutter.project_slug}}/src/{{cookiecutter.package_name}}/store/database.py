@@ -1,4 +1,4 @@
-"""The connection to the prediction log: SQLite or PostgreSQL, by one URL."""
+"""Connect to the prediction log: SQLite or PostgreSQL, by URL."""
 
 import threading
 import time
@@ -23,25 +23,25 @@ DRIVERS = {
     "postgresql+psycopg": "postgresql+psycopg",
 }
 EXAMPLES = "sqlite:///predictions.db or postgresql://user:password@host/name"
-TIMEOUT_SECONDS = 5  # seconds that a connection, or a lock of SQLite, is waited for
-STATEMENT_SECONDS = 20  # seconds that PostgreSQL may work on one statement
-MIGRATING = threading.Lock()  # Alembic keeps what it works on in globals
-MIGRATION_LOCK = 7_305_102_481  # any number, of the advisory lock that PostgreSQL's migrations take
+TIMEOUT_SECONDS = 5  # to connect, or to get a lock of SQLite
+STATEMENT_SECONDS = 20  # for one statement of PostgreSQL
+MIGRATING = threading.Lock()  # Alembic keeps its state in globals
+MIGRATION_LOCK = 7_305_102_481  # an arbitrary key, of PostgreSQL's advisory lock around migrations
 
 
 class DatabaseError(WorkError):
-    """The database does not do it now: one line, without the password."""
+    """The database cannot do it now; the message is one line without the password."""
 
 
 class RowsRejected(DatabaseError):
-    """The database works but does not take these values; asking again changes nothing."""
+    """The database works but rejects these values; retrying does not help."""
 
 
 class Database:
-    """A prediction log. Nothing is opened before it is needed; threads may share it."""
+    """A prediction log, shared by threads; it connects when it is first used."""
 
     def __init__(self, url: str) -> None:
-        """Take the URL apart; UserError when it is none or of another database."""
+        """Parse the URL; UserError for another kind of database."""
         self.url = _parse(url)
 
     @property
@@ -56,30 +56,30 @@ class Database:
 
     @cached_property
     def engine(self) -> Engine:
-        """SQLAlchemy's engine; use `reading` and `writing`, which tell what goes wrong."""
+        """SQLAlchemy's engine; prefer `reading` and `writing`, which translate its errors."""
         return _sqlite(self.url) if self.dialect == "sqlite" else _postgresql(self.url)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that only reads; DatabaseError when it cannot be done."""
+        """Open a transaction that only reads; DatabaseError when it fails."""
         with self._errors(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that is committed at the end; DatabaseError when it cannot be done."""
+        """Open a transaction and commit it at the end; DatabaseError when it fails."""
         with self._errors(), self.engine.connect() as connection:
-            # SQLite refuses to write in a transaction that began by reading while others wrote.
+            # SQLite refuses writes in a transaction that began with a read while others wrote.
             connection.execution_options(immediate=True)
             with connection.begin():
                 yield connection
 
     def migrate(self) -> None:
-        """Bring the tables to what this program knows; several may do this at once."""
+        """Create or upgrade the tables; safe to run from several processes at once."""
         with self.reading() as connection:
             if _revision(connection) == HEAD:
                 return
-        from alembic import command  # here, as most starts find the tables in order
+        from alembic import command  # late, as the tables are usually up to date
         from alembic.config import Config
         from alembic.util import CommandError
 
@@ -96,14 +96,13 @@ class Database:
             try:
                 command.upgrade(config, "head")
             except CommandError:
-                found = _revision(connection)
                 raise DatabaseError(
-                    f"{self.name}: its tables are of revision {found}, this program knows them up "
-                    f"to {HEAD}: a newer program has changed them, use that one"
+                    f"{self.name}: the tables have revision {_revision(connection)}, this version "
+                    f"of the program supports {HEAD}; use the newer version that upgraded them"
                 ) from None
 
     def close(self) -> None:
-        """Close the connections; using it again opens new ones."""
+        """Close the connections; the next use opens new ones."""
         if "engine" in self.__dict__:
             self.engine.dispose()
 
@@ -112,12 +111,12 @@ class Database:
         try:
             yield
         except (DataError, IntegrityError, UnicodeEncodeError) as error:
-            raise RowsRejected(self._line(error)) from None
+            raise RowsRejected(self._message(error)) from None
         except (SQLAlchemyError, OSError) as error:
-            raise DatabaseError(self._line(error)) from None
+            raise DatabaseError(self._message(error)) from None
 
-    def _line(self, error: Exception) -> str:
-        """What went wrong, without the statement and its values, which are the callers' data."""
+    def _message(self, error: Exception) -> str:
+        """Say what went wrong in one line, without the statement: its values are callers' data."""
         cause = error.orig if isinstance(error, DBAPIError) else error
         if isinstance(cause, OSError) and cause.strerror:
             cause = f"{cause.filename}: {cause.strerror}"
@@ -128,28 +127,30 @@ class Database:
 
 def _parse(url: str) -> URL:
     try:
-        found = make_url(url)
-    except (ArgumentError, ValueError):  # the text may hold a password: it is not shown
-        raise UserError(f"the prediction log's address is no URL; use {EXAMPLES}") from None
-    shown = found.render_as_string(hide_password=True)
-    if found.drivername not in DRIVERS:
-        raise UserError(f"{shown}: only SQLite and PostgreSQL will do; use {EXAMPLES}")
-    if found.get_backend_name() == "sqlite" and found.database in (None, "", ":memory:"):
-        raise UserError(f"{shown}: names no file; use {EXAMPLES}")
-    return found.set(drivername=DRIVERS[found.drivername])
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):  # not quoted in the message: it may hold a password
+        raise UserError(f"the prediction log's address is not a URL; use {EXAMPLES}") from None
+    name = parsed.render_as_string(hide_password=True)
+    if parsed.drivername not in DRIVERS:
+        raise UserError(f"{name}: only SQLite and PostgreSQL are supported; use {EXAMPLES}")
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise UserError(f"{name}: names no file; use {EXAMPLES}")
+    return parsed.set(drivername=DRIVERS[parsed.drivername])
 
 
 def _postgresql(url: URL) -> Engine:
     arguments = {
         "connect_timeout": TIMEOUT_SECONDS,
-        # of a machine that went away without a word
+        # so that a host that vanished silently is noticed
         "tcp_user_timeout": TIMEOUT_SECONDS * 1000,
         "keepalives_idle": TIMEOUT_SECONDS,
         "keepalives_interval": 1,
         "options": f"-c statement_timeout={STATEMENT_SECONDS * 1000}",
     }
-    given = {name: value for name, value in arguments.items() if name not in url.query}
-    return create_engine(url, connect_args=given, pool_pre_ping=True, pool_timeout=TIMEOUT_SECONDS)
+    arguments = {name: value for name, value in arguments.items() if name not in url.query}
+    return create_engine(
+        url, connect_args=arguments, pool_pre_ping=True, pool_timeout=TIMEOUT_SECONDS
+    )
 
 
 def _sqlite(url: URL) -> Engine:
@@ -160,8 +161,8 @@ def _sqlite(url: URL) -> Engine:
     )
 
     def on_connect(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # transactions begin below, not where sqlite3 thinks
-        _write_ahead(connection)
+        connection.isolation_level = None  # transactions begin below, not where sqlite3 would
+        _enable_wal(connection)
         connection.execute("PRAGMA synchronous=NORMAL")
 
     def on_begin(connection: Connection) -> None:
@@ -173,9 +174,9 @@ def _sqlite(url: URL) -> Engine:
     return engine
 
 
-def _write_ahead(connection: Any) -> None:
-    """Readers and a writer do not wait for each other. SQLite does not wait by itself for the lock
-    that this change takes on a fresh file."""
+def _enable_wal(connection: Any) -> None:
+    """Turn on write-ahead logging, with which readers and a writer do not block each other; retry,
+    as SQLite's timeout does not cover the lock that this takes on a new file."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while True:
         try:
@@ -188,7 +189,7 @@ def _write_ahead(connection: Any) -> None:
 
 
 def _revision(connection: Connection) -> str | None:
-    """Of the tables that are there, None when there are none."""
+    """Return the revision of the tables, None without tables."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

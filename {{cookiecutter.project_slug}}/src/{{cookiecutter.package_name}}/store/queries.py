@@ -1,6 +1,7 @@
-"""Reading the prediction log: what drift, live quality, A/B tests and retraining look at.
+"""Read the prediction log, for drift, online quality, A/B tests and retraining.
 
-Limits take the newest; everything is returned in the order of the requests' time.
+Limits take the newest; everything is returned in the order of the requests' time. Times are in
+seconds since 1970.
 """
 
 import json
@@ -11,24 +12,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from sqlalchemy import ColumnElement, Select, func, select
 
-from ..interfaces import Arrays
-from ..task.contract import Contract, GroundTruth, Prediction
+from ..interfaces import Arrays, BaseContract
 from .database import Database
 from .tables import feedback, predictions
 
-ANSWERING = ("champion", "challenger")  # the variants whose answers callers got
+ANSWERING = ("champion", "challenger")  # the variants whose predictions callers got
 
 
 class Window(NamedTuple):
-    """What drift looks at, of the newest `rows` items: a value for each by name."""
+    """The newest items for drift: arrays (rows,) of their features and prediction stats."""
 
     features: Arrays
-    outcomes: Arrays
+    prediction_stats: Arrays
     rows: int
 
 
 class ScoredPrediction(NamedTuple):
-    """A prediction whose truth is known."""
+    """A prediction with the score that its feedback gives it."""
 
     request_id: str
     item: int
@@ -41,7 +41,7 @@ class ScoredPrediction(NamedTuple):
 
 
 class LabelledExample(NamedTuple):
-    """A request's item to learn from; the last two are JSON."""
+    """A request's item with its ground truth, to learn from; both are JSON."""
 
     request_id: str
     item: int
@@ -52,7 +52,7 @@ class LabelledExample(NamedTuple):
 
 
 class VariantTraffic(NamedTuple):
-    """What one variant had to do."""
+    """The traffic of one variant in an A/B test."""
 
     variant: str
     requests: int
@@ -70,80 +70,79 @@ def read_window(
     version: str | None = None,
     since: float | None = None,
 ) -> Window:
-    """The newest items of these variants, of one model version, from a time on."""
+    """Read the newest items of these variants, of one model version, from a time on."""
     columns = predictions.c["items"], predictions.c.features, predictions.c.outcomes
-    wanted = select(*columns).where(*_filters(variants, version, since))
-    wanted = wanted.order_by(predictions.c.at.desc(), predictions.c.id.desc()).limit(rows)
-    found, count = [], 0
+    query = select(*columns).where(*_filters(variants, version, since))
+    query = query.order_by(predictions.c.at.desc(), predictions.c.id.desc()).limit(rows)
+    texts, count = [], 0
     with database.reading() as connection:
-        for items, features, outcomes in connection.execute(wanted):
-            found.append((features, outcomes))
+        for items, features, outcomes in connection.execute(query):
+            texts.append((features, outcomes))
             count += items
             if count >= rows:
                 break
-    found.reverse()
+    texts.reverse()
     kept = min(count, rows)
-    features, outcomes = (_joined([row[side] for row in found], kept) for side in (0, 1))
-    return Window(features, outcomes, kept)
+    features, stats = (_join_arrays([row[side] for row in texts], kept) for side in (0, 1))
+    return Window(features, stats, kept)
 
 
 def read_scored(
     database: Database,
-    contract: Contract,
+    contract: BaseContract,
     rows: int | None = None,
     test: str | None = None,
     variants: Sequence[str] | None = None,
     since: float | None = None,
 ) -> list[ScoredPrediction]:
-    """Predictions with the score that `contract` gives them, of the `rows` truths that came last;
-    truths that it refuses are left out."""
+    """Read predictions with their scores, of the newest `rows` of feedback; what `contract`
+    refuses is left out."""
     names = ("model_version", "variant", "test", "unit", "at", "output")
     conditions = _filters(variants, None, since)
     if test is not None:
         conditions.append(predictions.c.test == test)
-    wanted = _with_truth(*names).where(*conditions)
+    query = _with_truth(*names).where(*conditions)
     if rows is not None:
-        wanted = wanted.order_by(feedback.c.at.desc(), predictions.c.id.desc()).limit(rows)
-    parsed = lru_cache(8)(json.loads)  # one text holds the answers to all items of a request
-    scores: list[ScoredPrediction] = []
+        query = query.order_by(feedback.c.at.desc(), predictions.c.id.desc()).limit(rows)
+    parse = lru_cache(8)(json.loads)  # one text holds the predictions for all items of a request
+    scored: list[ScoredPrediction] = []
     with database.reading() as connection:
-        found = connection.execute(wanted).all()
-    for row in sorted(found, key=_in_time):
+        records = connection.execute(query).all()
+    for row in sorted(records, key=_by_time):
         try:
-            answer = Prediction.model_validate(parsed(row.output)[row.item])
-            score = contract.score(answer, GroundTruth.model_validate_json(row.truth))
+            score = contract.score_json(parse(row.output)[row.item], json.loads(row.truth))
         except (ValueError, IndexError):
             continue
-        whose = row.model_version, row.variant, row.test, row.unit, row.at
-        scores.append(ScoredPrediction(row.request_id, row.item, *whose, score))
-    return scores
+        origin = row.model_version, row.variant, row.test, row.unit, row.at
+        scored.append(ScoredPrediction(row.request_id, row.item, *origin, score))
+    return scored
 
 
 def read_labelled(database: Database, after: float = 0.0) -> list[LabelledExample]:
-    """Items of which input and truth are known, the truth since after a time, for retraining."""
-    wanted = _with_truth("unit", "at", "input").where(
+    """Read the items whose input is kept and whose ground truth came after a time."""
+    query = _with_truth("unit", "at", "input").where(
         feedback.c.at > after,
         predictions.c.input.is_not(None),
         predictions.c.variant.in_(ANSWERING),
     )
-    parsed = lru_cache(8)(json.loads)
-    known: dict[tuple[str, int], LabelledExample] = {}
+    parse = lru_cache(8)(json.loads)
+    examples: dict[tuple[str, int], LabelledExample] = {}
     with database.reading() as connection:
-        found = connection.execute(wanted).all()
-    for _, request_id, item, truth, unit, at, inputs in sorted(found, key=_in_time):
+        records = connection.execute(query).all()
+    for _, request_id, item, truth, unit, at, inputs in sorted(records, key=_by_time):
         try:
-            text = json.dumps(parsed(inputs)[item], ensure_ascii=False)
-        except ValueError:  # a body that names its items twice is no list
+            text = json.dumps(parse(inputs)[item], ensure_ascii=False)
+        except ValueError:  # a body with two keys `items` was kept as it came
             continue
-        row = LabelledExample(request_id, item, at, unit, text, truth)
-        known.setdefault((request_id, item), row)  # one id may have been sent to both variants
-    return list(known.values())
+        example = LabelledExample(request_id, item, at, unit, text, truth)
+        examples.setdefault((request_id, item), example)  # both variants may have got one id
+    return list(examples.values())
 
 
 def read_traffic(database: Database, test: str) -> list[VariantTraffic]:
-    """What each variant had to do in a test."""
+    """Sum up each variant's traffic in an A/B test."""
     column, ms = predictions.c, predictions.c.milliseconds
-    own = column.test == test
+    of_test = column.test == test
     counts = select(
         column.variant,
         func.count(),
@@ -151,16 +150,15 @@ def read_traffic(database: Database, test: str) -> list[VariantTraffic]:
         func.count(column.unit.distinct()),
         func.avg(ms),
     )
-    found = []
+    query = counts.where(of_test).group_by(column.variant).order_by(column.variant)
+    traffic = []
     with database.reading() as connection:
-        for row in connection.execute(
-            counts.where(own).group_by(column.variant).order_by(column.variant)
-        ).all():
-            ordered = select(ms).where(own, column.variant == row[0]).order_by(ms).limit(1)
+        for row in connection.execute(query).all():
+            ordered = select(ms).where(of_test, column.variant == row[0]).order_by(ms).limit(1)
             ranks = [round(share * (row[1] - 1)) for share in (0.5, 0.99)]
             times = [connection.execute(ordered.offset(rank)).scalar() or 0.0 for rank in ranks]
-            found.append(VariantTraffic(*row, *times))
-    return found
+            traffic.append(VariantTraffic(*row, *times))
+    return traffic
 
 
 def _filters(
@@ -177,7 +175,7 @@ def _filters(
 
 
 def _with_truth(*names: str) -> Select[*tuple[Any, ...]]:
-    """Id, request, item and truth, then the named columns of the prediction."""
+    """Select id, request, item and truth, then the named columns of the prediction."""
     columns = [predictions.c[name] for name in names]
     truth = feedback.c.request_id, feedback.c.item, feedback.c.truth
     return select(predictions.c.id, *truth, *columns).join_from(
@@ -185,19 +183,18 @@ def _with_truth(*names: str) -> Select[*tuple[Any, ...]]:
     )
 
 
-def _in_time(row: Any) -> Any:
+def _by_time(row: Any) -> Any:
     return row.at, row.id, row.item
 
 
-def _joined(texts: list[str], rows: int) -> Arrays:
-    """JSON texts (name -> values) as arrays of their last `rows` values."""
-    values: dict[str, list[Any]] = {}
+def _join_arrays(texts: list[str], rows: int) -> Arrays:
+    """Join JSON texts (name -> values) to arrays of their last `rows` values."""
+    columns: dict[str, list[Any]] = {}
     for text in texts:
-        for name, some in json.loads(text).items():
-            values.setdefault(name, []).extend(some)
-    return {name: _array(some[-rows:]) for name, some in values.items()}
-
-
-def _array(values: list[Any]) -> np.ndarray:
-    words = any(isinstance(value, str) for value in values)
-    return np.array(values, str if words else np.float64)
+        for name, values in json.loads(text).items():
+            columns.setdefault(name, []).extend(values)
+    arrays: Arrays = {}
+    for name, values in columns.items():
+        is_text = any(isinstance(value, str) for value in values[-rows:])
+        arrays[name] = np.array(values[-rows:], str if is_text else np.float64)
+    return arrays

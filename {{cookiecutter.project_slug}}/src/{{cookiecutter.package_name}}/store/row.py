@@ -1,10 +1,11 @@
-"""A row of the prediction log, for those who make rows; without the database's library."""
+"""A row of the prediction log, free of the database's library: the server makes rows all the time
+and imports that library late."""
 
 from typing import NamedTuple
 
 
 class PredictionRow(NamedTuple):
-    """A row of `predictions`; see there."""
+    """A row of the table `predictions`; the columns are explained in `tables.py`."""
 
     request_id: str
     at: float

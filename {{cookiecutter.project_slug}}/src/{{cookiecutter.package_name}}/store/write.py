@@ -1,4 +1,4 @@
-"""Writing the prediction log: many rows at once, and forgetting old ones."""
+"""Write the prediction log, many rows at once, and prune old ones."""
 
 from functools import cache
 from itertools import chain
@@ -11,24 +11,23 @@ from .database import Database
 from .row import PredictionRow
 from .tables import feedback, predictions
 
-INSERT_ROWS = 512  # rows of a statement; SQLite takes 32,766 values, PostgreSQL 65,535
-PRUNE_ROWS = 1000  # rows of one transaction that forgets, so that others need not wait long
+INSERT_ROWS = 512  # of a statement; SQLite takes 32,766 values, PostgreSQL 65,535
+PRUNE_ROWS = 1000  # of a transaction that prunes, so that others need not wait long
 
 
 class Pruned(NamedTuple):
-    """What was forgotten: whole rows, and inputs of rows that stay."""
+    """How many rows were deleted, and how many inputs of rows that stay."""
 
     rows: int
     inputs: int
 
 
 def insert_predictions(database: Database, rows: list[PredictionRow]) -> int:
-    """Write all rows in one transaction and return how many are new; those that are there already
-    stay as they are."""
+    """Insert all rows in one transaction and return how many are new; existing ones stay."""
     new = start = 0
     with database.writing() as connection:
         while left := len(rows) - start:
-            # Powers of two: databases keep what they prepared, and shall keep few of these.
+            # Powers of two: databases cache prepared statements, so there should be few.
             count = min(INSERT_ROWS, 1 << left.bit_length() - 1)
             values = tuple(chain.from_iterable(rows[start : start + count]))
             new += connection.exec_driver_sql(_insert(database.dialect, count), values).rowcount
@@ -38,8 +37,8 @@ def insert_predictions(database: Database, rows: list[PredictionRow]) -> int:
 
 @cache
 def _insert(dialect: str, count: int) -> str:
-    """One statement for so many rows. A statement for each would hand Python's lock to and fro for
-    each, which slows the event loop down; and SQLAlchemy's own way costs more than the writing."""
+    """Compile one statement for so many rows. A statement a row would pass the GIL back and forth
+    for each, which slows the event loop down, and SQLAlchemy's way costs more than the insert."""
     made, style = {"sqlite": (sqlite, "qmark"), "postgresql": (postgresql, "format")}[dialect]
     one = made.insert(predictions).inline().on_conflict_do_nothing()
     text = str(
@@ -50,37 +49,36 @@ def _insert(dialect: str, count: int) -> str:
 
 
 def prune_log(database: Database, before: float, inputs_before: float) -> Pruned:
-    """Delete rows and their feedback from before one time, and the inputs from before another.
+    """Delete rows and their feedback from before one time, and inputs from before another.
 
-    Inputs with feedback stay as long as their row does: they are what is learned from.
+    Inputs with feedback stay as long as their row does: retraining needs them. Times are in
+    seconds since 1970.
     """
     rows = inputs = 0
-    while found := _delete(database, before):
-        rows += found
-    while found := _clear(database, inputs_before):
-        inputs += found
+    while count := _delete_rows(database, before):
+        rows += count
+    while count := _clear_inputs(database, inputs_before):
+        inputs += count
     return Pruned(rows, inputs)
 
 
-def _delete(database: Database, before: float) -> int:
+def _delete_rows(database: Database, before: float) -> int:
     old = select(predictions.c.id, predictions.c.request_id).where(predictions.c.at < before)
     with database.writing() as connection:
-        found = connection.execute(old.order_by(predictions.c.at).limit(PRUNE_ROWS)).all()
-        numbers, requests = [row[0] for row in found], {row[1] for row in found}
-        connection.execute(delete(predictions).where(predictions.c.id.in_(numbers)))
+        rows = connection.execute(old.order_by(predictions.c.at).limit(PRUNE_ROWS)).all()
+        ids, requests = [row[0] for row in rows], {row[1] for row in rows}
+        connection.execute(delete(predictions).where(predictions.c.id.in_(ids)))
         another = exists().where(predictions.c.request_id == feedback.c.request_id)
         connection.execute(delete(feedback).where(feedback.c.request_id.in_(requests), ~another))
-    return len(found)
+    return len(rows)
 
 
-def _clear(database: Database, before: float) -> int:
+def _clear_inputs(database: Database, before: float) -> int:
     labelled = exists().where(feedback.c.request_id == predictions.c.request_id)
     old = select(predictions.c.id).where(
         predictions.c.at < before, predictions.c.input.is_not(None), ~labelled
     )
     with database.writing() as connection:
-        found = connection.scalars(old.limit(PRUNE_ROWS)).all()
-        connection.execute(
-            update(predictions).where(predictions.c.id.in_(found)).values(input=None)
-        )
-    return len(found)
+        ids = connection.scalars(old.limit(PRUNE_ROWS)).all()
+        connection.execute(update(predictions).where(predictions.c.id.in_(ids)).values(input=None))
+    return len(ids)

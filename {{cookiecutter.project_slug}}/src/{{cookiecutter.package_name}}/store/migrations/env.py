@@ -1,4 +1,4 @@
-"""Run by Alembic, from `Database.migrate`, within the transaction that is open there."""
+"""Run by Alembic from `Database.migrate`, within the transaction that it opened."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""The tables of predictions and feedback."""
+"""Create the tables predictions and feedback."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make both tables."""
+    """Create both tables."""
     op.create_table(
         "predictions",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
@@ -43,6 +43,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove both tables and what is in them."""
+    """Drop both tables with their rows."""
     op.drop_table("feedback")
     op.drop_table("predictions")

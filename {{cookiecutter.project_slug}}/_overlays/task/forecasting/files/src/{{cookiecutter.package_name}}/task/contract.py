@@ -102,6 +102,9 @@ class Contract(BaseContract):
     """The grid of time, what is looked at, and the scalers, fitted on the training part."""
 
     TASK: ClassVar[str] = "forecasting"
+    SCORE: ClassVar = SCORE
+    PREDICTION: ClassVar = Prediction
+    GROUND_TRUTH: ClassVar = GroundTruth
 
     target: str
     step: int  # seconds

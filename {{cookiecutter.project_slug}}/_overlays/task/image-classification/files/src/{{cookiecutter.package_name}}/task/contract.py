@@ -60,6 +60,9 @@ class Contract(ClassContract):
     """The classes and the size of the images."""
 
     TASK: ClassVar[str] = "image-classification"
+    SCORE: ClassVar = SCORE
+    PREDICTION: ClassVar = Prediction
+    GROUND_TRUTH: ClassVar = GroundTruth
 
     size: tuple[int, int]  # height, width
     color: bool

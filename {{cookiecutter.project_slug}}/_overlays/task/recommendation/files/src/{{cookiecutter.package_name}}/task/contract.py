@@ -81,6 +81,9 @@ class Contract(BaseContract):
     """The items, and how many of the training users have each."""
 
     TASK: ClassVar[str] = "recommendation"
+    SCORE: ClassVar = SCORE
+    PREDICTION: ClassVar = Prediction
+    GROUND_TRUTH: ClassVar = GroundTruth
 
     items: list[str]  # ids, unique
     titles: list[str] | None  # names for people, like `items`, where the data has such

@@ -61,6 +61,9 @@ class Contract(ClassContract):
     """The classes, and the tokenizer, which is a separate file in the bundle."""
 
     TASK: ClassVar[str] = "text-classification"
+    SCORE: ClassVar = SCORE
+    PREDICTION: ClassVar = Prediction
+    GROUND_TRUTH: ClassVar = GroundTruth
     TOKENIZER: ClassVar[str] = "tokenizer.json"
 
     max_tokens: int

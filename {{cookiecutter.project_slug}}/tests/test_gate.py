@@ -1,0 +1,74 @@
+"""The gate lets a challenger pass only if it is better overall and worse on no slice."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from {{ cookiecutter.package_name }}.lifecycle import gate
+from {{ cookiecutter.package_name }}.task import data, objective
+
+from .labelled import settings, short_blocks
+
+__all__ = ["short_blocks"]  # a fixture
+
+
+def scores(mean: float, count: int = 400) -> np.ndarray:
+    draw = np.random.default_rng(round(1000 * abs(mean)))
+    return mean + 0.1 * draw.standard_normal(count)
+
+
+def compared(**ahead: float) -> gate.Gate:
+    """A gate in which the challenger is ahead by so much on each slice."""
+    sign = 1 if objective.HIGHER_IS_BETTER else -1
+    champion = scores(0.5)
+    pairs = {name: (champion, champion + sign * scores(mean)) for name, mean in ahead.items()}
+    overall = pairs.pop("overall")
+    return gate.Gate("a", "b", "metric", gate.compare_slices({gate.OVERALL: overall, **pairs}))
+
+
+def test_better_challenger_passes() -> None:
+    result = compared(overall=0.05, some=0.0, others=0.1)
+    assert result.passed
+    assert result.worse == []
+    assert result.reason.startswith(
+        "significantly better overall and not significantly worse on any slice: metric +0.0"
+    )
+
+
+@pytest.mark.parametrize("ahead", [-0.05, 0.0])
+def test_worse_or_equal_challenger_is_rejected(ahead: float) -> None:
+    result = compared(overall=ahead, some=0.1)
+    assert not result.passed
+    assert "not significantly better overall" in result.reason
+
+
+def test_challenger_worse_on_a_slice_is_rejected_naming_the_slice() -> None:
+    result = compared(overall=0.05, some=0.1, others=-0.1)
+    assert not result.passed
+    assert "but significantly worse on: others" in result.reason
+    assert result.record()["parts"][2]["finding"] == "worse"
+
+
+def test_many_slices_do_not_reject_by_chance() -> None:
+    """A slice that is worse when it is compared alone may be chance when it is one of twelve."""
+    sign = 1 if objective.HIGHER_IS_BETTER else -1
+    draw = np.random.default_rng(0).permutation(np.linspace(-1, 1, 400))
+    error = draw.std() / np.sqrt(len(draw))
+    unlucky = np.zeros(len(draw)), sign * (draw - 2.4 * error)
+    whole = {gate.OVERALL: (np.zeros(40), np.ones(40))}
+    others = {str(number): (np.zeros(40), np.zeros(40)) for number in range(11)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objective, "BLOCK_LENGTH", 1)
+        assert gate.compare_slices({**whole, "one": unlucky})[1].finding == "worse"
+        assert gate.compare_slices({**whole, "one": unlucky, **others})[1].finding != "worse"
+
+
+def test_small_slices_are_not_compared(trained: Path) -> None:
+    dataset = data.load(settings().data)
+    outputs = gate.read_outputs(next(trained.glob("runs/*")))
+    count = len(next(iter(dataset.test.values())))
+    pairs = gate.scores_by_slice(outputs, outputs, dataset, count - gate.MIN_EXAMPLES + 1)
+    assert gate.PRODUCTION not in pairs
+    assert gate.ORIGINAL in pairs
+    assert all(each.ahead == 0 for each in gate.compare_slices(pairs))
