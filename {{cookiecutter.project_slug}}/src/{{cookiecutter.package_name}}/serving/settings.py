@@ -107,17 +107,17 @@ def load_server_settings(
 
     Raises UserError, one line per wrong value.
     """
-    given: Given = {}
+    values: Given = {}
     for name in schema.model_fields:
         variable = ENV_PREFIX + name.upper()
         if variable in env:
-            given[(name,)] = (_parse(schema, name, env[variable]), f"${variable}")
+            values[(name,)] = (_parse(schema, name, env[variable]), f"${variable}")
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
             raise UserError(f"command line: {override!r} is not of the form key=value")
-        given[(name,)] = (_parse(schema, name, text), "command line")
-    return validate(schema, given)
+        values[(name,)] = (_parse(schema, name, text), "command line")
+    return validate(schema, values)
 
 
 def as_environment(settings: CoreServerSettings) -> dict[str, str]:
