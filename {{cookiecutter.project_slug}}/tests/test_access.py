@@ -74,8 +74,6 @@ def test_without_a_valid_key_only_health_metrics_and_docs_answer(
     [
         ("api_keys=good-one,change-me", "good-one"),
         ("api_keys=Secret", "Secret"),
-        ("database_url=postgresql://me:postgres@host/log", "me:postgres"),
-        ("database_url=postgresql://me:@host/log", "me:@"),
     ],
 )
 def test_production_refuses_well_known_secrets(setting: str, secret: str) -> None:
@@ -89,16 +87,12 @@ def test_production_refuses_well_known_secrets(setting: str, secret: str) -> Non
 
 def test_production_accepts_random_secrets() -> None:
     settings = ["environment=production", "api_keys=long-and-random"]
-    settings.append("database_url=postgresql://me:as-random@host/log")
     assert load_settings(ServerSettings, None, settings).api_keys == ["long-and-random"]
 
 
-@pytest.mark.parametrize(
-    "setting", ["database_url=mysql://me:hunter2@host/log", "api_keys=hunter2,x environment=test"]
-)
-def test_error_of_an_invalid_setting_shows_no_secret(setting: str) -> None:
+def test_error_of_an_invalid_setting_shows_no_secret() -> None:
     with pytest.raises(UserError) as raised:
-        load_settings(ServerSettings, None, setting.split())
+        load_settings(ServerSettings, None, ["api_keys=hunter2,x", "environment=test"])
     assert "hunter2" not in str(raised.value)
 
 

@@ -18,6 +18,7 @@ from .conftest import Traffic
 from .prediction_log import observer
 from .quick import BAD_GROUND_TRUTHS, ground_truths
 from .servers import another, crown, inside, remade, sample, started, until
+from .test_serving import endless
 
 
 def predicted(client: TestClient, items: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
@@ -112,6 +113,14 @@ def test_invalid_feedback_gets_422(client: TestClient, content: Any) -> None:
     answer = client.post("/v1/feedback", json=content)
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"][0] == "body"
+
+
+def test_feedback_without_content_length_is_limited_too(client: TestClient) -> None:
+    headers = {"content-type": "application/json"}
+    answer = client.post("/v1/feedback", content=endless(), headers=headers)
+    assert answer.status_code == 413
+    assert answer.json()["detail"][0]["loc"] == ["body"]
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
 def test_labels_per_request_are_limited(client: TestClient, traffic: Traffic) -> None:
