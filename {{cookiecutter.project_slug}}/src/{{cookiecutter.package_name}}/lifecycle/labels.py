@@ -114,8 +114,8 @@ def without_leaks(dataset: Dataset, rows: Sequence[FeedbackRow]) -> list[Feedbac
     if not used:
         return list(rows)
     own = dataset.encode_labelled([row.pair() for row in used])
-    held_out = join_rows(dataset.validation, dataset.test, dataset.filler)
-    marks = list(_marks(join_rows(held_out, own, dataset.filler)))
+    held_out = join_rows(dataset.validation, dataset.test, dataset.pad_value)
+    marks = list(_marks(join_rows(held_out, own, dataset.pad_value)))
     places: dict[bytes, Split] = dict.fromkeys(marks[: -len(used)], "unused")
     splits: dict[tuple[str, int], Split] = {
         row.key: places.setdefault(mark, row.split)

@@ -237,11 +237,11 @@ def test_daylight_saving_is_reported_and_handled(tmp_path: Path, start: datetime
     offsets = data.load(DataSettings(path=path, **HOURLY))
     for name in ("history", "target", "origin"):
         np.testing.assert_array_equal(local.test[name], offsets.test[name])
-    last = local.train["known"].shape[1] - 7  # the origin's own step
+    last = local.train["known"].shape[1] - 7  # the origin's step
     for split in (local.train, local.test):
         angle = np.arctan2(split["known"][:, last, 0], split["known"][:, last, 1])
-        shown = [datetime.fromtimestamp(origin, zone).hour for origin in split["origin"].tolist()]
-        np.testing.assert_array_equal(np.round(angle / (2 * np.pi) * 24) % 24, shown)
+        hour = [datetime.fromtimestamp(origin, zone).hour for origin in split["origin"].tolist()]
+        np.testing.assert_array_equal(np.round(angle / (2 * np.pi) * 24) % 24, hour)
     for dataset in (local, offsets):
         encoded = dataset.contract.encode([Item.model_validate(dataset.example())])
         np.testing.assert_array_equal(encoded["known"], dataset.test["known"][:1])
@@ -490,8 +490,8 @@ def test_calibrated_intervals_have_their_nominal_coverage() -> None:
     network = model.Network(contract_, ModelSettings(width=8))
     network.calibrate({"quantiles": narrow}, {"target": target})
     margin = network.margin.numpy().copy()
-    fresh = rng.normal(size=(2000, 6)) * np.arange(1, 7)
-    inside = (np.abs(fresh) <= 0.5 + margin).mean(axis=0)
+    unseen = rng.normal(size=(2000, 6)) * np.arange(1, 7)
+    inside = (np.abs(unseen) <= 0.5 + margin).mean(axis=0)
     np.testing.assert_allclose(inside, 0.8, atol=0.04)
     wide = np.tile(np.array([-50.0, 0.0, 50.0]), (2000, 6, 1))
     network.calibrate({"quantiles": wide}, {"target": target})

@@ -566,8 +566,8 @@ def test_a_users_own_items_rank_last_except_in_training(dataset: Dataset) -> Non
     network, history = build(dataset), torch.from_numpy(dataset.test["history"][:20])
     scores = network(history)
     has = torch.from_numpy(ranking.membership(dataset.test["history"][:20], scores.shape[1]))
-    for row, history in zip(scores, has, strict=True):
-        assert row[history].max() < row[~history].min()
+    for row, mask in zip(scores, has, strict=True):
+        assert row[mask].max() < row[~mask].min()
     network.train()
     assert (network(history)[has] > scores[has]).any()
 
@@ -784,8 +784,8 @@ def test_labelled_items_without_new_known_items_are_refused(dataset: Dataset) ->
     first, second = dataset.contract.items[:2]
     for items, chosen, reason in (
         (["unheard.of"], [first], "example 1: the user has no item"),
-        ([first], ["unheard.of"], "example 1: the user chose no item"),
-        ([first], [first], "example 1: the user chose no item"),
+        ([first], ["unheard.of"], "example 1: the user chose no new item"),
+        ([first], [first], "example 1: the user chose no new item"),
     ):
         bad = (Item.model_validate({"items": items}), GroundTruth.model_validate({"items": chosen}))
         with pytest.raises(ValueError, match=reason):

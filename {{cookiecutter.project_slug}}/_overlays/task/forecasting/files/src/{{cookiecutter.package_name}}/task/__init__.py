@@ -8,7 +8,7 @@
 - `model`      the networks, which correct a `ridge` regression
 - `objective`  loss, metrics, and the slices that a new model must not be worse on
 - `baseline`   simple models to beat, on the same split; `smoothing` is exponential smoothing
-- `figures`    pictures for the report
+- `figures`    plots for the report
 
 `interfaces.py` says what the core calls.
 """

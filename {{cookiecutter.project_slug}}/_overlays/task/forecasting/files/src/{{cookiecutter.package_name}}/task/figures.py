@@ -1,4 +1,4 @@
-"""Pictures for the report: forecasts, errors by step, coverage, residuals."""
+"""Plots for the report: forecasts, errors by step, coverage, residuals."""
 
 from collections.abc import Iterator
 from typing import Any

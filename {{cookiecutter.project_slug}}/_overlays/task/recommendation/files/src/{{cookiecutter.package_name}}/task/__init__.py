@@ -9,7 +9,7 @@
 - `objective`  loss, metrics, and the slices that a new model must not be worse on; `ranking` has
                the best items of many scores and the metrics of such lists
 - `baseline`   simple models to beat, on the same split; `linear` has item-item models
-- `figures`    pictures for the report
+- `figures`    plots for the report
 
 `interfaces.py` says what the core calls.
 """

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from ..config import UserError
-from ..interfaces import Arrays, LabelledItem, Splits
+from ..interfaces import Arrays, LabelledItem, Splits, random_holdout
 from . import imports, tables
 from .contract import MAX_ITEMS, Contract
 from .settings import DataSettings
@@ -63,23 +63,18 @@ class Dataset(Splits):
             history = self.contract.numbers_of(item.items)[-MAX_ITEMS:]
             chosen = self.contract.numbers_of(ground_truth.items)
             target = [number for number in chosen if number not in history]
-            for action, numbers in (("has", history), ("chose", target)):
+            for action, numbers in (("has no", history), ("chose no new", target)):
                 if not numbers:
                     raise ValueError(
-                        f"example {place}: the user {action} no item that this model knows"
+                        f"example {place}: the user {action} item that this model knows"
                     )
             rows.append(UserRow(np.array(history, np.int32), np.array(target, np.int32), False))
         longest = max((len(row.history) for row in rows), default=1)
         return _pad(rows, longest, max((len(row.target) for row in rows), default=1))
 
     def holdout(self, share: float) -> tuple[Self, Arrays]:
-        """Split a random `share` of the test rows off; return the other splits and these rows.
-
-        Random because neighbours are files of one library: the last rows would differ in kind.
-        """
-        order = np.random.default_rng(0).permutation(len(self.test_users))
-        count = round((1 - share) * len(order))
-        kept, held_out = np.sort(order[:count]), order[count:]
+        """Split a random `share` of the test rows off; return the other splits and these rows."""
+        kept, held_out = random_holdout(len(self.test_users), share)
         test = {name: array[kept] for name, array in self.test.items()}
         users = [self.test_users[row] for row in kept]
         rows = {name: array[held_out] for name, array in self.test.items()}

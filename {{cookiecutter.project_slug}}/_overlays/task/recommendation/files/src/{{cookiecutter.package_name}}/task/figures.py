@@ -1,4 +1,4 @@
-"""Pictures for the report: recall by length, the long tail, examples."""
+"""Plots for the report: recall by length, the long tail, examples."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -116,9 +116,8 @@ def _sources(libraries: list[str]) -> list[tuple[str, Path]]:
 
 def _is_test(name: PurePath) -> bool:
     parts = [*name.parts[:-1], name.stem]
-    if any(part in TEST_NAMES or part.startswith("test_") for part in parts):
-        return True
-    return name.stem.endswith("_test")
+    named = any(part in TEST_NAMES or part.startswith("test_") for part in parts)
+    return named or name.stem.endswith("_test")
 
 
 def _parse_sources(sources: list[tuple[str, Path]]) -> dict[str, list[str]]:

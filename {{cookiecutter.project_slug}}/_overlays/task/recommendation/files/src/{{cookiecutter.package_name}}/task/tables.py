@@ -45,14 +45,14 @@ class Interactions:
 
 def read_csv(settings: DataSettings) -> Interactions:
     """Read a CSV file with a header; UserError that names file, row and column of an error."""
-    assert settings.path is not None, "the settings' own check"
+    assert settings.path is not None, "checked by the settings"
     columns = [settings.user, settings.item, settings.rating, settings.time]
     return _read_rows(settings.path, ",", columns, None, settings.min_rating)
 
 
 def read_movielens(settings: DataSettings) -> Interactions:
     """Read MovieLens' ratings in any of its three formats, with the films' titles if present."""
-    assert settings.path is not None, "the settings' own check"
+    assert settings.path is not None, "checked by the settings"
     path = settings.path
     if not path.exists():
         raise UserError(f"{path}: no such file or folder (data.path)")
