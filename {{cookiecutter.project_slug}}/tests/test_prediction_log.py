@@ -16,7 +16,7 @@ from {{ cookiecutter.package_name }}.bundle import deployment as folder
 from {{ cookiecutter.package_name }}.bundle.load import load_bundle
 from {{ cookiecutter.package_name }}.config import UserError
 from {{ cookiecutter.package_name }}.serving import columns, log_writer, prediction_events
-from {{ cookiecutter.package_name }}.serving.settings import load_server_settings
+from {{ cookiecutter.package_name }}.config import load_settings
 from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 from {{ cookiecutter.package_name }}.store.row import PredictionRow
 from {{ cookiecutter.package_name }}.task.contract import Item
@@ -29,19 +29,19 @@ from .servers import inside, sample, started, total, until
 @pytest.mark.parametrize("password", ["postgres", "Change-me", ""])
 def test_production_refuses_well_known_database_passwords(password: str) -> None:
     setting = f"database_url=postgresql://me:{password}@host/log"
-    load_server_settings(ServerSettings, [setting])
+    load_settings(ServerSettings, None, [setting])
     with pytest.raises(UserError) as raised:
-        load_server_settings(ServerSettings, ["environment=production", setting])
+        load_settings(ServerSettings, None, ["environment=production", setting])
     (line,) = str(raised.value).splitlines()
     assert line.startswith("command line: database_url: ")
     assert f"me:{password}" not in line
     good = "database_url=postgresql://me:as-random@host/log"
-    load_server_settings(ServerSettings, ["environment=production", good])
+    load_settings(ServerSettings, None, ["environment=production", good])
 
 
 def test_error_of_an_invalid_database_url_shows_no_password() -> None:
     with pytest.raises(UserError) as raised:
-        load_server_settings(ServerSettings, ["database_url=mysql://me:hunter2@host/log"])
+        load_settings(ServerSettings, None, ["database_url=mysql://me:hunter2@host/log"])
     assert "hunter2" not in str(raised.value)
 
 

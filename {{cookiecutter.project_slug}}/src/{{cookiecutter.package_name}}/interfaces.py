@@ -123,7 +123,7 @@ class Splits(ABC):
     contract: BaseContract
 
     @property
-    def filler(self) -> int:
+    def pad_value(self) -> int:
         """The value that pads shorter rows of inputs of variable length."""
         return 0
 
@@ -145,7 +145,7 @@ class Splits(ABC):
     def with_examples(self, new: Mapping[str, Sequence[LabelledItem]]) -> Self:
         """Append labelled items to the splits; `new` holds them by the split's name."""
         joined = {
-            name: join_rows(getattr(self, name), self.encode_labelled(pairs), self.filler)
+            name: join_rows(getattr(self, name), self.encode_labelled(pairs), self.pad_value)
             for name, pairs in new.items()
             if pairs
         }
@@ -162,15 +162,26 @@ class Splits(ABC):
         return digest.hexdigest()
 
 
-def join_rows(first: Arrays, second: Arrays, filler: int) -> Arrays:
-    """Concatenate rows, padding the shorter ones of both with `filler`."""
+def random_holdout(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Choose a random `share` of so many rows; return the rows kept, in order, and those chosen.
+
+    For data whose neighbouring rows are alike (one writer's digits, one library's texts): its last
+    rows differ in kind from the others.
+    """
+    order = np.random.default_rng(0).permutation(count)
+    kept = round((1 - share) * count)
+    return np.sort(order[:kept]), order[kept:]
+
+
+def join_rows(first: Arrays, second: Arrays, pad_value: int) -> Arrays:
+    """Concatenate rows, padding the shorter ones of both with `pad_value`."""
     joined = {}
     for name, array in first.items():
         blocks = [array, second[name].astype(array.dtype)]
         shape = np.max([block.shape[1:] for block in blocks], axis=0).astype(int)
         widths = [[(0, 0), *((0, n) for n in shape - block.shape[1:])] for block in blocks]
         padded = [
-            np.pad(block, width, constant_values=filler)
+            np.pad(block, width, constant_values=pad_value)
             for block, width in zip(blocks, widths, strict=True)
         ]
         joined[name] = np.concatenate(padded)
@@ -304,7 +315,7 @@ class ContractModule(Protocol):
 
 
 class FiguresModule(Protocol):
-    """`task/figures.py`: pictures for the report."""
+    """`task/figures.py`: plots for the report."""
 
     def plot_results(
         self, dataset: Any, outputs: Arrays, details: dict[str, Any]

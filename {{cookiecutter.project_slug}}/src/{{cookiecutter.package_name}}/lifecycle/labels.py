@@ -134,8 +134,8 @@ def without_leaks(original: Dataset, rows: Sequence[FeedbackRow]) -> list[Feedba
     if not used:
         return list(rows)
     encoded = original.encode_labelled([row.pair() for row in used])
-    held_out = join_rows(original.validation, original.test, original.filler)
-    hashes = list(hash_rows(join_rows(held_out, encoded, original.filler)))
+    held_out = join_rows(original.validation, original.test, original.pad_value)
+    hashes = list(hash_rows(join_rows(held_out, encoded, original.pad_value)))
     places: dict[bytes, Split] = dict.fromkeys(hashes[: -len(used)], "unused")
     splits: dict[tuple[str, int], Split] = {
         row.key: places.setdefault(digest, row.split)

@@ -13,7 +13,7 @@ GOOD = {"times": TIMES, "values": VALUES}
 
 
 def changed(list_: list, entry: object, place: int = 100) -> list:
-    """The list with one other entry."""
+    """Return the list with another entry at that place."""
     return [*list_[:place], entry, *list_[place + 1 :]]
 
 

@@ -1,4 +1,4 @@
-"""The series is read and checked, nothing leaks through time, and the numbers are what they say."""
+"""Series are read and checked, nothing leaks through time, metrics match their definitions."""
 
 import re
 from collections.abc import Callable
@@ -24,7 +24,6 @@ from {{ cookiecutter.package_name }}.task import (
     figures,
     model,
     objective,
-    simulate,
     smoothing,
     table,
 )
@@ -39,9 +38,9 @@ START = datetime(2021, 3, 1)
 
 
 def series(count: int = 1500, seed: int = 0) -> np.ndarray:
-    """Hourly values with a day in them."""
-    draw = np.random.default_rng(seed)
-    return 10 + np.sin(2 * np.pi * np.arange(count) / 24) + 0.3 * draw.normal(size=count)
+    """Hourly values with a daily season."""
+    rng = np.random.default_rng(seed)
+    return 10 + np.sin(2 * np.pi * np.arange(count) / 24) + 0.3 * rng.normal(size=count)
 
 
 def hours(count: int = 1500, start: datetime = START) -> list[str]:
@@ -68,38 +67,38 @@ def refusal(settings: DataSettings) -> str:
     return message
 
 
-def test_the_shipped_file_is_read_by_the_loader_of_users_files() -> None:
-    shipped, own = data.load(DataSettings()), data.load(DataSettings(path=data.SHIPPED))
-    assert shipped.fingerprint == own.fingerprint
-    assert shipped.contract == own.contract
-    assert len(shipped.series[0].values) == 8760
-    assert "Australian Energy Market Operator (AEMO)" in shipped.about
-    attribution = data.SHIPPED.with_suffix(".md").read_text(encoding="utf-8")
+def test_included_file_is_read_like_any_csv_file() -> None:
+    included, by_path = data.load(DataSettings()), data.load(DataSettings(path=data.INCLUDED))
+    assert included.fingerprint == by_path.fingerprint
+    assert included.contract == by_path.contract
+    assert len(included.series[0].values) == 8760
+    assert "Australian Energy Market Operator (AEMO)" in included.about
+    attribution = data.INCLUDED.with_suffix(".md").read_text(encoding="utf-8")
     assert "Data: Australian Energy Market Operator (AEMO)" in attribution
 
 
-def test_no_training_window_touches_a_step_of_validation_or_test() -> None:
+def test_training_windows_touch_no_step_of_validation_or_test() -> None:
     dataset = data.load(DataSettings())
-    own, blocks = dataset.contract, dataset.blocks
+    contract_, blocks = dataset.contract, dataset.blocks
     assert len(blocks.validation) == 4
 
     def steps(name: str) -> np.ndarray:
         split = getattr(dataset, name)
-        return (split["origin"] - dataset.series[0].start) // own.step
+        return (split["origin"] - dataset.series[0].start) // contract_.step
 
-    kept = [*blocks.validation, blocks.test]
+    excluded = [*blocks.validation, blocks.test]
     for origin in steps("train"):
-        first, end = origin - own.window + 1, origin + own.horizon + 1
-        assert all(end <= start or first >= stop for start, stop in kept)
+        first, end = origin - contract_.window + 1, origin + contract_.horizon + 1
+        assert all(end <= start or first >= stop for start, stop in excluded)
     for name, allowed in (("validation", blocks.validation), ("test", [blocks.test])):
         for origin in steps(name):
             assert any(
-                start <= origin + 1 and origin + own.horizon < stop for start, stop in allowed
+                start <= origin + 1 and origin + contract_.horizon < stop for start, stop in allowed
             )
     assert max(steps("train").max(), steps("validation").max()) < steps("test").min()
 
 
-def test_values_of_validation_and_test_change_nothing_that_is_trained_on(tmp_path: Path) -> None:
+def test_training_data_does_not_depend_on_validation_and_test_values(tmp_path: Path) -> None:
     settings = hourly(tmp_path)
     before = data.load(settings)
     values = series()
@@ -114,7 +113,7 @@ def test_values_of_validation_and_test_change_nothing_that_is_trained_on(tmp_pat
     assert after.fingerprint != before.fingerprint
 
 
-def test_scaled_values_come_back_in_the_target_s_units(tmp_path: Path) -> None:
+def test_scaled_values_convert_back_to_the_original_units(tmp_path: Path) -> None:
     dataset = data.load(hourly(tmp_path))
     test, values = dataset.test, series()
     rows = (test["origin"] - dataset.series[0].start) // 3600
@@ -124,7 +123,7 @@ def test_scaled_values_come_back_in_the_target_s_units(tmp_path: Path) -> None:
 
 
 def other(column: str, row: int, entry: Any) -> Callable[[dict[str, list]], None]:
-    """A change of one cell; an entry that is a number n means: like the cell n rows before."""
+    """Change one cell; an integer entry n means: like the cell n rows before."""
 
     def change(columns: dict[str, list]) -> None:
         cells = columns[column]
@@ -134,7 +133,7 @@ def other(column: str, row: int, entry: Any) -> Callable[[dict[str, list]], None
 
 
 def keep(rows: slice) -> Callable[[dict[str, list]], None]:
-    """A change that leaves only some rows."""
+    """Keep only some rows."""
 
     def change(columns: dict[str, list]) -> None:
         for name, cells in columns.items():
@@ -144,7 +143,7 @@ def keep(rows: slice) -> Callable[[dict[str, list]], None]:
 
 
 def drop(row: int) -> Callable[[dict[str, list]], None]:
-    """A change that leaves out one row."""
+    """Drop one row."""
 
     def change(columns: dict[str, list]) -> None:
         for cells in columns.values():
@@ -164,20 +163,20 @@ def drop(row: int) -> Callable[[dict[str, list]], None]:
         (other("time", 41, "soon"), "row 43, column 'time': 'soon' is not an ISO 8601 time"),
         (
             other("time", 41, "1066-10-14"),
-            "row 43, column 'time': 1066-10-14 .* is outside of the years 1800",
+            "row 43, column 'time': 1066-10-14 .* is outside the years 1800",
         ),
         (other("time", 41, "2021-03-02T17+02"), "row 43, column 'time': .* a UTC offset, unlike"),
         (other("time", 41, "2021-03-02T17:20"), "row 43, column 'time': .* 80 min after row 42"),
-        (other("time", 41, 1), "row 43, column 'time': .* stands twice, first in row 42"),
-        (other("time", 41, 38), "row 43, column 'time': .* stands twice, first in row 5"),
+        (other("time", 41, 1), "row 43, column 'time': .* is a duplicate of row 42"),
+        (other("time", 41, 38), "row 43, column 'time': .* is a duplicate of row 5"),
         (drop(41), "row 43, .*: 1 rows of 1 h are missing between row 42 .* and 2021-03-02T18"),
         (keep(slice(None, None, -1)), "row 3, .* is earlier than row 2 .*; sort by time"),
-        (keep(slice(1)), "row 2: one row per series is no series"),
-        (keep(slice(20)), "hold no two training steps that are 24 apart"),
+        (keep(slice(1)), "row 2: one row per series is not a time series"),
+        (keep(slice(20)), "contain no two training steps that are 24 apart"),
         (keep(slice(400)), "too short: validation gets .* windows"),
     ],
 )
-def test_a_bad_series_is_refused_with_its_row(
+def test_bad_series_is_refused_naming_the_row(
     tmp_path: Path, change: Callable[[dict[str, list]], None], expected: str
 ) -> None:
     columns = {"time": hours(), "load": series().tolist()}
@@ -188,7 +187,7 @@ def test_a_bad_series_is_refused_with_its_row(
     assert re.search(expected, message), message
 
 
-def test_a_series_that_only_repeats_itself_is_refused(tmp_path: Path) -> None:
+def test_series_that_only_repeats_itself_is_refused(tmp_path: Path) -> None:
     columns = {"time": hours(), "load": np.arange(1500) % 24}
     path = write(tmp_path / "load.csv", columns)
     assert "'load': the values never change" in refusal(DataSettings(path=path, **HOURLY))
@@ -200,19 +199,19 @@ def test_a_series_that_only_repeats_itself_is_refused(tmp_path: Path) -> None:
         (b"", "row 1: is empty"),
         (b"time,load\n", "row 2: there are no rows"),
         (b"time,load\n2021-01-01,1\n2021-01-02,\xff\n", "row 3 is not UTF-8 text"),
-        (b"time;load\n2021-01-01;1\n", "row 1: one column only; is it separated by ';'"),
-        (b"time,time\n", "row 1: the column 'time' stands twice"),
-        (b"when,load\n2021-01-01,1\n", r"row 1: no column 'time' (data.time), found: when, load"),
-        (b'time,load\n2021-01-01,"1\n', "is not CSV"),
+        (b"time;load\n2021-01-01;1\n", "row 1: only one column; is the separator ';'"),
+        (b"time,time\n", "row 1: duplicate column 'time'"),
+        (b"when,load\n2021-01-01,1\n", r"row 1: no column 'time' (data.time), only when, load"),
+        (b'time,load\n2021-01-01,"1\n', "is not valid CSV"),
     ],
 )
-def test_a_bad_file_is_refused(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_bad_file_is_refused(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "load.csv"
     path.write_bytes(content)
     assert expected in refusal(DataSettings(path=path, **HOURLY))
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     assert "none.csv: cannot be read" in refusal(DataSettings(path=tmp_path / "none.csv", **HOURLY))
 
 
@@ -224,7 +223,7 @@ def berlin(count: int = 1500) -> list[datetime]:
 
 
 @pytest.mark.parametrize("start", [datetime(2021, 10, 1), datetime(2021, 3, 1)])
-def test_daylight_saving_is_reported_and_understood(tmp_path: Path, start: datetime) -> None:
+def test_daylight_saving_is_reported_and_handled(tmp_path: Path, start: datetime) -> None:
     zone = ZoneInfo("Europe/Berlin")
     moments = [
         (start.replace(tzinfo=UTC) + timedelta(hours=hour)).astimezone(zone) for hour in range(1500)
@@ -238,11 +237,11 @@ def test_daylight_saving_is_reported_and_understood(tmp_path: Path, start: datet
     offsets = data.load(DataSettings(path=path, **HOURLY))
     for name in ("history", "target", "origin"):
         np.testing.assert_array_equal(local.test[name], offsets.test[name])
-    last = local.train["known"].shape[1] - 7  # the origin's own step
+    last = local.train["known"].shape[1] - 7  # the origin's step
     for split in (local.train, local.test):
         angle = np.arctan2(split["known"][:, last, 0], split["known"][:, last, 1])
-        shown = [datetime.fromtimestamp(origin, zone).hour for origin in split["origin"].tolist()]
-        np.testing.assert_array_equal(np.round(angle / (2 * np.pi) * 24) % 24, shown)
+        hour = [datetime.fromtimestamp(origin, zone).hour for origin in split["origin"].tolist()]
+        np.testing.assert_array_equal(np.round(angle / (2 * np.pi) * 24) % 24, hour)
     for dataset in (local, offsets):
         encoded = dataset.contract.encode([Item.model_validate(dataset.example())])
         np.testing.assert_array_equal(encoded["known"], dataset.test["known"][:1])
@@ -252,19 +251,19 @@ def test_daylight_saving_is_reported_and_understood(tmp_path: Path, start: datet
         offsets.contract.encode([Item.model_validate(bare_item)])
 
 
-def test_a_time_that_the_clocks_skipped_is_refused() -> None:
+def test_nonexistent_local_time_is_refused() -> None:
     zone = ZoneInfo("Europe/Berlin")
-    with pytest.raises(clock.BadTime, match="was skipped by the clocks of Europe/Berlin"):
-        clock.seconds([datetime(2021, 3, 28, 2, 30)], zone)
+    with pytest.raises(clock.BadTime, match="does not exist in Europe/Berlin"):
+        clock.to_seconds([datetime(2021, 3, 28, 2, 30)], zone)
 
 
-def test_the_calendar_knows_day_weekday_and_year() -> None:
+def test_calendar_features_have_daily_weekly_and_yearly_periods() -> None:
     monday = np.array(["2021-03-01T00:00", "2021-03-08T23:00", "2021-03-01T06:00"], "datetime64[s]")
-    found = clock.calendar(monday.astype(np.int64), ["week"])
-    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
-    day = clock.calendar(monday.astype(np.int64), ["day"])
+    week = clock.calendar_features(monday.astype(np.int64), ["week"])
+    np.testing.assert_allclose(week[0], week[1], atol=1e-6)
+    day = clock.calendar_features(monday.astype(np.int64), ["day"])
     np.testing.assert_allclose(day[2, :2], [1, 0], atol=1e-6)
-    year = clock.calendar(np.array([0, 366 * clock.DAY // 4]), ["year"])
+    year = clock.calendar_features(np.array([0, 366 * clock.DAY // 4]), ["year"])
     np.testing.assert_allclose(year[:, :2], [[0, 1], [1, 0]], atol=1e-6)
 
 
@@ -283,18 +282,18 @@ def two_series(tmp_path: Path) -> DataSettings:
     return DataSettings(path=path, id="site", covariates=["warm"], **HOURLY)
 
 
-def test_several_series_are_told_apart_and_scaled_each_by_itself(tmp_path: Path) -> None:
+def test_several_series_are_separated_and_scaled_individually(tmp_path: Path) -> None:
     dataset = data.load(two_series(tmp_path))
-    own = dataset.contract
-    assert list(own.series) == ["north", "süd 🌞"]
-    assert own.series["süd 🌞"].unit > 500 * own.series["north"].unit
+    contract_ = dataset.contract
+    assert list(contract_.series) == ["north", "süd 🌞"]
+    assert contract_.series["süd 🌞"].unit > 500 * contract_.series["north"].unit
     for number in (0, 1):
         rows = dataset.test["series"] == number
         assert 0.5 < np.abs(dataset.test["history"][rows]).std() < 5
         row = int(np.flatnonzero(rows)[3])
         item = dataset.item(number, int(dataset.test["origin"][row]))
-        assert item["id"] == list(own.series)[number]
-        encoded = own.encode([Item.model_validate(item)])
+        assert item["id"] == list(contract_.series)[number]
+        encoded = contract_.encode([Item.model_validate(item)])
         for name, array in encoded.items():
             np.testing.assert_allclose(array[0], dataset.test[name][row], atol=1e-5)
     outputs = {"quantiles": np.zeros((len(dataset.test["origin"]), 6, 3))}
@@ -307,11 +306,11 @@ def test_several_series_are_told_apart_and_scaled_each_by_itself(tmp_path: Path)
 def test_several_series_without_an_id_column_are_reported(tmp_path: Path) -> None:
     settings = two_series(tmp_path).model_copy(update={"id": None})
     message = refusal(settings)
-    assert "row 3, column 'time': 2021-03-01T00:00:00 stands twice, first in row 2" in message
+    assert "row 3, column 'time': 2021-03-01T00:00:00 is a duplicate of row 2" in message
     assert "name their column in data.id" in message
 
 
-def test_requests_must_fit_the_series_and_the_covariates(tmp_path: Path) -> None:
+def test_requests_must_match_the_models_series_and_covariates(tmp_path: Path) -> None:
     dataset = data.load(two_series(tmp_path))
     good = dataset.example()
 
@@ -320,12 +319,12 @@ def test_requests_must_fit_the_series_and_the_covariates(tmp_path: Path) -> None
             dataset.contract.encode([Item.model_validate({**good, **changes})])
         return caught.value.field, str(caught.value)
 
-    assert reason(id=None) == ("id", "is needed: this model knows 2 series")
+    assert reason(id=None) == ("id", "is required: this model has 2 series")
     assert reason(id="west")[0] == "id"
-    assert reason(covariates={})[1].startswith("warm: 0 are given, needed are 36: one for each")
+    assert reason(covariates={})[1].startswith("warm: got 0, expected 36: one for each")
     assert "wind" in reason(covariates={**good["covariates"], "wind": [1.0]})[1]
     far = {"warm": [1e200] * 36}
-    assert reason(covariates=far) == ("covariates", "warm: is far outside of what was trained on")
+    assert reason(covariates=far) == ("covariates", "warm: is far outside the training data")
     assert reason(horizon=7)[0] == "horizon"
 
 
@@ -343,7 +342,7 @@ def test_rows_without_id_and_series_off_the_grid_are_refused(tmp_path: Path) -> 
     assert "'süd 🌞' is not on the same grid of 1 h as 'north'" in refusal(settings)
 
 
-def test_a_file_becomes_the_request_that_it_holds(tmp_path: Path) -> None:
+def test_csv_file_is_read_as_a_request(tmp_path: Path) -> None:
     dataset = data.load(two_series(tmp_path))
     good = dataset.example()
     count = len(good["times"])
@@ -366,33 +365,33 @@ def test_a_file_becomes_the_request_that_it_holds(tmp_path: Path) -> None:
         contract.item_from_file(path)
 
 
-def test_an_answer_continues_the_history_for_as_long_as_asked() -> None:
-    own = data.load(DataSettings()).contract
+def test_prediction_continues_the_history_for_the_requested_horizon() -> None:
+    contract_ = data.load(DataSettings()).contract
     items = [Item.model_validate({**GOOD, **more}) for more in ({}, {"horizon": 2})]
     outputs = {"quantiles": np.tile(np.array([-1.0, 0.0, 2.0], np.float32), (2, 24, 1))}
-    whole, short = own.decode(outputs, items)
-    assert len(whole.times) == len(whole.p50) == 24
+    full, short = contract_.decode(outputs, items)
+    assert len(full.times) == len(full.p50) == 24
     assert short.times == ["2014-03-10T00:00:00", "2014-03-10T01:00:00"]
-    scale = own.series[""]
+    scale = contract_.series[""]
     assert short.p50 == pytest.approx([scale.center] * 2)
     assert short.p90[0] - short.p10[0] == pytest.approx(3 * scale.unit)
     earlier = hours(50, datetime(2014, 2, 26, 22))
     more = {"times": [*earlier, *GOOD["times"]], "values": [*[9.0] * 50, *GOOD["values"]]}
-    for name, array in own.encode([Item.model_validate(more)]).items():
-        np.testing.assert_array_equal(array, own.encode(items[:1])[name])
+    for name, array in contract_.encode([Item.model_validate(more)]).items():
+        np.testing.assert_array_equal(array, contract_.encode(items[:1])[name])
 
 
-def test_answers_in_a_zone_carry_its_offset_through_the_change() -> None:
+def test_predicted_times_have_the_right_offset_across_daylight_saving() -> None:
     moments = [moment.isoformat() for moment in berlin()[700:730]]
-    own = contract_of(timezone="Europe/Berlin")
+    contract_ = contract_of(timezone="Europe/Berlin")
     item = Item.model_validate({"times": moments, "values": [1.0 + n % 7 for n in range(30)]})
-    own.encode([item])
-    (answer,) = own.decode({"quantiles": np.zeros((1, 6, 3), np.float32)}, [item])
-    assert answer.times == [moment.isoformat() for moment in berlin()[730:736]]
+    contract_.encode([item])
+    (prediction,) = contract_.decode({"quantiles": np.zeros((1, 6, 3), np.float32)}, [item])
+    assert prediction.times == [moment.isoformat() for moment in berlin()[730:736]]
 
 
 def contract_of(**changes: Any) -> Contract:
-    known: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "target": "load",
         "step": 3600,
         "seasons": [24],
@@ -404,48 +403,50 @@ def contract_of(**changes: Any) -> Contract:
         "covariates": [],
         "series": {"": {"center": 0.0, "unit": 1.0}},
     }
-    return Contract.model_validate({**known, **changes})
+    return Contract.model_validate({**fields, **changes})
 
 
-def test_a_contract_survives_its_file(tmp_path: Path) -> None:
-    own = data.load(two_series(tmp_path)).contract
-    own.save(tmp_path)
-    assert Contract.load(tmp_path) == own
+def test_contract_survives_saving_and_loading(tmp_path: Path) -> None:
+    contract_ = data.load(two_series(tmp_path)).contract
+    contract_.save(tmp_path)
+    assert Contract.load(tmp_path) == contract_
 
 
 @pytest.mark.parametrize(
-    ("wrong", "reason"),
+    ("overrides", "reason"),
     [
         ({"seasons": [168, 24]}, "ascending"),
-        ({"window": 100}, "window=100 must hold a season of 168"),
-        ({"covariates": ["demand_gw"]}, "cannot serve twice"),
-        ({"timezone": "Europe/Atlantis"}, "no time zone known here"),
-        ({"timezone": "../etc/passwd"}, "no time zone known here"),
+        ({"window": 100}, "window=100 must not be shorter than the season 168"),
+        ({"covariates": ["demand_gw"]}, "is used twice"),
+        ({"timezone": "Europe/Atlantis"}, "not a known time zone"),
+        ({"timezone": "../etc/passwd"}, "not a known time zone"),
         ({"horizon": 0}, "greater than or equal to 1"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any], reason: str) -> None:
+def test_contradictory_settings_are_refused(overrides: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
-        DataSettings(**wrong)
+        DataSettings(**overrides)
 
 
-def test_the_ridge_solves_its_equations(tmp_path: Path) -> None:
+def test_ridge_solves_its_normal_equations(tmp_path: Path) -> None:
     dataset = data.load(hourly(tmp_path))
     ridge = Ridge(dataset.contract).fit(dataset.train, dataset.validation)
     inputs = [torch.from_numpy(dataset.train[name]) for name in contract.INPUTS]
     design = ridge.design(*inputs).double().numpy()
-    wanted = dataset.train["target"] - ridge.reference(inputs[0]).numpy()
+    change = dataset.train["target"] - ridge.reference(inputs[0]).numpy()
     scaled = (design - design.mean(axis=0)) / np.maximum(design.std(axis=0), 1e-12)
-    off = wanted - (ridge.predict(dataset.train) - ridge.reference(inputs[0]).numpy())
-    own = ridge.coefficients.numpy() * design.std(axis=0)[:, None]
+    residual = change - (ridge.predict(dataset.train) - ridge.reference(inputs[0]).numpy())
+    coefficients = ridge.coefficients.numpy() * design.std(axis=0)[:, None]
     # the gradient of squared error plus penalty × squared coefficients is nought at the solution
-    pull = scaled.T @ off
-    penalty = float((pull * own).sum() / (own * own).sum())
-    np.testing.assert_allclose(pull, penalty * own, atol=0.02 * np.abs(pull).max() + 1e-2)
+    gradient = scaled.T @ residual
+    penalty = float((gradient * coefficients).sum() / (coefficients * coefficients).sum())
+    np.testing.assert_allclose(
+        gradient, penalty * coefficients, atol=0.02 * np.abs(gradient).max() + 1e-2
+    )
     assert penalty > 0
 
 
-def test_an_untrained_network_forecasts_what_the_ridge_does(tmp_path: Path) -> None:
+def test_untrained_network_forecasts_like_the_ridge(tmp_path: Path) -> None:
     dataset = data.load(hourly(tmp_path))
     ridge = Ridge(dataset.contract).fit(dataset.train, dataset.validation)
     for kind in ("lstm", "transformer"):
@@ -459,9 +460,9 @@ def test_an_untrained_network_forecasts_what_the_ridge_does(tmp_path: Path) -> N
         assert kind.lower() in model.describe(network).lower()
 
 
-def randomised(own: Contract, **wanted: Any) -> model.Network:
+def randomised(contract_: Contract, **shape: Any) -> model.Network:
     torch.manual_seed(0)
-    network = model.Network(own, ModelSettings(width=8, **wanted))
+    network = model.Network(contract_, ModelSettings(width=8, **shape))
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return network.eval()
@@ -469,26 +470,28 @@ def randomised(own: Contract, **wanted: Any) -> model.Network:
 
 @pytest.mark.parametrize("patch", [1, 4, 7])
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
-def test_quantiles_never_cross_whatever_the_patch_and_the_margin(kind: str, patch: int) -> None:
-    own = contract_of(horizon=26, window=31)  # longer than the season, and no multiple of patches
-    network = randomised(own, kind=kind, patch=patch)
+def test_quantiles_never_cross_for_any_patch_and_margin(kind: str, patch: int) -> None:
+    contract_ = contract_of(
+        horizon=26, window=31
+    )  # longer than the season, and no multiple of patches
+    network = randomised(contract_, kind=kind, patch=patch)
     network.margin -= 0.5
-    found = network(torch.randn(5, 31), torch.randn(5, 57, own.channels))
-    assert found.shape == (5, 26, 3)
-    assert (found.diff(dim=2) >= 0).all()
-    assert found[:, :, 1].std() > 0
+    quantiles = network(torch.randn(5, 31), torch.randn(5, 57, contract_.channels))
+    assert quantiles.shape == (5, 26, 3)
+    assert (quantiles.diff(dim=2) >= 0).all()
+    assert quantiles[:, :, 1].std() > 0
 
 
-def test_calibration_makes_intervals_cover_their_share() -> None:
-    own = contract_of()
-    draw = np.random.default_rng(0)
-    target = draw.normal(size=(2000, 6)) * np.arange(1, 7)
+def test_calibrated_intervals_have_their_nominal_coverage() -> None:
+    contract_ = contract_of()
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=(2000, 6)) * np.arange(1, 7)
     narrow = np.tile(np.array([-0.5, 0.0, 0.5]), (2000, 6, 1))
-    network = model.Network(own, ModelSettings(width=8))
+    network = model.Network(contract_, ModelSettings(width=8))
     network.calibrate({"quantiles": narrow}, {"target": target})
     margin = network.margin.numpy().copy()
-    fresh = draw.normal(size=(2000, 6)) * np.arange(1, 7)
-    inside = (np.abs(fresh) <= 0.5 + margin).mean(axis=0)
+    unseen = rng.normal(size=(2000, 6)) * np.arange(1, 7)
+    inside = (np.abs(unseen) <= 0.5 + margin).mean(axis=0)
     np.testing.assert_allclose(inside, 0.8, atol=0.04)
     wide = np.tile(np.array([-50.0, 0.0, 50.0]), (2000, 6, 1))
     network.calibrate({"quantiles": wide}, {"target": target})
@@ -496,108 +499,110 @@ def test_calibration_makes_intervals_cover_their_share() -> None:
 
 
 @pytest.mark.parametrize("kind", set(model.KINDS) - {ModelSettings().kind})
-def test_the_kind_that_is_not_the_default_exports_too(tmp_path: Path, kind: str) -> None:
+def test_the_non_default_network_can_be_exported(tmp_path: Path, kind: str) -> None:
     dataset = data.load(two_series(tmp_path))
     network = randomised(dataset.contract, kind=kind, patch=4)
     network.prepare(dataset.train, dataset.validation)
     export.export_onnx(network, dataset.validation, tmp_path / "model.onnx")
     session = load.onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    found = export.check_parity(network, dataset.validation, session)
-    assert found["quantiles"].shape == (len(dataset.validation["origin"]), 6, 3)
+    outputs = export.check_parity(network, dataset.validation, session)
+    assert outputs["quantiles"].shape == (len(dataset.validation["origin"]), 6, 3)
 
 
-def test_exponential_smoothing_follows_its_equations_and_sees_nothing_later() -> None:
+def test_exponential_smoothing_follows_its_equations_without_look_ahead() -> None:
     values = series(200)
     weights = np.array([[0.1, 0.6, 0.2], [0.0, 0.0, 0.1]])
-    found = np.empty((2, 6, 2), np.float32)
-    smoothing._smooth(values, [24], weights, 6, {150: [0], 160: [1]}, found)
-    level, left = values[:24].mean(), 0.0
+    forecasts = np.empty((2, 6, 2), np.float32)
+    smoothing.smooth(values, [24], weights, 6, {150: [0], 160: [1]}, forecasts)
+    level, residual = values[:24].mean(), 0.0
     day = list(values[:24] - level)
     for step in range(24, 151):
         error = values[step] - level - day[step % 24]
-        shock = error - 0.6 * left
-        level, left = level + 0.1 * shock, error
+        shock = error - 0.6 * residual
+        level, residual = level + 0.1 * shock, error
         day[step % 24] += 0.2 * shock
-    expected = [level + day[(150 + h) % 24] + 0.6**h * left for h in range(1, 7)]
-    np.testing.assert_allclose(found[0, :, 0], expected, rtol=1e-5)
+    expected = [level + day[(150 + h) % 24] + 0.6**h * residual for h in range(1, 7)]
+    np.testing.assert_allclose(forecasts[0, :, 0], expected, rtol=1e-5)
     again = np.empty((2, 6, 2), np.float32)
     values[151:] += 100
-    smoothing._smooth(values, [24], weights, 6, {150: [0], 160: [1]}, again)
-    np.testing.assert_array_equal(again[0], found[0])
-    assert not np.allclose(again[1], found[1])
+    smoothing.smooth(values, [24], weights, 6, {150: [0], 160: [1]}, again)
+    np.testing.assert_array_equal(again[0], forecasts[0])
+    assert not np.allclose(again[1], forecasts[1])
 
 
 def test_naive_forecasts_repeat_the_last_season() -> None:
     split = {"history": np.arange(20.0)[None], "target": np.zeros((1, 7))}
     assert baseline.naive(split, 3)[0].tolist() == [17, 18, 19, 17, 18, 19, 17]
-    assert baseline.title(contract_of(), 24) == "Daily naive"
-    assert baseline.title(contract_of(), 168) == "Weekly naive"
-    assert baseline.title(contract_of(), 5) == "Naive 5 steps back"
+    assert baseline.naive_name(contract_of(), 24) == "Daily naive"
+    assert baseline.naive_name(contract_of(), 168) == "Weekly naive"
+    assert baseline.naive_name(contract_of(), 5) == "Naive 5 steps back"
 
 
-def test_every_baseline_answers_every_test_window(tmp_path: Path) -> None:
+def test_every_baseline_forecasts_every_test_window(tmp_path: Path) -> None:
     dataset = data.load(hourly(tmp_path))
-    found = dict(baseline.predictions(dataset))
-    assert list(found) == ["Daily naive", "Exponential smoothing", "Ridge with the same inputs"]
-    worth = {}
-    for name, outputs in found.items():
+    by_name = dict(baseline.fit_and_predict(dataset))
+    assert list(by_name) == ["Daily naive", "Exponential smoothing", "Ridge with the same inputs"]
+    metrics = {}
+    for name, outputs in by_name.items():
         assert outputs["quantiles"].shape == (len(dataset.test["origin"]), 6, 3)
         assert (np.diff(outputs["quantiles"], axis=2) >= 0).all()
-        worth[name] = objective.metrics(outputs, dataset.test, dataset.contract)
-        assert 0.7 < worth[name]["coverage"] < 0.9
-    assert worth["Ridge with the same inputs"]["mase"] < worth["Daily naive"]["mase"]
+        metrics[name] = objective.metrics(outputs, dataset.test, dataset.contract)
+        assert 0.7 < metrics[name]["coverage"] < 0.9
+    assert metrics["Ridge with the same inputs"]["mase"] < metrics["Daily naive"]["mase"]
 
 
-def test_metrics_are_what_their_definitions_say(tmp_path: Path) -> None:
+def test_metrics_match_their_definitions(tmp_path: Path) -> None:
     dataset = data.load(hourly(tmp_path))
-    test, own = dataset.test, dataset.contract
-    draw = np.random.default_rng(0)
-    spread = np.sort(draw.normal(size=(len(test["origin"]), 6, 3)), axis=2)
+    test, contract_ = dataset.test, dataset.contract
+    rng = np.random.default_rng(0)
+    spread = np.sort(rng.normal(size=(len(test["origin"]), 6, 3)), axis=2)
     outputs = {"quantiles": spread}
-    found = objective.metrics(outputs, test, own)
-    scale = own.series[""]
-    truth, guess = (scale.center + scale.unit * x for x in (test["target"], spread[:, :, 1]))
+    metrics = objective.metrics(outputs, test, contract_)
+    scale = contract_.series[""]
+    actual, median = (scale.center + scale.unit * x for x in (test["target"], spread[:, :, 1]))
     values = dataset.series[0].values
     free = np.ones(len(values), bool)
     for first, end in [*dataset.blocks.validation, dataset.blocks.test]:
         free[first:end] = False
     changes = np.abs(values[24:] - values[:-24])[free[24:] & free[:-24]]
-    assert found["mase"] == pytest.approx(np.abs(truth - guess).mean() / changes.mean(), rel=1e-4)
-    assert found["mase"] == pytest.approx(objective.scores(outputs, test).mean())
-    relative = 2 * np.abs(truth - guess) / (np.abs(truth) + np.abs(guess))
-    assert found["smape"] == pytest.approx(100 * relative.mean(), rel=1e-4)
+    assert metrics["mase"] == pytest.approx(
+        np.abs(actual - median).mean() / changes.mean(), rel=1e-4
+    )
+    assert metrics["mase"] == pytest.approx(objective.scores(outputs, test).mean())
+    relative = 2 * np.abs(actual - median) / (np.abs(actual) + np.abs(median))
+    assert metrics["smape"] == pytest.approx(100 * relative.mean(), rel=1e-4)
     low, high = spread[:, :, 0], spread[:, :, 2]
     inside = (low <= test["target"]) & (test["target"] <= high)
-    assert found["coverage"] == pytest.approx(inside.mean())
+    assert metrics["coverage"] == pytest.approx(inside.mean())
     settings = Settings(name="x")
     batch = {name: torch.from_numpy(test[name]) for name in ("history", "known", "target")}
-    answer = torch.from_numpy(spread.astype(np.float32))
-    loss = objective.loss(settings, lambda history, known: answer, batch)  # pyright: ignore
-    assert found["pinball"] == pytest.approx(loss.item(), rel=1e-4)
-    rows = objective.details(outputs, test, own)["steps_ahead"]
-    assert np.mean([row["mase"] for row in rows.values()]) == pytest.approx(found["mase"])
+    forecast = torch.from_numpy(spread.astype(np.float32))
+    loss = objective.loss(settings, lambda history, known: forecast, batch)  # pyright: ignore
+    assert metrics["pinball"] == pytest.approx(loss.item(), rel=1e-4)
+    rows = objective.details(outputs, test, contract_)["steps_ahead"]
+    assert np.mean([row["mase"] for row in rows.values()]) == pytest.approx(metrics["mase"])
 
 
-def test_features_tell_a_changed_level_spread_and_rhythm() -> None:
-    own = contract_of(seasons=[24], window=48)
+def test_drift_features_detect_changed_level_spread_and_season() -> None:
+    contract_ = contract_of(seasons=[24], window=48)
     past = np.tile(np.sin(2 * np.pi * np.arange(48) / 24), (1, 1)).astype(np.float32)
-    plain = own.features({"history": past})
-    assert own.features({"history": past + 2})["level"] == pytest.approx(plain["level"] + 2)
-    assert own.features({"history": past * 3})["spread"] == pytest.approx(3 * plain["spread"])
+    plain = contract_.features({"history": past})
+    assert contract_.features({"history": past + 2})["level"] == pytest.approx(plain["level"] + 2)
+    assert contract_.features({"history": past * 3})["spread"] == pytest.approx(3 * plain["spread"])
     higher = past + np.repeat([[0, 1]], 24, axis=1).astype(np.float32)
-    assert own.features({"history": higher})["change"] == pytest.approx([1.0], abs=1e-5)
+    assert contract_.features({"history": higher})["change"] == pytest.approx([1.0], abs=1e-5)
     assert plain["distance"] == pytest.approx([0.0], abs=1e-5)
 
 
-def test_autocorrelation_finds_the_memory_of_a_series() -> None:
-    draw = np.random.default_rng(0)
+def test_autocorrelation_of_an_autoregression_is_right() -> None:
+    rng = np.random.default_rng(0)
     values = np.zeros(5000)
     for step in range(1, 5000):
-        values[step] = 0.7 * values[step - 1] + draw.normal()
+        values[step] = 0.7 * values[step - 1] + rng.normal()
     np.testing.assert_allclose(figures.autocorrelation(values, 3), [1, 0.7, 0.49, 0.343], atol=0.05)
 
 
-def test_days_and_weeks_are_steps_like_any_other(tmp_path: Path) -> None:
+def test_daily_steps_work_like_hourly_ones(tmp_path: Path) -> None:
     start = datetime(2015, 1, 1)
     days = [(start + timedelta(days=day)).date().isoformat() for day in range(1200)]
     path = write(tmp_path / "days.csv", {"time": days, "load": series(1200)})
@@ -605,71 +610,75 @@ def test_days_and_weeks_are_steps_like_any_other(tmp_path: Path) -> None:
     dataset = data.load(settings)
     assert dataset.contract.step == clock.DAY
     assert dataset.contract.calendar == ["week", "year"]
-    names = [name for name, _ in baseline.predictions(dataset)]
+    names = [name for name, _ in baseline.fit_and_predict(dataset)]
     assert names[0] == "Weekly naive"
     encoded = dataset.contract.encode([Item.model_validate(dataset.example())])
     np.testing.assert_allclose(encoded["history"], dataset.test["history"][:1], atol=1e-5)
 
 
-def test_rows_are_numbered_as_an_editor_shows_them(tmp_path: Path) -> None:
+def test_rows_are_numbered_as_in_an_editor(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text('a,b\n1,"two\nlines"\n\n3,4\n')
-    assert table.read(path).lines == [3, 5]
+    assert table.read_table(path).lines == [3, 5]
 
 
-def test_labelled_requests_join_every_split_and_all_that_reads_it(tmp_path: Path) -> None:
-    settings = Settings(name="x", data=hourly(tmp_path, test_share=0.4))
-    whole, rest = data.load(settings.data).holdout(0.6)
+def test_labelled_items_can_be_added_to_every_split(tmp_path: Path) -> None:
+    whole, held_out = data.load(hourly(tmp_path, test_share=0.4)).holdout(0.6)
     pairs = [
-        *simulate.usual(whole, rest, settings)[:30],
-        *simulate.shifted(whole, rest, settings)[:30],
-    ]
-    again = simulate.usual(whole, rest, settings)[:5]
-    fresh = {"train": pairs[:9], "validation": pairs[5:40], "test": [*pairs[5:], *again, *again]}
-    more = whole.with_examples(fresh)
-    for name, added in fresh.items():
+        (
+            Item.model_validate(whole.item(0, int(held_out["origin"][row]))),
+            GroundTruth(values=(held_out["target"][row].astype(float) * unit + center).tolist()),
+        )
+        for row, (unit, center) in enumerate(zip(held_out["unit"], held_out["center"], strict=True))
+    ][60:120]
+    again = pairs[:5]
+    new = {"train": pairs[:9], "validation": pairs[5:40], "test": [*pairs[5:], *again, *again]}
+    more = whole.with_examples(new)
+    for name, added in new.items():
         before, after = getattr(whole, name), getattr(more, name)
         assert set(after) == set(before)
         for key, array in after.items():
             assert len(array) == len(before[key]) + len(added)
             assert array.dtype == before[key].dtype
-    first = np.flatnonzero(rest["origin"] == more.train["origin"][-9])[0]
-    for key, array in rest.items():
+    first = np.flatnonzero(held_out["origin"] == more.train["origin"][-9])[0]
+    for key, array in held_out.items():
         np.testing.assert_allclose(more.train[key][-9], array[first], rtol=1e-4, atol=1e-4)
     assert more.fingerprint != whole.fingerprint
-    found, origins = dict(baseline.predictions(more)), np.unique(more.test["origin"])
+    by_name, origins = dict(baseline.fit_and_predict(more)), np.unique(more.test["origin"])
     assert len(origins) < len(more.test["origin"])
-    for outputs in found.values():
+    for outputs in by_name.values():
         scores = objective.scores(outputs, more.test)
         assert len(scores) == len(origins)
         assert np.isfinite(scores).all()
         assert scores.max() < 10
-    outputs = found["Daily naive"]
+    outputs = by_name["Daily naive"]
     assert objective.metrics(outputs, more.test, more.contract)["mase"] > 0
     details = objective.details(outputs, more.test, more.contract)
-    assert len(list(figures.draw(more, outputs, details))) == 4
+    assert len(list(figures.plot_results(more, outputs, details))) == 4
     masks = objective.slices(more.test, more.contract)
     assert all(len(mask) == len(origins) and mask.sum() >= 20 for mask in masks.values())
 
 
-def test_a_window_that_joined_is_smoothed_by_its_own_past(tmp_path: Path) -> None:
+def test_added_window_is_smoothed_by_its_own_past(tmp_path: Path) -> None:
     dataset = data.load(hourly(tmp_path, window=72))
     test = {key: array.copy() for key, array in dataset.test.items()}
     twice = {key: np.concatenate([array, array[-1:]]) for key, array in test.items()}
     weights = np.array([[0.1, 0.6, 0.2]])
-    own = smoothing._forecast(dataset, twice, weights)
-    np.testing.assert_array_equal(own[-1], own[-2])
+    forecasts = smoothing.candidate_forecasts(dataset, twice, weights)
+    np.testing.assert_array_equal(forecasts[-1], forecasts[-2])
     twice["history"][-1] += 5
-    moved = smoothing._forecast(dataset, twice, weights)
-    np.testing.assert_array_equal(moved[:-1], own[:-1])
-    assert np.abs(moved[-1] - own[-1] - 5).max() < 1.5
+    moved = smoothing.candidate_forecasts(dataset, twice, weights)
+    np.testing.assert_array_equal(moved[:-1], forecasts[:-1])
+    assert np.abs(moved[-1] - forecasts[-1] - 5).max() < 1.5
     twice["origin"][-1] -= 10**9  # long before the series began
-    np.testing.assert_array_equal(smoothing._forecast(dataset, twice, weights), moved)
+    np.testing.assert_array_equal(smoothing.candidate_forecasts(dataset, twice, weights), moved)
 
 
-def test_only_whole_truths_join_and_several_series_keep_their_own(tmp_path: Path) -> None:
+def test_only_complete_ground_truths_can_be_added_and_series_keep_their_scale(
+    tmp_path: Path,
+) -> None:
     dataset = data.load(two_series(tmp_path))
-    own, horizon = dataset.contract, dataset.contract.horizon
+    contract_, horizon = dataset.contract, dataset.contract.horizon
     rows = [np.flatnonzero(dataset.test["series"] == number)[0] for number in (1, 0)]
     pairs = []
     for row in rows:
@@ -677,75 +686,64 @@ def test_only_whole_truths_join_and_several_series_keep_their_own(tmp_path: Path
         values = dataset.test["target"][row] * dataset.test["unit"][row]
         truth = GroundTruth(values=(values + dataset.test["center"][row]).tolist())
         pairs.append((Item.model_validate(dataset.item(number, origin)), truth))
-    found = dataset.encode_labelled(pairs)
-    for key, array in found.items():
+    encoded = dataset.encode_labelled(pairs)
+    for key, array in encoded.items():
         np.testing.assert_allclose(array, dataset.test[key][rows], rtol=1e-4, atol=1e-4)
     item, truth = pairs[0]
-    with pytest.raises(ValueError, match=f"example 1: values: 1 are given of {horizon} steps"):
+    with pytest.raises(ValueError, match=f"example 1: values: got 1 of {horizon} steps"):
         dataset.encode_labelled([pairs[0], (item, GroundTruth(values=truth.values[:1]))])
     with pytest.raises(ValueError, match="far outside"):
         dataset.encode_labelled([(item, GroundTruth(values=[1e30] * horizon))])
-    outputs = {"quantiles": np.repeat(found["target"][:, :, None] + 0.5, 3, axis=2)}
-    answers = own.decode(outputs, [item for item, _ in pairs])
-    assert [answer.id for answer in answers] == [item.id for item, _ in pairs]
-    for answer, (_, truth) in zip(answers, pairs, strict=True):
-        assert own.score(answer, truth) == pytest.approx(0.5, abs=1e-3)
-    for other, reason in ((None, "which series"), ("Tasmania", "no series of this model")):
+    outputs = {"quantiles": np.repeat(encoded["target"][:, :, None] + 0.5, 3, axis=2)}
+    predictions = contract_.decode(outputs, [item for item, _ in pairs])
+    assert [prediction.id for prediction in predictions] == [item.id for item, _ in pairs]
+    for prediction, (_, truth) in zip(predictions, pairs, strict=True):
+        assert contract_.score(prediction, truth) == pytest.approx(0.5, abs=1e-3)
+    for other, reason in (
+        (None, "does not name its series"),
+        ("Tasmania", "not a series of this model"),
+    ):
         with pytest.raises(ValueError, match=reason):
-            own.score(answers[0].model_copy(update={"id": other}), truth)
+            contract_.score(predictions[0].model_copy(update={"id": other}), truth)
 
 
-def test_scores_of_answers_average_to_the_mase(tmp_path: Path) -> None:
+def test_contract_scores_average_to_the_mase(tmp_path: Path) -> None:
     settings = Settings(name="x", data=hourly(tmp_path))
     dataset = data.load(settings.data)
-    own, test = dataset.contract, dataset.test
+    contract_, test = dataset.contract, dataset.test
     pairs = [
         (
             Item.model_validate(dataset.item(0, int(origin))),
-            GroundTruth(values=(target * own.series[""].unit + own.series[""].center).tolist()),
+            GroundTruth(
+                values=(target * contract_.series[""].unit + contract_.series[""].center).tolist()
+            ),
         )
         for origin, target in zip(test["origin"], test["target"].astype(float), strict=True)
     ]
-    outputs = dict(baseline.predictions(dataset))["Daily naive"]
-    found = own.decode(outputs, [item for item, _ in pairs])
-    scores = [own.score(answer, truth) for answer, (_, truth) in zip(found, pairs, strict=True)]
-    assert np.mean(scores) == pytest.approx(objective.metrics(outputs, test, own)["mase"], rel=1e-4)
-    assert contract.SCORE.name in objective.metrics(outputs, test, own)
+    outputs = dict(baseline.fit_and_predict(dataset))["Daily naive"]
+    predictions = contract_.decode(outputs, [item for item, _ in pairs])
+    scores = [
+        contract_.score(prediction, truth)
+        for prediction, (_, truth) in zip(predictions, pairs, strict=True)
+    ]
+    assert np.mean(scores) == pytest.approx(
+        objective.metrics(outputs, test, contract_)["mase"], rel=1e-4
+    )
+    assert contract.SCORE.name in objective.metrics(outputs, test, contract_)
 
 
-def test_a_truth_may_end_early_but_not_late() -> None:
-    own = contract_of(series={"": {"center": 5.0, "unit": 2.0}})
-    answer = Prediction(times=["a", "b"], p10=[0, 0], p50=[5.0, 7.0], p90=[9, 9])
-    assert own.score(answer, GroundTruth(values=[7.0])) == 1
-    assert own.score(answer, GroundTruth(values=[7.0, 7.0])) == 0.5
-    with pytest.raises(ValueError, match="values: 3 are given, 2 steps were forecast"):
-        own.score(answer, GroundTruth(values=[7.0] * 3))
+def test_ground_truth_may_be_shorter_but_not_longer_than_the_forecast() -> None:
+    contract_ = contract_of(series={"": {"center": 5.0, "unit": 2.0}})
+    prediction = Prediction(times=["a", "b"], p10=[0, 0], p50=[5.0, 7.0], p90=[9, 9])
+    assert contract_.score(prediction, GroundTruth(values=[7.0])) == 1
+    assert contract_.score(prediction, GroundTruth(values=[7.0, 7.0])) == 0.5
+    with pytest.raises(ValueError, match="values: got 3, but only 2 steps were forecast"):
+        contract_.score(prediction, GroundTruth(values=[7.0] * 3))
     with pytest.raises(ValueError, match="far outside"):
-        own.score(answer, GroundTruth(values=[1e300]))
+        contract_.score(prediction, GroundTruth(values=[1e300]))
 
 
-def test_the_new_consumer_is_all_that_changes_and_a_gap_is_left(tmp_path: Path) -> None:
-    settings = Settings(name="x", data=hourly(tmp_path, test_share=0.4))
-    whole, rest = data.load(settings.data).holdout(0.6)
-    usual = whole.encode_labelled(simulate.usual(whole, rest, settings))
-    shifted = whole.encode_labelled(simulate.shifted(whole, rest, settings))
-    own = whole.contract
-    tested = whole.test["origin"].max() + own.step * own.horizon
-    assert usual["origin"].min() - own.step * (own.window - 1) > tested
-    told = usual["origin"].max() + own.step * own.horizon
-    assert shifted["origin"].min() - own.step * (own.window - 1) > told
-    windows = {key: array[-len(shifted["origin"]) :] for key, array in rest.items()}
-    np.testing.assert_array_equal(windows["known"], shifted["known"])
-    runs = np.concatenate([shifted[key] - windows[key] for key in ("history", "target")], axis=1)
-    assert set(np.unique(runs.round(3)).tolist()) == {0.0, simulate.HEIGHT}
-    steps = shifted["origin"][0] + own.step * np.arange(1 - own.window, own.horizon + 1)
-    running = simulate.consumer(steps, own.step, 24)
-    np.testing.assert_allclose(runs[0] / simulate.HEIGHT, running, atol=0.01)
-    long = simulate.consumer(own.step * np.arange(90), own.step, 24)
-    assert np.flatnonzero(np.diff(long)).tolist() == [17, 35, 53, 71]
-
-
-def test_slices_follow_the_clock() -> None:
+def test_slices_follow_weekday_and_hour() -> None:
     dataset = data.load(DataSettings())
     masks = objective.slices(dataset.test, dataset.contract)
     assert list(masks) == [

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-# What is read of the installed libraries is kept beside the project, not in each test's folder.
+# The cache is beside the project, so that tests in folders of their own share it.
 CACHE = Path(__file__).parents[1] / "data"
 LIBRARIES = '["numpy", "matplotlib", "sqlalchemy"]'
 
@@ -50,11 +50,23 @@ BAD_GROUND_TRUTHS = [
 ]
 
 
-KNOWN = ("os", "sys", "re", "json", "time", "typing", "logging", "numpy", "abc", "math", "io")
+COMMON_MODULES = (
+    "os",
+    "sys",
+    "re",
+    "json",
+    "time",
+    "typing",
+    "logging",
+    "numpy",
+    "abc",
+    "math",
+    "io",
+)
 
 
 def ground_truths(prediction: dict) -> tuple[dict, dict]:
     """Return a ground truth by which this prediction is right, and one by which it is wrong."""
-    names = [one["item"] for one in prediction["items"][:10]]
-    other = next(name for name in KNOWN if name not in names)
+    names = [recommended["item"] for recommended in prediction["items"][:10]]
+    other = next(name for name in COMMON_MODULES if name not in names)
     return {"items": names}, {"items": [other]}

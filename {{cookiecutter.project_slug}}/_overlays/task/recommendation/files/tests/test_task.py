@@ -1,4 +1,4 @@
-"""Interactions: every source is read and checked, nobody is in two parts, rankings are right."""
+"""Interactions are read and checked, no user is in two splits, rankings are right."""
 
 import json
 import math
@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from {{ cookiecutter.package_name }}.config import UserError
+from {{ cookiecutter.package_name }}.interfaces import LabelledItem
 from {{ cookiecutter.package_name }}.task import (
     baseline,
     contract,
@@ -22,7 +23,6 @@ from {{ cookiecutter.package_name }}.task import (
     model,
     objective,
     ranking,
-    simulate,
 )
 from {{ cookiecutter.package_name }}.task.contract import Contract, GroundTruth, Item, Prediction
 from {{ cookiecutter.package_name }}.task.data import Dataset
@@ -41,16 +41,19 @@ def dataset() -> Dataset:
 
 
 def write_csv(path: Path, users: int = 60, items: int = 12, seed: int = 0) -> dict[str, list[str]]:
-    """Users with six or more of the items at growing times; what each has, in order of time."""
-    draw = np.random.default_rng(seed)
-    lines, taken = ["user,item,when,stars"], {}
+    """Write users with at least six items at increasing times; return each one's items by time."""
+    rng = np.random.default_rng(seed)
+    lines, items_by_user = ["user,item,when,stars"], {}
     for user in range(users):
-        own = draw.permutation(items)[: draw.integers(6, items)]
-        taken[f"u{user}"] = [f"i{item}" for item in own]
-        rows = [f"u{user},i{item},{1000 + place},{place % 5 + 1}" for place, item in enumerate(own)]
-        lines += [rows[place] for place in draw.permutation(len(rows))]
+        items_of_user = rng.permutation(items)[: rng.integers(6, items)]
+        items_by_user[f"u{user}"] = [f"i{item}" for item in items_of_user]
+        rows = [
+            f"u{user},i{item},{1000 + place},{place % 5 + 1}"
+            for place, item in enumerate(items_of_user)
+        ]
+        lines += [rows[place] for place in rng.permutation(len(rows))]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return taken
+    return items_by_user
 
 
 def named(dataset: Dataset, lists: np.ndarray) -> list[list[str]]:
@@ -58,13 +61,21 @@ def named(dataset: Dataset, lists: np.ndarray) -> list[list[str]]:
     return [[items[number - 1] for number in row if number] for row in lists.tolist()]
 
 
+def labelled_items(dataset: Dataset, rows: dict[str, np.ndarray]) -> list[LabelledItem]:
+    pairs = zip(named(dataset, rows["history"]), named(dataset, rows["target"]), strict=True)
+    return [
+        (Item.model_validate({"items": history}), GroundTruth.model_validate({"items": target}))
+        for history, target in pairs
+    ]
+
+
 def random_split(users: int, count: int, seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Scores, and lists of 3 known and 1 or 2 held-back items per user."""
-    draw = np.random.default_rng(seed)
-    lists = np.stack([draw.permutation(count)[:5] + 1 for _ in range(users)]).astype(np.int32)
+    """Make scores, and lists of 3 known and 1 or 2 held-out items per user."""
+    rng = np.random.default_rng(seed)
+    lists = np.stack([rng.permutation(count)[:5] + 1 for _ in range(users)]).astype(np.int32)
     lists[::3, 4] = 0
     split = {"history": lists[:, :3], "target": lists[:, 3:], "seen": np.arange(users) % 2 == 0}
-    return draw.normal(size=(users, count)).astype(np.float32), split
+    return rng.normal(size=(users, count)).astype(np.float32), split
 
 
 # --- reading sources ---
@@ -91,11 +102,11 @@ def random_split(users: int, count: int, seed: int = 0) -> tuple[np.ndarray, dic
         ('x = "\\d"', set()),
     ],
 )
-def test_imports_are_found_wherever_they_stand(source: str, expected: set[str]) -> None:
+def test_imports_are_found_anywhere_in_a_file(source: str, expected: set[str]) -> None:
     assert imports.modules(source.encode(), ("top", "inner")) == expected
 
 
-def test_a_file_belongs_to_the_packages_above_it(tmp_path: Path) -> None:
+def test_package_of_a_file_is_its_folders_with_init(tmp_path: Path) -> None:
     folder = tmp_path / "plain" / "top" / "inner"
     folder.mkdir(parents=True)
     for path in (folder, folder.parent):
@@ -124,98 +135,104 @@ def standard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_sources_are_read_without_tests_and_broken_files(standard: Path, tmp_path: Path) -> None:
-    files, versions = imports.installed(["click"], tmp_path)
+    files, versions = imports.imports_of_libraries(["click"], tmp_path)
     assert set(versions) == {"python", "click"}
-    own = {name: found for name, found in files.items() if name.startswith("python/")}
+    standard_files = {
+        name: modules for name, modules in files.items() if name.startswith("python/")
+    }
     expected = {"log": ["logging"], "base": ["asyncio", "asyncio.log"]}
-    assert own == {f"python/asyncio/{name}.py": found for name, found in expected.items()}
+    assert standard_files == {
+        f"python/asyncio/{name}.py": modules for name, modules in expected.items()
+    }
     assert "click.formatting" in files["click/core.py"]
     assert "click/testing.py" not in files
 
 
-def test_what_was_read_is_kept_by_version_and_read_again_when_damaged(
+def test_cache_is_keyed_by_version_and_rebuilt_when_damaged(
     standard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "cache"
-    files, _ = imports.installed(["click"], cache)
-    (kept,) = cache.iterdir()
-    content = kept.read_bytes()
+    files, _ = imports.imports_of_libraries(["click"], cache)
+    (path,) = cache.iterdir()
+    content = path.read_bytes()
     for damaged in (content[:1000], b"[]", b"{}", b"\xff"):
-        kept.write_bytes(damaged)
-        assert imports.installed(["click"], cache)[0] == files
-        assert kept.read_bytes() == content
+        path.write_bytes(damaged)
+        assert imports.imports_of_libraries(["click"], cache)[0] == files
+        assert path.read_bytes() == content
     monkeypatch.setattr(imports, "_sources", lambda libraries: [])
-    assert imports.installed(["click"], cache)[0] == files
+    assert imports.imports_of_libraries(["click"], cache)[0] == files
     monkeypatch.setattr(imports.metadata, "version", lambda name: "0.0")
-    assert imports.installed(["click"], cache)[0] == {}
+    assert imports.imports_of_libraries(["click"], cache)[0] == {}
     assert len(list(cache.iterdir())) == 2
 
 
-def test_a_library_that_is_not_there_and_a_cache_that_cannot_be_written_are_named(
+def test_missing_library_and_unwritable_cache_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match=r"data\.libraries: 'no-such' is not installed here"):
-        imports.installed(["no-such"], tmp_path)
+    with pytest.raises(UserError, match=r"data\.libraries: 'no-such' is not installed"):
+        imports.imports_of_libraries(["no-such"], tmp_path)
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(imports, "_sources", lambda libraries: [])
     blocked = tmp_path / "file"
     blocked.touch()
     with pytest.raises(UserError, match=r"cannot be written: .* \(data\.cache\)"):
-        imports.installed([], blocked)
+        imports.imports_of_libraries([], blocked)
 
 
 # --- splits ---
 
 
-def test_nobody_is_in_two_parts_and_warm_users_are_trained_without_what_they_are_tested_on(
+def test_no_user_is_in_two_splits_and_warm_users_are_tested_on_unseen_items(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "a.csv"
-    taken = write_csv(path, users=300, items=30)
-    found = data.load(DataSettings(source="csv", path=path, time="when", warm=0.3))
-    users = {tuple(own): user for user, own in taken.items()}  # in order of time, all differ
+    items_by_user = write_csv(path, users=300, items=30)
+    dataset = data.load(DataSettings(source="csv", path=path, time="when", warm=0.3))
+    users = {
+        tuple(items): user for user, items in items_by_user.items()
+    }  # in order of time, all differ
     assert (
         len(users)
-        == len(taken)
+        == len(items_by_user)
         == sum(
-            len(part["seen"]) - part["seen"].sum() * (part is found.test)
-            for part in (found.train, found.validation, found.test)
+            len(part["seen"]) - part["seen"].sum() * (part is dataset.test)
+            for part in (dataset.train, dataset.validation, dataset.test)
         )
     )
 
     def whole(split: dict[str, np.ndarray]) -> list[tuple[str, ...]]:
-        halves = zip(named(found, split["history"]), named(found, split["target"]), strict=True)
+        halves = zip(named(dataset, split["history"]), named(dataset, split["target"]), strict=True)
         return [tuple(history + target) for history, target in halves]
 
-    seen = found.test["seen"]
-    assert [users[own] for own in whole(found.test)] == found.test_users
-    new = {user for user, known in zip(found.test_users, seen, strict=True) if not known}
-    warm = set(found.test_users) - new
-    validating = {users[own] for own in whole(found.validation)}
-    learned = set(whole(found.train))
-    trained = {user for user, own in taken.items() if tuple(own) in learned}
-    assert len(new) + len(warm) + len(validating) + len(trained) == len(taken)
+    seen = dataset.test["seen"]
+    assert [users[items] for items in whole(dataset.test)] == dataset.test_users
+    new = {user for user, history in zip(dataset.test_users, seen, strict=True) if not history}
+    warm = set(dataset.test_users) - new
+    validating = {users[items] for items in whole(dataset.validation)}
+    learned = set(whole(dataset.train))
+    trained = {user for user, items in items_by_user.items() if tuple(items) in learned}
+    assert len(new) + len(warm) + len(validating) + len(trained) == len(items_by_user)
     assert not new & validating
-    known = [tuple(own) for own in named(found, found.test["history"][seen])]
-    assert len(known) == len(warm) > 10
-    assert set(known) <= learned
+    history = [tuple(items) for items in named(dataset, dataset.test["history"][seen])]
+    assert len(history) == len(warm) > 10
+    assert set(history) <= learned
     assert len(learned) == len(trained) + len(warm)
-    assert found.train["seen"].all()
-    assert not found.validation["seen"].any()
+    assert dataset.train["seen"].all()
+    assert not dataset.validation["seen"].any()
 
 
-def test_each_user_keeps_four_fifths_and_every_item_has_enough_users(dataset: Dataset) -> None:
+def test_a_fifth_of_each_list_is_held_out_and_every_item_has_enough_users(dataset: Dataset) -> None:
     for split in (dataset.train, dataset.validation, dataset.test):
         history, target = (ranking.lengths(split[name]) for name in ("history", "target"))
         total = history + target
         np.testing.assert_array_equal(target, np.maximum(1, np.round(total / 5)))
         assert history.min() >= 3
-        for own in np.concatenate([split["history"], split["target"]], axis=1):
-            own = own[own > 0]
-            assert len(set(own.tolist())) == len(own)
+        for items in np.concatenate([split["history"], split["target"]], axis=1):
+            items = items[items > 0]
+            assert len(set(items.tolist())) == len(items)
     counts = np.array(dataset.contract.counts)
     for split in (dataset.validation, dataset.test):
-        rows = linear.everything(split)[~split["seen"]]
+        rows = linear.all_items(split)[~split["seen"]]
         counts += np.bincount(rows.ravel(), minlength=len(counts) + 1)[1:]
     hidden = dataset.test["target"][dataset.test["seen"]]
     counts += np.bincount(hidden.ravel(), minlength=len(counts) + 1)[1:]
@@ -223,40 +240,43 @@ def test_each_user_keeps_four_fifths_and_every_item_has_enough_users(dataset: Da
     assert len(dataset.test_users) == len(dataset.test["seen"])
 
 
-def test_the_fingerprint_repeats_and_changes_with_the_split(dataset: Dataset) -> None:
+def test_fingerprint_is_reproducible_and_changes_with_the_split(dataset: Dataset) -> None:
     assert data.load(quick_data()).fingerprint == dataset.fingerprint
     assert data.load(quick_data(test_fold=0)).fingerprint != dataset.fingerprint
     assert data.load(quick_data(core=6)).fingerprint != dataset.fingerprint
 
 
-def test_a_user_keeps_the_part_and_what_is_held_back_when_others_are_added(tmp_path: Path) -> None:
+def test_user_keeps_split_and_held_out_items_when_others_are_added(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    taken = write_csv(path)
-    wanted = DataSettings(source="csv", path=path, warm=0)
-    before = data.load(wanted)
+    items_by_user = write_csv(path)
+    settings = DataSettings(source="csv", path=path, warm=0)
+    before = data.load(settings)
     with path.open("a", encoding="utf-8") as file:
         file.writelines(f"new{user},i{item},1,1\n" for user in range(30) for item in range(7))
-    after = data.load(wanted)
+    after = data.load(settings)
     old = dict(zip(before.test_users, named(before, before.test["target"]), strict=True))
     new = dict(zip(after.test_users, named(after, after.test["target"]), strict=True))
     assert old
-    assert old == {user: own for user, own in new.items() if user in taken}
+    assert old == {user: items for user, items in new.items() if user in items_by_user}
 
 
-def test_with_times_the_last_items_are_held_back(tmp_path: Path) -> None:
+def test_with_times_the_last_items_are_held_out(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    taken = write_csv(path)
+    items_by_user = write_csv(path)
     dataset = data.load(DataSettings(source="csv", path=path, time="when", warm=0))
-    targets, known = named(dataset, dataset.test["target"]), named(dataset, dataset.test["history"])
-    for user, target, history in zip(dataset.test_users, targets, known, strict=True):
-        assert history + target == taken[user]
+    targets, histories = (
+        named(dataset, dataset.test["target"]),
+        named(dataset, dataset.test["history"]),
+    )
+    for user, target, history in zip(dataset.test_users, targets, histories, strict=True):
+        assert history + target == items_by_user[user]
     short = data.load(DataSettings(source="csv", path=path, time="when", warm=0, longest=10))
     for user, target in zip(short.test_users, named(short, short.test["target"]), strict=True):
-        assert target == taken[user][-len(target) :]
+        assert target == items_by_user[user][-len(target) :]
     assert short.test["history"].shape[1] <= 8
 
 
-def test_iso_dates_are_times_too(tmp_path: Path) -> None:
+def test_iso_dates_and_seconds_are_equivalent(tmp_path: Path) -> None:
     path, other = tmp_path / "a.csv", tmp_path / "b.csv"
     write_csv(path)
     text = path.read_text(encoding="utf-8").splitlines()
@@ -268,23 +288,26 @@ def test_iso_dates_are_times_too(tmp_path: Path) -> None:
     assert dates.fingerprint == seconds.fingerprint
 
 
-def test_low_ratings_do_not_count_and_repeated_rows_count_once(tmp_path: Path) -> None:
+def test_low_ratings_are_ignored_and_repeated_rows_count_once(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     write_csv(path, users=200)
-    wanted = {"source": "csv", "path": path, "core": 3, "warm": 0}
-    everything = data.load(DataSettings(**wanted))
-    liked = data.load(DataSettings(**wanted, rating="stars", min_rating=3))
+    settings = {"source": "csv", "path": path, "core": 3, "warm": 0}
+    everything = data.load(DataSettings(**settings))
+    liked = data.load(DataSettings(**settings, rating="stars", min_rating=3))
     before, after = (
-        sum((part["history"] > 0).sum() for part in (found.train, found.validation, found.test))
-        for found in (everything, liked)
+        sum(
+            (part["history"] > 0).sum()
+            for part in (dataset.train, dataset.validation, dataset.test)
+        )
+        for dataset in (everything, liked)
     )
     assert after < 0.8 * before
-    assert "ratings below 3 do not count" in liked.about
+    assert "ratings below 3 are ignored" in liked.about
     with path.open("a", encoding="utf-8") as file:
         file.write(path.read_text(encoding="utf-8").split("\n", 1)[1])
-    assert data.load(DataSettings(**wanted)).fingerprint == everything.fingerprint
-    with pytest.raises(UserError, match=r"row \d+, column item: user '.+' has rated '.+' already"):
-        data.load(DataSettings(**wanted, rating="stars"))
+    assert data.load(DataSettings(**settings)).fingerprint == everything.fingerprint
+    with pytest.raises(UserError, match=r"row \d+, column item: user '.+' has already rated '.+'"):
+        data.load(DataSettings(**settings, rating="stars"))
 
 
 # --- files ---
@@ -295,22 +318,22 @@ def test_low_ratings_do_not_count_and_repeated_rows_count_once(tmp_path: Path) -
     [
         (b"", "a.csv: is empty"),
         (b"user,item,when,stars\n", "a.csv: no row is left"),
-        (b"user,thing,when,stars\nu,i,1,1\n", "row 1: no column 'item', there are user, thing"),
+        (b"user,thing,when,stars\nu,i,1,1\n", "row 1: no column 'item', only user, thing"),
         (b"user,item,item,when,stars\n", "row 1: more than one column 'item'"),
         (b"user,item,when,stars\nu,i,1\n", "row 2 has 3 fields, expected 4"),
         (b"user,item,when,stars\nu,i,1,1\n,j,1,1\n", "row 3, column user: is empty"),
         (b"user,item,when,stars\nu, ,1,1\n", "row 2, column item: is empty"),
         (b"user,item,when,stars\nu,i,soon,1\n", "row 2, column when: 'soon' is neither seconds"),
         (b"user,item,when,stars\nu,i,nan,1\n", "row 2, column when: 'nan' is neither seconds"),
-        (b"user,item,when,stars\nu,i,1,inf\n", "row 2, column stars: 'inf' is no finite number"),
-        (b"user,item,when,stars\nu,i,1,\n", "row 2, column stars: '' is no finite number"),
+        (b"user,item,when,stars\nu,i,1,inf\n", "row 2, column stars: 'inf' is not a finite number"),
+        (b"user,item,when,stars\nu,i,1,\n", "row 2, column stars: '' is not a finite number"),
         (b"user,item,when,stars\nu,\xff,1,1\n", "row 2 is not utf-8"),
-        (b"user,item,when,stars\nu,\0,1,1\n", "row 2 holds a zero byte"),
+        (b"user,item,when,stars\nu,\0,1,1\n", "row 2 contains a zero byte"),
         (b'user,item,when,stars\nu,"i"x,1,1\n', "row 2: "),
         (b"user,item,when,stars\nu,i,1,1\n", "no user with 5 items that 5 users have is left"),
     ],
 )
-def test_a_bad_csv_is_refused_in_one_line_with_row_and_column(
+def test_bad_csv_is_refused_in_one_line_naming_row_and_column(
     tmp_path: Path, content: bytes, expected: str
 ) -> None:
     path = tmp_path / "a.csv"
@@ -322,7 +345,7 @@ def test_a_bad_csv_is_refused_in_one_line_with_row_and_column(
     assert "\n" not in str(caught.value)
 
 
-def test_names_in_any_script_survive_and_a_byte_order_mark_is_no_part_of_a_name(
+def test_names_in_any_script_survive_and_a_byte_order_mark_is_ignored(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "a.csv"
@@ -332,7 +355,7 @@ def test_names_in_any_script_survive_and_a_byte_order_mark_is_no_part_of_a_name(
     assert "קפה, 🍕" in data.load(DataSettings(source="csv", path=path)).contract.items
 
 
-def test_one_user_or_too_few_are_refused(tmp_path: Path) -> None:
+def test_too_few_users_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     lines = [f"u,i{item}" for item in range(20)]
     path.write_text("\n".join(["user,item", *lines]), encoding="utf-8")
@@ -344,12 +367,12 @@ def test_one_user_or_too_few_are_refused(tmp_path: Path) -> None:
         data.load(DataSettings(source="csv", path=path))
 
 
-def test_a_missing_file_or_folder_is_named(tmp_path: Path) -> None:
+def test_missing_file_or_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no\.csv: no such file \(data\.path\)"):
         data.load(DataSettings(source="csv", path=tmp_path / "no.csv"))
     with pytest.raises(UserError, match=r"none: no such file or folder \(data\.path\)"):
         data.load(DataSettings(source="movielens", path=tmp_path / "none"))
-    with pytest.raises(UserError, match=r"holds none of u\.data, ratings\.dat, ratings\.csv"):
+    with pytest.raises(UserError, match=r"contains none of u\.data, ratings\.dat, ratings\.csv"):
         data.load(DataSettings(source="movielens", path=tmp_path))
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
         data.load(DataSettings(source="csv", path=tmp_path))
@@ -363,14 +386,14 @@ def test_a_missing_file_or_folder_is_named(tmp_path: Path) -> None:
         ("ratings.csv", ",", ("movies.csv", ","), "utf-8"),
     ],
 )
-def test_every_format_of_movielens_is_read_with_its_titles(
+def test_all_movielens_formats_are_read_with_titles(
     tmp_path: Path, name: str, separator: str, films: tuple[str, str], encoding: str
 ) -> None:
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     rows = [
         [str(user), str(item), "5" if item % 4 else "2", str(place)]
         for user in range(1, 61)
-        for place, item in enumerate(draw.permutation(16)[:12].tolist())
+        for place, item in enumerate(rng.permutation(16)[:12].tolist())
     ]
     titles = [[str(item), f"Amélie {item // 2}", "Comedy"] for item in range(16)]
     if separator == ",":
@@ -379,34 +402,34 @@ def test_every_format_of_movielens_is_read_with_its_titles(
     (tmp_path / name).write_text("\n".join(map(separator.join, rows)), encoding="utf-8")
     (tmp_path / films[0]).write_text("\n".join(map(films[1].join, titles)), encoding=encoding)
     for path in (tmp_path, tmp_path / name):
-        found = data.load(DataSettings(source="movielens", path=path, min_rating=4))
-        assert {int(item) % 4 for item in found.contract.items} == {1, 2, 3}
-        assert found.contract.titles is not None
-        place = found.contract.items.index("5")
-        assert found.contract.titles[place] == "Amélie 2"
+        dataset = data.load(DataSettings(source="movielens", path=path, min_rating=4))
+        assert {int(item) % 4 for item in dataset.contract.items} == {1, 2, 3}
+        assert dataset.contract.titles is not None
+        place = dataset.contract.items.index("5")
+        assert dataset.contract.titles[place] == "Amélie 2"
         # 4 and 5 share a title, but 4 was rated too low: one item has it; 2 and 3 share one too
-        assert found.contract.numbers["Amélie 2"] == found.contract.numbers["5"] == place + 1
-        assert "Amélie 1" not in found.contract.numbers
+        assert dataset.contract.numbers["Amélie 2"] == dataset.contract.numbers["5"] == place + 1
+        assert "Amélie 1" not in dataset.contract.numbers
     (tmp_path / name).write_text("1", encoding="utf-8")
     with pytest.raises(UserError, match=f"{name}: row 1"):
         data.load(DataSettings(source="movielens", path=tmp_path))
 
 
-def test_a_file_that_sets_one_training_setting_keeps_the_other_defaults_of_the_task() -> None:
+def test_setting_one_training_option_keeps_the_tasks_other_defaults() -> None:
     settings = Settings.model_validate({"name": "x", "train": {"epochs": 3}})
     assert settings.train.epochs == 3
     assert settings.train.lr == Settings(name="x").train.lr == 3e-3
     assert settings.train.patience == 50
 
 
-def test_settings_that_do_not_fit_each_other_are_refused() -> None:
-    for wrong, expected in (
+def test_contradictory_settings_are_refused() -> None:
+    for overrides, expected in (
         ({"source": "csv"}, r"source=csv needs data\.path="),
         ({"source": "csv", "path": "a.csv", "min_rating": 4}, r"min_rating needs data\.rating"),
         ({"test_fold": 5}, "test_fold must be below folds=5"),
     ):
         with pytest.raises(ValidationError, match=expected):
-            DataSettings(**wrong)  # pyright: ignore[reportArgumentType]
+            DataSettings(**overrides)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValidationError, match="keep_least must not exceed keep_most"):
         Settings(name="x", objective={"keep_least": 0.9})  # pyright: ignore[reportArgumentType]
 
@@ -414,33 +437,35 @@ def test_settings_that_do_not_fit_each_other_are_refused() -> None:
 # --- rankings ---
 
 
-def test_rankings_and_metrics_agree_with_a_plain_calculation() -> None:
+def test_rankings_and_metrics_match_a_plain_calculation() -> None:
     scores, split = random_split(40, 30)
     outputs, count = {"scores": scores}, 30
-    lists = ranking.ranked(outputs, split, 10)
+    lists = ranking.recommend(outputs, split, 10)
     recalls, gains = [], []
     for row in range(40):
-        known = set(split["history"][row].tolist())
+        history = set(split["history"][row].tolist())
         target = set(split["target"][row].tolist()) - {0}
         order = (np.argsort(-scores[row]) + 1).tolist()
-        first = [item for item in order if item not in known][:10]
+        first = [item for item in order if item not in history][:10]
         assert lists[row].tolist() == first
         recalls.append(len(target & set(first)) / len(target))
         gain = sum(1 / math.log2(place + 2) for place, item in enumerate(first) if item in target)
         gains.append(gain / sum(1 / math.log2(place + 2) for place in range(len(target))))
-    own = Contract(items=[str(i) for i in range(count)], titles=None, counts=[2] * count, users=9)
-    found = objective.metrics(outputs, split, own)
-    assert found["recall_at_10"] == pytest.approx(np.mean(recalls))
-    assert found["ndcg_at_10"] == pytest.approx(np.mean(gains))
-    assert found["coverage_at_10"] == len(set(lists.ravel().tolist())) / count
-    assert found["popularity_lift"] == pytest.approx(1)  # all are equally popular
+    contract_ = Contract(
+        items=[str(i) for i in range(count)], titles=None, counts=[2] * count, users=9
+    )
+    metrics = objective.metrics(outputs, split, contract_)
+    assert metrics["recall_at_10"] == pytest.approx(np.mean(recalls))
+    assert metrics["ndcg_at_10"] == pytest.approx(np.mean(gains))
+    assert metrics["coverage_at_10"] == len(set(lists.ravel().tolist())) / count
+    assert metrics["popularity_lift"] == pytest.approx(1)  # all are equally popular
     assert objective.scores(outputs, split).tolist() == pytest.approx(recalls)
 
 
-def test_details_split_users_and_lists_into_groups_that_add_up() -> None:
+def test_details_by_group_add_up_to_the_total() -> None:
     scores, split = random_split(40, 30)
-    own = Contract(items=[str(i) for i in range(30)], titles=None, counts=[2] * 30, users=9)
-    tables = objective.details({"scores": scores}, split, own)
+    contract_ = Contract(items=[str(i) for i in range(30)], titles=None, counts=[2] * 30, users=9)
+    tables = objective.details({"scores": scores}, split, contract_)
     assert list(tables["by_k"]) == ["1", "5", "10", "20", "50"]
     recalls = [row["recall"] for row in tables["by_k"].values()]
     assert recalls == sorted(recalls)
@@ -452,12 +477,12 @@ def test_details_split_users_and_lists_into_groups_that_add_up() -> None:
         assert mean == pytest.approx(tables["by_k"]["10"]["recall"])
 
 
-def test_nothing_is_recommended_twice_or_once_known_even_when_little_is_left() -> None:
+def test_no_item_is_recommended_twice_or_from_the_history() -> None:
     scores, split = random_split(20, 6)
-    lists = ranking.ranked({"scores": scores}, split, 50)
+    lists = ranking.recommend({"scores": scores}, split, 50)
     assert lists.shape == (20, 6)
-    for row, known in zip(lists.tolist(), split["history"].tolist(), strict=True):
-        assert sorted(item for item in row if item) == sorted(set(range(1, 7)) - set(known))
+    for row, history in zip(lists.tolist(), split["history"].tolist(), strict=True):
+        assert sorted(item for item in row if item) == sorted(set(range(1, 7)) - set(history))
         assert row[3:] == [0, 0, 0]
     ties = ranking.best(np.zeros((1, 9)), np.zeros((1, 9), bool), 4)
     assert ties.tolist() == [[1, 2, 3, 4]]
@@ -466,49 +491,55 @@ def test_nothing_is_recommended_twice_or_once_known_even_when_little_is_left() -
 def test_popular_recommendations_have_a_lift_above_one() -> None:
     _, split = random_split(40, 30)
     counts = list(range(30, 0, -1))
-    own = Contract(items=[str(i) for i in range(30)], titles=None, counts=counts, users=40)
-    popular = objective.metrics({"scores": np.tile(np.array(counts, float), (40, 1))}, split, own)
-    rare = objective.metrics({"scores": np.tile(-np.array(counts, float), (40, 1))}, split, own)
+    contract_ = Contract(items=[str(i) for i in range(30)], titles=None, counts=counts, users=40)
+    popular = objective.metrics(
+        {"scores": np.tile(np.array(counts, float), (40, 1))}, split, contract_
+    )
+    rare = objective.metrics(
+        {"scores": np.tile(-np.array(counts, float), (40, 1))}, split, contract_
+    )
     assert rare["popularity_lift"] < 1 < popular["popularity_lift"]
 
 
 # --- baselines ---
 
 
-def test_ease_is_the_ridge_regression_of_each_item_on_all_others() -> None:
-    draw = np.random.default_rng(0)
-    matrix = (draw.random((200, 12)) < 0.3).astype(float)
+def test_ease_is_the_ridge_regression_of_each_item_on_the_others() -> None:
+    rng = np.random.default_rng(0)
+    matrix = (rng.random((200, 12)) < 0.3).astype(float)
     lists = np.where(matrix > 0, np.arange(1, 13), 0).astype(np.int32)
-    pairs = linear.together(lists, 12)
+    pairs = linear.pair_counts(lists, 12)
     np.testing.assert_allclose(pairs, matrix.T @ matrix)
     weights = linear.edlae(pairs, 7.0, 0.0)
     for item in range(12):
         others = np.delete(np.arange(12), item)
-        some = matrix[:, others]
-        expected = np.linalg.solve(some.T @ some + 7 * np.eye(11), some.T @ matrix[:, item])
+        columns = matrix[:, others]
+        expected = np.linalg.solve(
+            columns.T @ columns + 7 * np.eye(11), columns.T @ matrix[:, item]
+        )
         np.testing.assert_allclose(weights[others, item], expected, atol=1e-9)
         assert weights[item, item] == 0
 
 
-def test_nearest_neighbours_are_cosines_of_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = np.random.default_rng(0)
-    matrix = (draw.random((100, 8)) < 0.4).astype(float)
+def test_item_knn_weights_are_cosines_of_the_nearest_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    matrix = (rng.random((100, 8)) < 0.4).astype(float)
     lists = np.where(matrix > 0, np.arange(1, 9), 0).astype(np.int32)
-    monkeypatch.setattr(linear, "ROWS", 33)
-    weights = linear.knn(linear.together(lists, 8), 3, 0.0, 0.5)
+    monkeypatch.setattr(linear, "CHUNK_USERS", 33)
+    weights = linear.knn(linear.pair_counts(lists, 8), 3, 0.0, 0.5)
     unit = matrix / np.linalg.norm(matrix, axis=0)
     cosine = unit.T @ unit - np.eye(8)
     assert ((weights > 0).sum(axis=0) == 3).all()
     np.testing.assert_allclose(weights[weights > 0], cosine[weights > 0])
     least = np.sort(cosine, axis=0)[-3]
     assert (np.where(weights > 0, weights, np.inf).min(axis=0) >= least - 1e-9).all()
-    np.testing.assert_allclose(linear.scores(lists, weights), matrix @ weights, atol=1e-5)
+    np.testing.assert_allclose(linear.item_scores(lists, weights), matrix @ weights, atol=1e-5)
 
 
-def test_baselines_beat_popularity_on_the_default_kind_of_data(dataset: Dataset) -> None:
+def test_baselines_beat_popularity_on_the_default_data(dataset: Dataset) -> None:
     values = {
         name: objective.scores(outputs, dataset.test).mean()
-        for name, outputs in baseline.predictions(dataset)
+        for name, outputs in baseline.fit_and_predict(dataset)
     }
     assert list(values) == baseline.names()
     assert min(values[name] for name in baseline.names()[1:]) > values[baseline.POPULARITY] + 0.05
@@ -522,7 +553,7 @@ def build(dataset: Dataset, **changes: Any) -> torch.nn.Module:
     return model.build(settings, dataset.contract).eval()
 
 
-def test_order_padding_and_repetition_of_a_list_change_nothing(dataset: Dataset) -> None:
+def test_scores_ignore_order_padding_and_repetition(dataset: Dataset) -> None:
     network = build(dataset)
     one = network(torch.tensor([[3, 5, 9]]))
     for same in ([[9, 3, 5]], [[5, 0, 3, 9, 0, 0]], [[3, 3, 9, 5]]):
@@ -531,31 +562,31 @@ def test_order_padding_and_repetition_of_a_list_change_nothing(dataset: Dataset)
     assert "parameters" in model.describe(network)
 
 
-def test_what_a_user_has_ranks_below_all_else_except_while_training(dataset: Dataset) -> None:
+def test_a_users_own_items_rank_last_except_in_training(dataset: Dataset) -> None:
     network, history = build(dataset), torch.from_numpy(dataset.test["history"][:20])
     scores = network(history)
-    has = torch.from_numpy(ranking.marks(dataset.test["history"][:20], scores.shape[1]))
-    for row, own in zip(scores, has, strict=True):
-        assert row[own].max() < row[~own].min()
+    has = torch.from_numpy(ranking.membership(dataset.test["history"][:20], scores.shape[1]))
+    for row, mask in zip(scores, has, strict=True):
+        assert row[mask].max() < row[~mask].min()
     network.train()
     assert (network(history)[has] > scores[has]).any()
 
 
-def test_a_blend_adds_edlae_to_the_networks_scores(dataset: Dataset) -> None:
+def test_blend_adds_edlae_scores_to_the_networks(dataset: Dataset) -> None:
     network = build(dataset, blend=2.0)
     history = dataset.test["history"][:20]
     alone = network(torch.from_numpy(history)).detach().numpy()
     assert isinstance(network, model.Network)
     network.prepare(dataset.train, dataset.validation)
     blended = network(torch.from_numpy(history)).detach().numpy()
-    extra = linear.scores(history, network.weights.numpy())
-    free = ~ranking.marks(history, alone.shape[1])
+    extra = linear.item_scores(history, network.weights.numpy())
+    free = ~ranking.membership(history, alone.shape[1])
     np.testing.assert_allclose(blended[free], (alone + 2 * extra)[free], atol=1e-4)
     assert np.abs(extra[free]).max() > 0.1
     assert "EDLAE" in model.describe(network)
 
 
-def test_the_loss_hides_part_of_the_list_and_wants_all_of_it(dataset: Dataset) -> None:
+def test_loss_hides_part_of_the_list_and_predicts_all_of_it(dataset: Dataset) -> None:
     seen: list[torch.Tensor] = []
 
     class Spy(torch.nn.Module):
@@ -585,43 +616,47 @@ def small() -> Contract:
     )
 
 
-def answer(own: Contract, scores: list[float], **item: Any) -> Any:
-    (found,) = own.decode({"scores": np.array([scores])}, [Item.model_validate(item)])
-    return found
+def predict(contract_: Contract, scores: list[float], **item: Any) -> Any:
+    (prediction,) = contract_.decode({"scores": np.array([scores])}, [Item.model_validate(item)])
+    return prediction
 
 
-def test_ids_titles_and_numbers_name_items(small: Contract) -> None:
+def test_items_are_found_by_id_title_and_number(small: Contract) -> None:
     item = Item(items=["One", 2, "Same", "ä b", "no", "1", 77, "🍕", "שלום"])
     assert small.encode([item])["history"].tolist() == [[1, 2, 4]]
-    found = answer(small, [0.0] * 5, **item.model_dump())
-    assert found.unknown == ["Same", "no", "77", "🍕", "שלום"]
-    assert [row.item for row in found.items] == ["3", "5"]
-    assert [row.title for row in found.items] == ["Same", "5"]
-    assert not found.fallback
+    prediction = predict(small, [0.0] * 5, **item.model_dump())
+    assert prediction.unknown == ["Same", "no", "77", "🍕", "שלום"]
+    assert [row.item for row in prediction.items] == ["3", "5"]
+    assert [row.title for row in prediction.items] == ["Same", "5"]
+    assert not prediction.fallback
 
 
-def test_known_and_excluded_items_never_come_back_and_scores_are_shares(small: Contract) -> None:
+def test_known_and_excluded_items_are_not_recommended_and_scores_are_shares(
+    small: Contract,
+) -> None:
     scores = [5.0, 4.0, 3.0, 2.0, 1.0]
-    found = answer(small, scores, items=["1"], exclude=["Four", "who"], k=2)
-    assert [row.item for row in found.items] == ["2", "3"]
-    assert found.unknown == ["who"]
+    prediction = predict(small, scores, items=["1"], exclude=["Four", "who"], k=2)
+    assert [row.item for row in prediction.items] == ["2", "3"]
+    assert prediction.unknown == ["who"]
     odds = np.exp(scores[1:])
-    assert [row.score for row in found.items] == pytest.approx((odds / odds.sum())[:2].tolist())
-    assert answer(small, scores, items=["1", "2", "3"], exclude=["5", "ä b"]).items == []
+    assert [row.score for row in prediction.items] == pytest.approx(
+        (odds / odds.sum())[:2].tolist()
+    )
+    assert predict(small, scores, items=["1", "2", "3"], exclude=["5", "ä b"]).items == []
 
 
 @pytest.mark.parametrize("items", [[], ["no", "never"]])
-def test_who_is_not_known_gets_what_is_popular_and_is_told_so(
+def test_popular_items_are_the_fallback_for_unknown_users(
     small: Contract, items: list[str]
 ) -> None:
-    found = answer(small, [0.0, 0, 0, 0, 9.0], items=items, exclude=["1"], k=3)
-    assert found.fallback
-    assert found.unknown == items
-    assert [row.item for row in found.items] == ["2", "3", "ä b"]
-    assert found.items[0].score == pytest.approx(7 / 25)
+    prediction = predict(small, [0.0, 0, 0, 0, 9.0], items=items, exclude=["1"], k=3)
+    assert prediction.fallback
+    assert prediction.unknown == items
+    assert [row.item for row in prediction.items] == ["2", "3", "ä b"]
+    assert prediction.items[0].score == pytest.approx(7 / 25)
 
 
-def test_a_request_may_be_longer_than_what_was_trained_on(small: Contract) -> None:
+def test_request_may_be_longer_than_in_training(small: Contract) -> None:
     encoded = small.encode([Item(items=["1", "2", "3", "5"]), Item(items=[])])["history"]
     assert encoded.tolist() == [[1, 2, 3, 5], [0, 0, 0, 0]]
     assert encoded.dtype == np.int32
@@ -635,23 +670,23 @@ def test_thousands_of_unknown_items_cost_milliseconds(dataset: Dataset) -> None:
     item = Item(items=[f"unknown {number}" for number in range(1000)])
     history = dataset.contract.encode([item])["history"]
     scores = np.zeros((1, len(dataset.contract.items)))
-    (found,) = dataset.contract.decode({"scores": scores}, [item])
+    (prediction,) = dataset.contract.decode({"scores": scores}, [item])
     assert time.process_time() - started < 0.2
-    assert len(found.unknown) == 1000
+    assert len(prediction.unknown) == 1000
     assert not history.any()
 
 
-def test_drift_features_are_those_of_the_known_items(small: Contract) -> None:
-    found = small.features({"history": np.array([[1, 3, 0], [0, 0, 0], [5, 0, 0]], np.int32)})
-    np.testing.assert_allclose(found["known_items"], [2, 0, 1])
-    np.testing.assert_allclose(found["popularity"], [0.7, 0, 0.1])
-    np.testing.assert_allclose(found["rarest"], [0.5, 0, 0.1])
-    outcome = small.prediction_stats({"scores": np.array([[0, 1, 0, 0, 0], [0, 0, 0, 2, 0]])})
-    assert outcome["item"].tolist() == ["2", "ä b"]
-    assert outcome["popularity"].tolist() == [0.7, 0.3]
+def test_drift_features_describe_the_known_items(small: Contract) -> None:
+    features = small.features({"history": np.array([[1, 3, 0], [0, 0, 0], [5, 0, 0]], np.int32)})
+    np.testing.assert_allclose(features["known_items"], [2, 0, 1])
+    np.testing.assert_allclose(features["popularity"], [0.7, 0, 0.1])
+    np.testing.assert_allclose(features["rarest"], [0.5, 0, 0.1])
+    stats = small.prediction_stats({"scores": np.array([[0, 1, 0, 0, 0], [0, 0, 0, 2, 0]])})
+    assert stats["item"].tolist() == ["2", "ä b"]
+    assert stats["popularity"].tolist() == [0.7, 0.3]
 
 
-def test_a_contract_survives_its_file(small: Contract, tmp_path: Path) -> None:
+def test_contract_survives_saving_and_loading(small: Contract, tmp_path: Path) -> None:
     small.save(tmp_path)
     assert small.numbers["One"] == 1
     assert Contract.load(tmp_path) == small
@@ -665,7 +700,7 @@ def test_a_contract_survives_its_file(small: Contract, tmp_path: Path) -> None:
         ("a.py", b"import os\nfrom . import x\nimport ast", ["ast", "os"]),
     ],
 )
-def test_a_file_is_an_item(
+def test_json_text_and_python_files_are_read_as_items(
     tmp_path: Path, name: str, content: bytes, items: list[str | int]
 ) -> None:
     path = tmp_path / name
@@ -684,7 +719,7 @@ def test_a_file_is_an_item(
         ("a.py", b"import", "cannot be read: "),
     ],
 )
-def test_a_file_that_is_no_item_is_refused_in_one_line(
+def test_unreadable_item_file_is_refused_in_one_line(
     tmp_path: Path, name: str, content: bytes, expected: str
 ) -> None:
     path = tmp_path / name
@@ -695,7 +730,7 @@ def test_a_file_that_is_no_item_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_every_figure_can_be_drawn_of_few_users(
+def test_all_figures_can_be_plotted_with_few_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.csv"
@@ -703,28 +738,28 @@ def test_every_figure_can_be_drawn_of_few_users(
     few = data.load(DataSettings(source="csv", path=path))
     scores = np.zeros((len(few.test["seen"]), len(few.contract.items)), np.float32)
     names = []
-    for name, caption, figure in figures.draw(few, {"scores": scores}, {}):
+    for name, caption, figure in figures.plot_results(few, {"scores": scores}, {}):
         figure.savefig(tmp_path / name)
         assert caption.endswith(".")
         names.append(name)
     assert names == ["recall_by_k.png", "long_tail.png", "examples.png"]
 
 
-# --- what comes from outside ---
+# --- labelled items ---
 
 
-def test_labelled_requests_join_every_split_and_all_that_reads_it(dataset: Dataset) -> None:
-    whole, rest = dataset.holdout(0.4)
+def test_labelled_items_can_be_added_to_every_split(dataset: Dataset) -> None:
+    whole, held_out = dataset.holdout(0.4)
     assert len(whole.test_users) == len(whole.test["seen"])
-    pairs = simulate.usual(whole, rest, Settings(name="x"))
+    pairs = labelled_items(dataset, {key: array[:40] for key, array in held_out.items()})
     names = dataset.contract.items
     long = (
         Item(items=[*names[:-9], "unheard.of"]),
         GroundTruth(items=[*names[-20:], "unheard.of"]),
     )
-    fresh = {"train": [*pairs[:9], long], "validation": pairs[9:13], "test": [*pairs[13:], long]}
-    more = whole.with_examples(fresh)
-    for name, added in fresh.items():
+    new = {"train": [*pairs[:9], long], "validation": pairs[9:13], "test": [*pairs[13:], long]}
+    more = whole.with_examples(new)
+    for name, added in new.items():
         before, after = getattr(whole, name), getattr(more, name)
         assert set(after) == set(before)
         for key, array in after.items():
@@ -734,7 +769,7 @@ def test_labelled_requests_join_every_split_and_all_that_reads_it(dataset: Datas
         assert (after["target"][:, 0] > 0).all()
     assert more.train["history"].shape[1] == len(names) - 9
     assert named(more, more.train["target"][-1:]) == [names[-9:]]
-    rows = {key: array[:9] for key, array in rest.items()}
+    rows = {key: array[:9] for key, array in held_out.items()}
     for key in ("history", "target"):
         assert named(more, more.train[key][-10:-1]) == named(more, rows[key])
     assert more.fingerprint != whole.fingerprint
@@ -742,34 +777,37 @@ def test_labelled_requests_join_every_split_and_all_that_reads_it(dataset: Datas
     outputs = {"scores": np.random.default_rng(0).normal(size=(len(more.test_users), len(names)))}
     assert 0 < objective.metrics(outputs, more.test, more.contract)["recall_at_10"] < 1
     details = objective.details(outputs, more.test, more.contract)
-    assert len(list(figures.draw(more, outputs, details))) == 3
+    assert len(list(figures.plot_results(more, outputs, details))) == 3
 
 
-def test_requests_that_tell_nothing_cannot_join(dataset: Dataset) -> None:
-    own, other = dataset.contract.items[:2]
-    for have, took, reason in (
-        (["unheard.of"], [own], "example 1: the user has nothing"),
-        ([own], ["unheard.of"], "example 1: the user took nothing"),
-        ([own], [own], "example 1: the user took nothing"),
+def test_labelled_items_without_new_known_items_are_refused(dataset: Dataset) -> None:
+    first, second = dataset.contract.items[:2]
+    for items, chosen, reason in (
+        (["unheard.of"], [first], "example 1: the user has no item"),
+        ([first], ["unheard.of"], "example 1: the user chose no new item"),
+        ([first], [first], "example 1: the user chose no new item"),
     ):
-        bad = (Item.model_validate({"items": have}), GroundTruth.model_validate({"items": took}))
+        bad = (Item.model_validate({"items": items}), GroundTruth.model_validate({"items": chosen}))
         with pytest.raises(ValueError, match=reason):
-            dataset.encode_labelled([(Item(items=[own]), GroundTruth(items=[other])), bad])
+            dataset.encode_labelled([(Item(items=[first]), GroundTruth(items=[second])), bad])
 
 
-def test_scores_of_answers_average_to_the_recall(dataset: Dataset) -> None:
-    own, pairs = dataset.contract, simulate.usual(dataset, dataset.test, Settings(name="x"))
-    test = {key: array[: len(pairs)] for key, array in dataset.test.items()}
-    outputs = {"scores": np.random.default_rng(0).normal(size=(len(pairs), len(own.items)))}
-    outputs["scores"] += 0.5 * ranking.marks(test["target"], len(own.items))
-    found = own.decode(outputs, [item for item, _ in pairs])
-    scores = [own.score(one, truth) for one, (_, truth) in zip(found, pairs, strict=True)]
+def test_contract_scores_average_to_the_recall(dataset: Dataset) -> None:
+    contract_, test = dataset.contract, {key: array[:40] for key, array in dataset.test.items()}
+    pairs = labelled_items(dataset, test)
+    outputs = {"scores": np.random.default_rng(0).normal(size=(len(pairs), len(contract_.items)))}
+    outputs["scores"] += 0.5 * ranking.membership(test["target"], len(contract_.items))
+    predictions = contract_.decode(outputs, [item for item, _ in pairs])
+    scores = [
+        contract_.score(prediction, truth)
+        for prediction, (_, truth) in zip(predictions, pairs, strict=True)
+    ]
     np.testing.assert_allclose(scores, objective.scores(outputs, test))
-    assert contract.SCORE.name in objective.metrics(outputs, test, own)
+    assert contract.SCORE.name in objective.metrics(outputs, test, contract_)
 
 
-def test_a_truth_counts_what_is_known_once(small: Contract) -> None:
-    found = Prediction.model_validate(
+def test_ground_truth_counts_each_known_item_once(small: Contract) -> None:
+    prediction = Prediction.model_validate(
         {
             "items": [{"item": name, "title": None, "score": 0.1} for name in small.items[:2]],
             "unknown": [],
@@ -777,28 +815,12 @@ def test_a_truth_counts_what_is_known_once(small: Contract) -> None:
         }
     )
     first, last = small.items[0], small.items[-1]
-    assert small.score(found, GroundTruth(items=[first, first, last, "unheard of"])) == 0.5
+    assert small.score(prediction, GroundTruth(items=[first, first, last, "unheard of"])) == 0.5
     with pytest.raises(ValueError, match="knows none of them"):
-        small.score(found, GroundTruth(items=["unheard of"]))
+        small.score(prediction, GroundTruth(items=["unheard of"]))
 
 
-def test_fashions_turn_popular_items_into_rare_ones_and_back(dataset: Dataset) -> None:
-    counts = np.array(dataset.contract.counts)
-    now = simulate.turned(dataset.contract.counts)
-    assert sorted(now) == list(range(len(counts) + 1))
-    np.testing.assert_array_equal(now[now], np.arange(len(counts) + 1))
-    assert counts[now[1 + counts.argmax()] - 1] == counts.min()
-    whole, rest = dataset.holdout(0.5)
-    usual = simulate.usual(whole, rest, Settings(name="x"))
-    shifted = simulate.shifted(whole, rest, Settings(name="x"))
-    assert len(usual) + len(shifted) == len(rest["seen"])
-    others = {key: array[len(usual) :] for key, array in rest.items()}
-    found = whole.encode_labelled(shifted)
-    for key in ("history", "target"):
-        assert named(whole, now[found[key]]) == named(whole, others[key])
-
-
-def test_slices_have_users_enough_and_cover_everybody(dataset: Dataset) -> None:
+def test_slices_are_large_enough_and_have_a_mask_per_user(dataset: Dataset) -> None:
     masks = objective.slices(dataset.test, dataset.contract)
     assert {"never seen", "seen in training", "5 to 9 items"} <= set(masks)
     assert all(mask.sum() >= 20 and len(mask) == len(dataset.test_users) for mask in masks.values())

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-# What was read from the libraries is kept in the project's own (ignored) folder, so that tests,
-# each in a folder of its own, read them once.
+# The cache is in the project's ignored folder, so that tests in folders of their own share it.
 CACHE = Path(__file__).parents[1] / "data" / "docstrings"
 
 # settings that train in seconds and still beat chance

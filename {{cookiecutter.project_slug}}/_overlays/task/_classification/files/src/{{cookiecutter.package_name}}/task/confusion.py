@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture."""
+"""Plot the confusion matrix."""
 
 from typing import Any
 

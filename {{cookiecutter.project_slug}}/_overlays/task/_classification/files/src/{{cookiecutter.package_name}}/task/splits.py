@@ -44,17 +44,6 @@ def encode_labelled_items(contract: Any, pairs: Sequence[LabelledItem]) -> Array
     return {**contract.encode([item for item, _ in pairs]), "label": np.array(labels, np.int64)}
 
 
-def random_holdout(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Choose a random `share` of so many rows; return the rows kept, in order, and those chosen.
-
-    Random because neighbouring rows are alike (one writer's digits, one library's texts): the last
-    rows would differ in kind from the others.
-    """
-    order = np.random.default_rng(0).permutation(count)
-    kept = round((1 - share) * count)
-    return np.sort(order[:kept]), order[kept:]
-
-
 def fit_best(
     models: Iterable[Any],
     train: tuple[Any, np.ndarray],

@@ -1,7 +1,7 @@
-"""What a request and an answer look like, and the way from one to the network and back.
+"""Requests and predictions, and the way between them and the network.
 
-Training and the server call these same functions, so the two cannot drift apart. The server's
-environment holds no torch: this module needs NumPy and pydantic only.
+Training and the server encode with the same functions, so they cannot diverge. The server imports
+this module: it needs NumPy and pydantic only.
 """
 
 from collections.abc import Sequence
@@ -17,26 +17,26 @@ from ..config import UserError
 from ..interfaces import Arrays, BaseContract, InvalidItem, ScoreMetric
 from . import clock, table
 
-# The network's inputs in the order of its `forward`, each with the names of those axes beside the
-# first that may have any length. A forecast needs a fixed past, so there is none.
+# The network's inputs in the order of `forward`; per input, the names of axes of variable length
+# besides the batch axis. The window is fixed, so there is none.
 INPUTS: dict[str, dict[int, str]] = {"history": {}, "known": {}}
 OUTPUTS = ("quantiles",)
 SCORE = ScoreMetric("mase", False)
 QUANTILES = (0.1, 0.5, 0.9)
 
-MAX_HISTORY = 20_000  # entries of a request; only the newest `window` are looked at
-LARGEST = 1e6  # of a scaled value: beyond it 32-bit arithmetic on differences means nothing
+MAX_HISTORY = 20_000  # entries of a request; only the newest `window` are used
+MAX_SCALED = 1e6  # larger scaled values lose too much precision in 32 bits
 
 Time = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Item(BaseModel):
-    """The recent past of one series, and how far to look ahead."""
+    """The recent past of one series, and how many steps to forecast."""
 
     model_config = ConfigDict(extra="forbid")
 
-    # fail_fast: one wrong value is enough to answer, a body full of them must not cost more.
+    # fail_fast: a body full of invalid values must not cost more than one.
     times: list[Time] = Field(
         max_length=MAX_HISTORY, fail_fast=True, description="ISO 8601, in the model's steps"
     )
@@ -48,26 +48,26 @@ class Item(BaseModel):
     ] = Field(
         default={},
         max_length=50,
-        description="for each covariate a value per time and one for each step ahead",
+        description="for each covariate one value per time and per step ahead",
     )
     horizon: int | None = Field(
-        default=None, ge=1, description="steps ahead; as many as the model was trained for"
+        default=None, ge=1, description="steps to forecast; by default as many as in training"
     )
-    id: str | None = Field(default=None, max_length=200, description="which series, if several")
+    id: str | None = Field(default=None, max_length=200, description="the series, if several")
 
 
 class Prediction(BaseModel):
-    """For each step ahead its time and the quantiles of what may come."""
+    """The time and the quantiles of each step ahead."""
 
     times: list[str]
     p10: list[float]
     p50: list[float]
     p90: list[float]
-    id: str | None = None  # which series, as the request named it
+    id: str | None = None  # the series, as in the request
 
 
 class GroundTruth(BaseModel):
-    """What turned out to be right about one item."""
+    """The actual values that followed an item."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -75,12 +75,12 @@ class GroundTruth(BaseModel):
         min_length=1,
         max_length=MAX_HISTORY,
         fail_fast=True,
-        description="the target at the steps that were forecast, from the first on",
+        description="the actual values of the forecast steps, from the first",
     )
 
 
 class Scale(BaseModel):
-    """A series' training mean and the mean change from season to season, in the target's units."""
+    """A series' mean and its mean change from season to season in training, in its own units."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -89,7 +89,7 @@ class Scale(BaseModel):
 
 
 class Covariate(BaseModel):
-    """A covariate's training mean and standard deviation."""
+    """A covariate's mean and standard deviation in training."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -99,7 +99,7 @@ class Covariate(BaseModel):
 
 
 class Contract(BaseContract):
-    """The grid of time, what is looked at, and the scalers, fitted on the training part."""
+    """The time grid, the window, the covariates and the scalers (fitted to the training split)."""
 
     TASK: ClassVar[str] = "forecasting"
     SCORE: ClassVar = SCORE
@@ -111,24 +111,24 @@ class Contract(BaseContract):
     seasons: list[int]  # steps
     window: int
     horizon: int
-    offsets: bool  # whether the times had UTC offsets
+    offsets: bool  # whether times have UTC offsets
     timezone: str | None
     calendar: list[str]
     covariates: list[Covariate]
-    series: dict[str, Scale]  # by id; a file without ids holds one series, called ""
+    series: dict[str, Scale]  # by id; a single series without an id is called ""
 
     @property
     def season(self) -> int:
-        """The season that forecasts refer to."""
+        """The season, in steps, that forecasts are relative to."""
         return self.seasons[-1]
 
     @property
     def calendar_channels(self) -> int:
-        return sum(clock.CHANNELS[part] for part in self.calendar)
+        return sum(clock.CHANNELS[period] for period in self.calendar)
 
     @property
     def channels(self) -> int:
-        """Of `known`: the calendar's, then one for each covariate."""
+        """The number of channels of `known`: the calendar's, then one per covariate."""
         return self.calendar_channels + len(self.covariates)
 
     @property
@@ -136,82 +136,90 @@ class Contract(BaseContract):
         return ZoneInfo(self.timezone) if self.timezone else None
 
     def scaled(self, values: np.ndarray, key: str) -> np.ndarray:
-        """A series' values as float32: 0 is its training mean, 1 its change between seasons."""
+        """Scale a series' values, float32: 0 is its training mean, 1 its change between seasons."""
         scale = self.series[key]
         return ((values - scale.center) / scale.unit).astype(np.float32)
 
     def known(self, stamps: np.ndarray, covariates: np.ndarray) -> np.ndarray:
-        """What is known ahead, float32 (n, channel), at times (n,) with covariates (n, name)."""
-        calendar = clock.calendar(clock.wall(stamps, self.zone), self.calendar)
+        """Compute the features known in advance, float32 (n, channel).
+
+        `stamps` are seconds (n,), `covariates` unscaled (n, name).
+        """
+        local = clock.local_seconds(stamps, self.zone)
+        calendar = clock.calendar_features(local, self.calendar)
         center = np.array([covariate.center for covariate in self.covariates])
         spread = np.array([covariate.spread for covariate in self.covariates])
-        own = ((covariates - center) / spread).astype(np.float32)
-        return np.concatenate([calendar, own], axis=1)
+        scaled = ((covariates - center) / spread).astype(np.float32)
+        return np.concatenate([calendar, scaled], axis=1)
 
     def encode(self, items: list[Item]) -> Arrays:
-        """Requests to the network's inputs, float32: `history` (item, window) of the scaled
-        target and `known` (item, window + horizon, channel).
+        """Encode items, float32: `history` (item, window), the scaled target, and `known`
+        (item, window + horizon, channel).
 
-        Raises InvalidItem for what the schema cannot express.
+        Raises InvalidItem for errors that the schema cannot express.
         """
         history = np.empty((len(items), self.window), np.float32)
         known = np.empty((len(items), self.window + self.horizon, self.channels), np.float32)
         for index, item in enumerate(items):
-            key = self._series(index, item)
+            key = self._series_key(index, item)
             if (item.horizon or 1) > self.horizon:
-                reason = f"{item.horizon} is beyond the {self.horizon} steps this model looks ahead"
+                reason = (
+                    f"{item.horizon} exceeds the {self.horizon} steps that this model forecasts"
+                )
                 raise InvalidItem(index, "horizon", reason)
-            last = self._last(index, item)
-            history[index] = self._history(index, item, key)
+            last = self._last_time(index, item)
+            history[index] = self._scaled_history(index, item, key)
             steps = np.arange(1 - self.window, self.horizon + 1)
-            known[index] = self.known(last + self.step * steps, self._covariates(index, item))
+            known[index] = self.known(last + self.step * steps, self._item_covariates(index, item))
         return {"history": history, "known": known}
 
     def decode(self, outputs: Arrays, items: Sequence[Item]) -> list[Prediction]:
-        """The network's outputs for these items to answers."""
-        found = []
+        """Decode `quantiles` (item, horizon, 3) into one prediction per item."""
+        predictions = []
         for item, quantiles in zip(items, outputs["quantiles"].astype(np.float64), strict=True):
             steps = item.horizon or self.horizon
             scale = self.series[item.id or next(iter(self.series))]
             last = self.origin(item)
             stamps = [last + self.step * step for step in range(1, steps + 1)]
             low, median, high = (scale.center + scale.unit * quantiles[:steps]).T.tolist()
-            times = clock.texts(stamps, datetime.fromisoformat(item.times[-1]), self.zone)
-            found.append(Prediction(times=times, p10=low, p50=median, p90=high, id=item.id))
-        return found
+            times = clock.format_times(stamps, datetime.fromisoformat(item.times[-1]), self.zone)
+            predictions.append(Prediction(times=times, p10=low, p50=median, p90=high, id=item.id))
+        return predictions
 
-    def score(self, prediction: Prediction, truth: GroundTruth) -> float:
-        """The mean absolute error of the median in units of the series' change between seasons,
-        over the steps whose values are given. ValueError for a truth that cannot be."""
-        given, forecast = len(truth.values), len(prediction.p50)
-        if given > forecast:
-            raise ValueError(f"values: {given} are given, {forecast} steps were forecast")
+    def score(self, prediction: Prediction, ground_truth: GroundTruth) -> float:
+        """Return the median's mean absolute error in units of the series' change between seasons,
+        over the steps with actual values. ValueError for an impossible ground truth."""
+        actual_steps, steps = len(ground_truth.values), len(prediction.p50)
+        if actual_steps > steps:
+            raise ValueError(f"values: got {actual_steps}, but only {steps} steps were forecast")
         if prediction.id is None and len(self.series) > 1:
-            raise ValueError("id: the forecast does not tell which series it is of")
+            raise ValueError("id: the forecast does not name its series")
         key = next(iter(self.series)) if prediction.id is None else prediction.id
         if key not in self.series:
-            raise ValueError(f"id: {key[:40]!r} is no series of this model")
-        truths = self.believable(truth, key)
-        return float(np.abs(self.scaled(np.array(prediction.p50[:given]), key) - truths).mean())
+            raise ValueError(f"id: {key[:40]!r} is not a series of this model")
+        actual = self.scaled_actual(ground_truth, key)
+        median = self.scaled(np.array(prediction.p50[:actual_steps]), key)
+        return float(np.abs(median - actual).mean())
 
-    def believable(self, truth: GroundTruth, key: str) -> np.ndarray:
-        """A series' true values, scaled, float32 (n,); ValueError if far outside of training's."""
-        values = np.array(truth.values)
+    def scaled_actual(self, ground_truth: GroundTruth, key: str) -> np.ndarray:
+        """Scale actual values, float32 (n,); ValueError if they are far outside training's."""
+        values = np.array(ground_truth.values)
         with np.errstate(over="ignore"):
-            found = self.scaled(values, key)
-        if not (np.abs(found) < LARGEST).all():
+            scaled = self.scaled(values, key)
+        if not (np.abs(scaled) < MAX_SCALED).all():
             worst = values[np.argmax(np.abs(values))]
-            raise ValueError(f"values: {worst:g} is far outside of what was trained on")
-        return found
+            raise ValueError(f"values: {worst:g} is far outside the training data")
+        return scaled
 
     def origin(self, item: Item) -> int:
-        """The newest time of an item in seconds."""
-        # The hour that clocks show twice is told by what precedes it.
+        """Return the newest time of an item in seconds."""
+        # In an hour that clocks repeat, the time before tells which pass it is.
         moments = [datetime.fromisoformat(text) for text in item.times[-2:]]
-        return int(clock.seconds(moments, self.zone)[-1])
+        return int(clock.to_seconds(moments, self.zone)[-1])
 
     def features(self, inputs: Arrays) -> Arrays:
-        """The few numbers per item that drift is watched on, in units of the usual change."""
+        """Return statistics (item,) of the scaled history: level, spread, change between the last
+        two seasons, distance of these seasons, roughness."""
         history = inputs["history"].astype(np.float64)
         season = min(self.seasons[0], self.window // 2)
         newest, before = history[:, -season:], history[:, -2 * season : -season]
@@ -224,33 +232,34 @@ class Contract(BaseContract):
         }
 
     def prediction_stats(self, outputs: Arrays) -> Arrays:
-        """What of the answers drift is watched on."""
+        """Return the mean forecast and the mean width of the interval (item,), scaled."""
         low, median, high = np.moveaxis(outputs["quantiles"].astype(np.float64), 2, 0)
         return {"forecast": median.mean(axis=1), "interval": (high - low).mean(axis=1)}
 
-    def _series(self, index: int, item: Item) -> str:
+    def _series_key(self, index: int, item: Item) -> str:
         if item.id is None and len(self.series) == 1:
             return next(iter(self.series))
         if item.id is None:
-            raise InvalidItem(index, "id", f"is needed: this model knows {len(self.series)} series")
+            raise InvalidItem(index, "id", f"is required: this model has {len(self.series)} series")
         if item.id not in self.series:
-            some = ", ".join(list(self.series)[:5]) or "none"
-            raise InvalidItem(index, "id", f"{item.id[:40]!r} is no series of this model ({some})")
+            names = ", ".join(list(self.series)[:5])
+            reason = f"{item.id[:40]!r} is not a series of this model ({names})"
+            raise InvalidItem(index, "id", reason)
         return item.id
 
-    def _last(self, index: int, item: Item) -> int:
-        """The newest time in seconds, once the times are known to be regular."""
+    def _last_time(self, index: int, item: Item) -> int:
+        """Check that times are regular; return the newest in seconds."""
         if len(item.times) < self.window:
-            reason = f"{len(item.times)} are given, this model needs the last {self.window}"
+            reason = f"got {len(item.times)}, this model needs the last {self.window}"
             raise InvalidItem(index, "times", reason)
         skipped = len(item.times) - self.window
         try:
-            moments = clock.parse(item.times[skipped:])
+            moments = clock.parse_times(item.times[skipped:])
             if moments[0].tzinfo is not None and not self.offsets and self.timezone is None:
-                raise clock.BadTime(0, "has a UTC offset, the times in training had none")
+                raise clock.BadTime(0, "has a UTC offset, unlike the times in training")
             if moments[0].tzinfo is None and self.offsets and self.timezone is None:
-                raise clock.BadTime(0, "has no UTC offset, the times in training had one")
-            stamps = clock.seconds(moments, self.zone)
+                raise clock.BadTime(0, "has no UTC offset, unlike the times in training")
+            stamps = clock.to_seconds(moments, self.zone)
         except clock.BadTime as error:
             place = f"entry {skipped + error.position}: {error}"
             raise InvalidItem(index, "times", place) from None
@@ -259,56 +268,56 @@ class Contract(BaseContract):
             first = int(np.argmax(steps != self.step))
             reason = (
                 f"entry {skipped + first + 1}: {item.times[skipped + first + 1]} is "
-                f"{clock.name(int(steps[first]))} after the entry before, this model takes steps "
-                f"of {clock.name(self.step)}"
+                f"{clock.span_name(int(steps[first]))} after the entry before, this model needs "
+                f"steps of {clock.span_name(self.step)}"
             )
             raise InvalidItem(index, "times", reason)
         return int(stamps[-1])
 
-    def _history(self, index: int, item: Item, key: str) -> np.ndarray:
+    def _scaled_history(self, index: int, item: Item, key: str) -> np.ndarray:
         if len(item.values) != len(item.times):
-            reason = f"{len(item.values)} are given for {len(item.times)} times"
+            reason = f"got {len(item.values)} for {len(item.times)} times"
             raise InvalidItem(index, "values", reason)
         values = np.array(item.values[-self.window :])
         with np.errstate(over="ignore"):
-            found = self.scaled(values, key)
-        if not (np.abs(found) < LARGEST).all():
+            scaled = self.scaled(values, key)
+        if not (np.abs(scaled) < MAX_SCALED).all():
             worst = values[np.argmax(np.abs(values))]
-            raise InvalidItem(index, "values", f"{worst:g} is far outside of what was trained on")
-        return found
+            raise InvalidItem(index, "values", f"{worst:g} is far outside the training data")
+        return scaled
 
-    def _covariates(self, index: int, item: Item) -> np.ndarray:
-        """The covariates (window + horizon, name) of an item, unscaled."""
+    def _item_covariates(self, index: int, item: Item) -> np.ndarray:
+        """Return the covariates (window + horizon, name) of an item, unscaled."""
         names = [covariate.name for covariate in self.covariates]
         for name in item.covariates:
             if name not in names:
-                there = ", ".join(names) or "none"
-                reason = f"{name[:40]!r} is no covariate of this model ({there})"
+                reason = f"{name[:40]!r} is not a covariate of this model ({', '.join(names)})"
                 raise InvalidItem(index, "covariates", reason)
-        found = np.empty((self.window + self.horizon, len(names)))
-        wanted = len(item.times) + self.horizon
+        columns = np.empty((self.window + self.horizon, len(names)))
+        expected = len(item.times) + self.horizon
         for column, covariate in enumerate(self.covariates):
             values = item.covariates.get(covariate.name, [])
-            if len(values) != wanted:
+            if len(values) != expected:
                 reason = (
-                    f"{covariate.name}: {len(values)} are given, needed are {wanted}: one for each "
-                    f"time and {self.horizon} ahead"
+                    f"{covariate.name}: got {len(values)}, expected {expected}: one for each time "
+                    f"and {self.horizon} ahead"
                 )
                 raise InvalidItem(index, "covariates", reason)
-            found[:, column] = values[-len(found) :]
-            if not (np.abs(found[:, column] - covariate.center) < LARGEST * covariate.spread).all():
-                reason = f"{covariate.name}: is far outside of what was trained on"
+            columns[:, column] = values[-len(columns) :]
+            distance = np.abs(columns[:, column] - covariate.center)
+            if not (distance < MAX_SCALED * covariate.spread).all():
+                reason = f"{covariate.name}: is far outside the training data"
                 raise InvalidItem(index, "covariates", reason)
-        return found
+        return columns
 
 
 def item_from_file(path: Path) -> dict[str, Any]:
-    """A CSV file as a request's item: times, values, then covariates, a column each.
+    """Read a CSV file as a request's item (JSON): columns of times, values, then covariates.
 
-    The header names the covariates, and may name a column `id`. Rows at the end whose value is
-    empty are the steps ahead: they carry the covariates. UserError naming row and column.
+    The header names the covariates, and may name a column `id`. Rows at the end without a value
+    are the steps ahead, with their covariates. UserError that names row and column.
     """
-    rows = table.read(path)
+    rows = table.read_table(path)
     names = [name for name in rows.columns if name != "id"]
     if len(names) < 2:
         raise UserError(f"{path}: row 1: needs a column of times and one of values")

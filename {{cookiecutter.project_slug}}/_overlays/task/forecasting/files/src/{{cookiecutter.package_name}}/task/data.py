@@ -1,10 +1,9 @@
-"""Load and check the series, and split them by time.
+"""Load and check the series, and split them by time, without leakage.
 
-The time before the test is cut by validation blocks that are spread over it. A window (its past
-and its future) is trained on only if it touches no step of a validation block and none of the
-test; so no value that a model is chosen or measured by was in training, neither as something to
-hit nor as something to look at. Validation and test windows hit targets of their own block only;
-their past may reach back into the training part, as it does in real use.
+The test split is the end; validation blocks are spread over the time before. A training window
+(its past and its future) touches no step of a validation block or of the test, so no value that a
+model is chosen or measured by is an input or a target in training. Validation and test windows
+have all targets in their block; their past may reach into the training part, as in real use.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,9 +20,9 @@ from . import clock, table
 from .contract import Contract, Covariate, Scale
 from .settings import DataSettings
 
-SHIPPED = Path(__file__).with_name("victoria_demand_2014.csv")
-FEWEST_WINDOWS = 100  # to train on
-FEWEST_ORIGINS = 72  # of validation and test: three blocks of the bootstrap
+INCLUDED = Path(__file__).with_name("victoria_demand_2014.csv")
+MIN_TRAIN_WINDOWS = 100
+MIN_ORIGINS = 72  # of validation and test: three blocks of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Steps [first, end) of the common grid whose values are kept from training."""
+    """Ranges [first, end) of steps of the common grid that training must not see."""
 
     validation: list[tuple[int, int]]
     test: tuple[int, int]
@@ -46,12 +45,12 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Dataset(Splits):
-    """Splits whose rows are windows, ordered by time but for those that joined from requests:
+    """Splits whose rows are windows, ordered by time except for rows added from requests:
 
     - `history` float32 (n, window) and `known` float32 (n, window + horizon, channel), the inputs
     - `target` float32 (n, horizon), scaled like the history
-    - `origin` int64 (n,): the last step of the past, in seconds; `series` int64 (n,): its number
-    - `center`, `unit` float64 (n,): target × unit + center is in the target's own units
+    - `origin` int64 (n,): the last time of the past, in seconds; `series` int64 (n,): its number
+    - `center`, `unit` float64 (n,): target × unit + center is in the original units
     """
 
     contract: Contract
@@ -59,22 +58,24 @@ class Dataset(Splits):
     blocks: Blocks
 
     def example(self) -> dict[str, Any]:
-        """A request's item, made of the first test window."""
+        """Build a request's item (JSON) from the first test window."""
         return self.item(int(self.test["series"][0]), int(self.test["origin"][0]))
 
     def encode_labelled(self, pairs: Sequence[LabelledItem]) -> Arrays:
-        """Requests, and what came after them, as windows; ValueError for unusable ones: a truth
-        must tell of every step of the horizon."""
+        """Encode items and what followed them as windows; ValueError for unusable ones.
+
+        A ground truth must have a value for every step of the horizon.
+        """
         contract, numbers = self.contract, {key: n for n, key in enumerate(self.contract.series)}
         items = [item for item, _ in pairs]
         inputs = contract.encode(items)
         keys = [next(iter(numbers)) if item.id is None else item.id for item in items]
         target = np.empty((len(pairs), contract.horizon), np.float32)
-        for place, (key, (_, truth)) in enumerate(zip(keys, pairs, strict=True)):
-            if len(truth.values) != contract.horizon:
-                given = f"{len(truth.values)} are given of {contract.horizon}"
-                raise ValueError(f"example {place}: values: {given} steps")
-            target[place] = contract.believable(truth, key)
+        for place, (key, (_, ground_truth)) in enumerate(zip(keys, pairs, strict=True)):
+            if len(ground_truth.values) != contract.horizon:
+                reason = f"got {len(ground_truth.values)} of {contract.horizon} steps"
+                raise ValueError(f"example {place}: values: {reason}")
+            target[place] = contract.scaled_actual(ground_truth, key)
         scales = [contract.series[key] for key in keys]
         return {
             **inputs,
@@ -86,14 +87,14 @@ class Dataset(Splits):
         }
 
     def item(self, number: int, origin: int) -> dict[str, Any]:
-        """The past of a series up to `origin` (seconds) as a request's item."""
+        """Build a request's item (JSON) from a series' past up to `origin` (seconds)."""
         contract, series = self.contract, self.series[number]
         end = (origin - series.start) // contract.step + 1
         first = end - contract.window
         stamps = [series.start + contract.step * row for row in range(first, end)]
         like = clock.EPOCH.replace(tzinfo=clock.UTC) if contract.offsets else clock.EPOCH
         item: dict[str, Any] = {
-            "times": clock.texts(stamps, like, contract.zone),
+            "times": clock.format_times(stamps, like, contract.zone),
             "values": series.values[first:end].tolist(),
         }
         if contract.covariates:
@@ -104,33 +105,36 @@ class Dataset(Splits):
 
 
 def load(settings: DataSettings) -> Dataset:
-    """The data that the settings name; UserError in one line naming file, row and column."""
-    path = settings.path or SHIPPED
-    series, step, offsets = _read(settings, path)
-    first = min(one.start for one in series)
-    end = max((one.start - first) // step + len(one.values) for one in series)
-    blocks = cut(settings, end)
-    contract = _contract(settings, path, series, step, offsets, first, blocks)
-    parts = {
-        name: _windows(settings, contract, series, first, blocks, name)
+    """Load the data that the settings name; UserError in one line that names file, row, column."""
+    path = settings.path or INCLUDED
+    # 1. Read the series and put them on one grid.
+    all_series, step, offsets = _read_series(settings, path)
+    first = min(series.start for series in all_series)
+    end = max((series.start - first) // step + len(series.values) for series in all_series)
+    # 2. Split the grid and fit the scalers.
+    blocks = split_grid(settings, end)
+    contract = _fit_contract(settings, path, all_series, step, offsets, first, blocks)
+    # 3. Cut the windows.
+    by_split = {
+        name: _windows(settings, contract, all_series, first, blocks, name)
         for name in ("train", "validation", "test")
     }
-    _enough(settings, path, parts)
+    _check_size(settings, path, by_split)
     about = (
-        f"{settings.target} of {path.name}: {sum(len(one.values) for one in series):,} rows in "
-        f"steps of {clock.name(step)}"
-        + (f", {len(series)} series" if len(series) > 1 else "")
+        f"{settings.target} of {path.name}: {sum(len(series.values) for series in all_series):,} "
+        f"rows in steps of {clock.span_name(step)}"
+        + (f", {len(all_series)} series" if len(all_series) > 1 else "")
         + f". Split by time: {len(blocks.validation)} validation blocks spread over the time "
-        f"before the test, the last {settings.test_share:.0%} are the test; no training window "
+        f"before the test, which is the last {settings.test_share:.0%}; no training window "
         "touches them."
     )
     if settings.path is None:
         about += " Data: Australian Energy Market Operator (AEMO)."
-    return Dataset(**parts, about=about, contract=contract, series=series, blocks=blocks)
+    return Dataset(**by_split, about=about, contract=contract, series=all_series, blocks=blocks)
 
 
-def cut(settings: DataSettings, count: int) -> Blocks:
-    """Validation blocks of equal length in the middle of equal parts, and the test at the end."""
+def split_grid(settings: DataSettings, count: int) -> Blocks:
+    """Put validation blocks in the middle of equal parts of the grid, and the test at its end."""
     test = count - round(settings.test_share * count)
     part = test / settings.validation_blocks
     length = settings.validation_share * count / settings.validation_blocks
@@ -139,39 +143,41 @@ def cut(settings: DataSettings, count: int) -> Blocks:
     return Blocks(blocks, (test, count))
 
 
-def _read(settings: DataSettings, path: Path) -> tuple[list[Series], int, bool]:
-    """The file's series, their step in seconds, and whether the times have UTC offsets."""
-    rows = table.read(path, settings.separator)
+def _read_series(settings: DataSettings, path: Path) -> tuple[list[Series], int, bool]:
+    """Return the file's series, their step in seconds, and whether times have UTC offsets."""
+    # 1. Read the columns; group the rows by series.
+    rows = table.read_table(path, settings.separator)
     texts = rows.column(settings.time, "data.time")
     values = np.array(rows.numbers(settings.target, "data.target"))
     columns = [rows.numbers(name, "data.covariates") for name in settings.covariates]
     covariates = np.array(columns).T.reshape(len(values), len(columns))
-    places: dict[str, list[int]] = {}
+    rows_of: dict[str, list[int]] = {}
     ids = rows.column(settings.id, "data.id") if settings.id else [""] * len(values)
     for place, key in enumerate(ids):
         if settings.id and not key:
             raise UserError(f"{path}: row {rows.lines[place]}, column {settings.id!r}: is empty")
-        places.setdefault(key, []).append(place)
+        rows_of.setdefault(key, []).append(place)
+    # 2. Find the step; check that every series is regular and on the same grid.
     zone = None if settings.timezone is None else clock.ZoneInfo(settings.timezone)
-    stamps, offsets = _stamps(rows, settings, texts, list(places.values()), zone)
-    steps = np.concatenate([np.diff(stamps[own]) for own in places.values()])
+    stamps, offsets = _stamps(rows, settings, texts, list(rows_of.values()), zone)
+    steps = np.concatenate([np.diff(stamps[own_rows]) for own_rows in rows_of.values()])
     if not len(steps):
-        raise UserError(f"{path}: row {rows.lines[-1]}: one row per series is no series")
-    found, counts = np.unique(np.abs(steps), return_counts=True)
-    step = int(found[counts.argmax()])
-    for own in places.values():
-        _disorder(rows, settings, texts, stamps, own, step, offsets)
-    series = [
-        Series(key, int(stamps[own[0]]), values[own], covariates[own])
-        for key, own in places.items()
+        raise UserError(f"{path}: row {rows.lines[-1]}: one row per series is not a time series")
+    lengths, counts = np.unique(np.abs(steps), return_counts=True)
+    step = int(lengths[counts.argmax()])
+    for own_rows in rows_of.values():
+        _check_order(rows, settings, texts, stamps, own_rows, step, offsets)
+    all_series = [
+        Series(key, int(stamps[own_rows[0]]), values[own_rows], covariates[own_rows])
+        for key, own_rows in rows_of.items()
     ]
-    for one in series:
-        if (one.start - series[0].start) % step:
+    for series in all_series:
+        if (series.start - all_series[0].start) % step:
             raise UserError(
-                f"{path}: column {settings.id!r}: the series {one.id!r} is not on the same grid "
-                f"of {clock.name(step)} as {series[0].id!r}"
+                f"{path}: column {settings.id!r}: the series {series.id!r} is not on the same "
+                f"grid of {clock.span_name(step)} as {all_series[0].id!r}"
             )
-    return series, step, offsets
+    return all_series, step, offsets
 
 
 def _stamps(
@@ -181,99 +187,107 @@ def _stamps(
     places: list[list[int]],
     zone: clock.ZoneInfo | None,
 ) -> tuple[np.ndarray, bool]:
-    """Every row's time in seconds, and whether the times have UTC offsets."""
+    """Return each row's time in seconds, and whether times have UTC offsets."""
     stamps = np.empty(len(texts), np.int64)
     place = list(range(len(texts)))
     try:
-        moments = clock.parse(texts)
+        moments = clock.parse_times(texts)
         for place in places:
-            stamps[place] = clock.seconds([moments[row] for row in place], zone)
+            stamps[place] = clock.to_seconds([moments[row] for row in place], zone)
     except clock.BadTime as error:
         line = rows.lines[place[error.position]]
         raise UserError(f"{rows.path}: row {line}, column {settings.time!r}: {error}") from None
     return stamps, moments[0].tzinfo is not None
 
 
-def _disorder(
+def _check_order(
     rows: table.Table,
     settings: DataSettings,
     texts: list[str],
     stamps: np.ndarray,
-    own: list[int],
+    own_rows: list[int],
     step: int,
     offsets: bool,
 ) -> None:
-    """UserError at the first row of a series that is not one step after the row before it."""
-    steps = np.diff(stamps[own])
+    """Raise UserError at a series' first row that is not one step after the row before."""
+    # 1. Find the row.
+    steps = np.diff(stamps[own_rows])
     wrong = (steps != step) | (steps <= 0)
     if not wrong.any():
         return
     bad = int(np.argmax(wrong))
-    row, before = own[bad + 1], own[bad]
+    row, before = own_rows[bad + 1], own_rows[bad]
     change, earlier = int(steps[bad]), rows.lines[before]
-    changed = abs(change - step) in (1800, 3600) and not offsets and settings.timezone is None
-    twice = change == 0 or (change < 0 and bool((stamps[own[: bad + 1]] == stamps[row]).any()))
-    if twice:
-        earlier = rows.lines[own[int(np.argmax(stamps[own] == stamps[row]))]]
-        reason = f"{texts[row]} stands twice, first in row {earlier}"
-        changed |= -change in (0, 1800, 3600) and not offsets and settings.timezone is None
+    # 2. Say what is wrong with it.
+    local = not offsets and settings.timezone is None
+    clock_change = local and abs(change - step) in (1800, 3600)
+    duplicate = (stamps[own_rows[: bad + 1]] == stamps[row]).any()
+    if change == 0 or (change < 0 and duplicate):
+        earlier = rows.lines[own_rows[int(np.argmax(stamps[own_rows] == stamps[row]))]]
+        reason = f"{texts[row]} is a duplicate of row {earlier}"
+        clock_change |= local and -change in (0, 1800, 3600)
     elif change < 0:
         reason = f"{texts[row]} is earlier than row {earlier} ({texts[before]}); sort by time"
     elif change % step == 0:
         reason = (
-            f"{change // step - 1} rows of {clock.name(step)} are missing between row {earlier} "
-            f"({texts[before]}) and {texts[row]}"
+            f"{change // step - 1} rows of {clock.span_name(step)} are missing between row "
+            f"{earlier} ({texts[before]}) and {texts[row]}"
         )
     else:
         reason = (
-            f"{texts[row]} is {clock.name(change)} after row {earlier}, steps are "
-            f"{clock.name(step)}"
+            f"{texts[row]} is {clock.span_name(change)} after row {earlier}, steps are "
+            f"{clock.span_name(step)}"
         )
+    # 3. Suggest what to do.
     if change == 0 and settings.id is None:
         reason += "; if there are several series, name their column in data.id"
-    if changed:
+    if clock_change:
         reason += "; if this is daylight saving, set data.timezone or write times with UTC offsets"
     raise UserError(f"{rows.path}: row {rows.lines[row]}, column {settings.time!r}: {reason}")
 
 
-def _contract(
+def _fit_contract(
     settings: DataSettings,
     path: Path,
-    series: list[Series],
+    all_series: list[Series],
     step: int,
     offsets: bool,
     first: int,
     blocks: Blocks,
 ) -> Contract:
-    """Scalers from the steps outside of validation and test, and how to see the rest."""
+    """Fit the scalers to the steps outside validation and test; choose the calendar features."""
     season, scales = settings.seasons[-1], {}
-    kept = [_training(blocks, (one.start - first) // step, len(one.values)) for one in series]
-    for one, mask in zip(series, kept, strict=True):
-        own = one.values[mask]
+    masks = [
+        _training_steps(blocks, (series.start - first) // step, len(series.values))
+        for series in all_series
+    ]
+    for series, mask in zip(all_series, masks, strict=True):
+        values = series.values[mask]
         both = mask[season:] & mask[:-season]
-        changes = np.abs(one.values[season:] - one.values[:-season])[both]
-        label = f" of the series {one.id!r}" if one.id else ""
+        changes = np.abs(series.values[season:] - series.values[:-season])[both]
+        label = f" of the series {series.id!r}" if series.id else ""
         if not len(changes):
             raise UserError(
-                f"{path}: row {len(one.values) + 1}: the {len(one.values)} rows{label} hold no two "
-                f"training steps that are {season} apart (data.seasons)"
+                f"{path}: row {len(series.values) + 1}: the {len(series.values)} rows{label} "
+                f"contain no two training steps that are {season} apart (data.seasons)"
             )
-        if not changes.max() > 1e-9 * max(np.abs(own).max(), 1e-30):
+        if not changes.max() > 1e-9 * max(np.abs(values).max(), 1e-30):
             raise UserError(
                 f"{path}: column {settings.target!r}: the values{label} never change from one "
-                f"season to the next in the training part; there is nothing to learn"
+                "season to the next in the training part; there is nothing to learn"
             )
-        scales[one.id] = Scale(center=float(own.mean()), unit=float(changes.mean()))
-    pooled = np.concatenate([one.covariates[mask] for one, mask in zip(series, kept, strict=True)])
+        scales[series.id] = Scale(center=float(values.mean()), unit=float(changes.mean()))
+    pairs = zip(all_series, masks, strict=True)
+    pooled = np.concatenate([series.covariates[mask] for series, mask in pairs])
     covariates = []
     for column, name in enumerate(settings.covariates):
         spread = float(pooled[:, column].std())
         if not spread > 0:
-            raise UserError(f"{path}: column {name!r}: has one value only in the training part")
+            raise UserError(f"{path}: column {name!r}: is constant in the training part")
         center = float(pooled[:, column].mean())
         covariates.append(Covariate(name=name, center=center, spread=spread))
     years = step * blocks.test[0] / (365 * clock.DAY)
-    parts = {"day": step < clock.DAY, "week": step < 7 * clock.DAY, "year": years >= 2}
+    periods = {"day": step < clock.DAY, "week": step < 7 * clock.DAY, "year": years >= 2}
     return Contract(
         target=settings.target,
         step=step,
@@ -282,14 +296,14 @@ def _contract(
         horizon=settings.horizon,
         offsets=offsets,
         timezone=settings.timezone,
-        calendar=[part for part, useful in parts.items() if useful] or ["year"],
+        calendar=[period for period, useful in periods.items() if useful] or ["year"],
         covariates=covariates,
         series=scales,
     )
 
 
-def _training(blocks: Blocks, start: int, count: int) -> np.ndarray:
-    """Which steps [start, start + count) of the grid are free of validation and test."""
+def _training_steps(blocks: Blocks, start: int, count: int) -> np.ndarray:
+    """Mark the steps [start, start + count) of the grid outside validation and test, bool."""
     free = np.ones(count, bool)
     for first, end in [*blocks.validation, blocks.test]:
         free[max(first - start, 0) : max(end - start, 0)] = False
@@ -299,7 +313,7 @@ def _training(blocks: Blocks, start: int, count: int) -> np.ndarray:
 def origins(
     settings: DataSettings, contract: Contract, blocks: Blocks, name: str
 ) -> Iterator[np.ndarray]:
-    """The last steps of the pasts of a split's windows, for each stretch of the grid."""
+    """Yield the origins (last steps of the past) of a split's windows, per range of the grid."""
     window, horizon = contract.window, contract.horizon
     if name == "train":
         ends = [0, *(end for _, end in blocks.validation)]
@@ -307,34 +321,34 @@ def origins(
         for end, start in zip(ends, starts, strict=True):
             yield np.arange(end + window - 1, start - horizon, settings.stride)
     else:
-        # Neighbouring windows tell much the same: eight to a horizon are enough to measure with.
-        apart = max(1, horizon // 8)
+        # Neighbouring windows are nearly the same: eight per horizon are enough to evaluate.
+        stride = max(1, horizon // 8)
         for first, end in blocks.validation if name == "validation" else [blocks.test]:
-            yield np.arange(first - 1, end - horizon, apart)
+            yield np.arange(first - 1, end - horizon, stride)
 
 
 def _windows(
     settings: DataSettings,
     contract: Contract,
-    series: list[Series],
+    all_series: list[Series],
     first: int,
     blocks: Blocks,
     name: str,
 ) -> Arrays:
-    """A split's arrays, ordered by time."""
+    """Cut a split's windows, ordered by time."""
     window, horizon = contract.window, contract.horizon
-    wanted = np.concatenate(list(origins(settings, contract, blocks, name)))
+    grid_steps = np.concatenate(list(origins(settings, contract, blocks, name)))
     parts: list[Arrays] = []
-    for number, one in enumerate(series):
-        start, count = (one.start - first) // contract.step, len(one.values)
-        rows = wanted - start
+    for number, series in enumerate(all_series):
+        start, count = (series.start - first) // contract.step, len(series.values)
+        rows = grid_steps - start
         rows = rows[(rows >= window - 1) & (rows < count - horizon)]
         if not len(rows):
             continue
-        values = contract.scaled(one.values, one.id)
-        stamps = one.start + contract.step * np.arange(count)
-        known = contract.known(stamps, one.covariates)
-        scale = contract.series[one.id]
+        values = contract.scaled(series.values, series.id)
+        stamps = series.start + contract.step * np.arange(count)
+        known = contract.known(stamps, series.covariates)
+        scale = contract.series[series.id]
         parts.append(
             {
                 "history": sliding_window_view(values, window)[rows - window + 1],
@@ -350,22 +364,19 @@ def _windows(
         )
     if not parts:
         return {"origin": np.empty(0, np.int64)}
-    whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    order = np.argsort(whole["origin"], kind="stable")
-    return {key: np.ascontiguousarray(array[order]) for key, array in whole.items()}
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    order = np.argsort(joined["origin"], kind="stable")
+    return {key: np.ascontiguousarray(array[order]) for key, array in joined.items()}
 
 
-def _enough(settings: DataSettings, path: Path, parts: dict[str, Arrays]) -> None:
-    for name, fewest in (
-        ("train", FEWEST_WINDOWS),
-        ("validation", FEWEST_ORIGINS),
-        ("test", FEWEST_ORIGINS),
-    ):
-        found = len(np.unique(parts[name]["origin"]))
-        if found < fewest:
+def _check_size(settings: DataSettings, path: Path, by_split: dict[str, Arrays]) -> None:
+    needed = {"train": MIN_TRAIN_WINDOWS, "validation": MIN_ORIGINS, "test": MIN_ORIGINS}
+    for name, least in needed.items():
+        count = len(np.unique(by_split[name]["origin"]))
+        if count < least:
             raise UserError(
-                f"{path}: too short: {name} gets {found} windows of {settings.window} past "
-                f"and {settings.horizon} future steps and needs {fewest}; give more rows, or lower "
+                f"{path}: too short: {name} gets {count} windows of {settings.window} past "
+                f"and {settings.horizon} future steps and needs {least}; add rows, or lower "
                 "data.window, data.seasons, data.horizon or data.validation_blocks, or change "
                 "the shares"
             )

@@ -1,4 +1,4 @@
-"""What a person would look at for this problem."""
+"""Plots for the report: forecasts, errors by step, coverage, residuals."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,40 +13,40 @@ from .contract import QUANTILES
 from .data import Dataset
 
 BLUE, GREY, BLACK = "#1f5fa8", "#8a8f98", "#22252b"
-LAGS = 56  # windows apart, seven horizons of eight windows
+MAX_LAGS = 56  # windows: seven horizons of eight windows each
 
 
-def draw(
+def plot_results(
     dataset: Dataset, outputs: Arrays, details: dict[str, Any]
 ) -> Iterator[tuple[str, str, Figure]]:
-    """(file name, caption, figure) of each picture, for the chosen network on the test split."""
+    """Yield (file name, caption, figure) for the chosen network on the test split."""
     yield (
         "forecasts.png",
-        "Forecasts of the test split against the truth: six origins from the best to the worst by "
+        "Forecasts and actual values of the test split: six origins from the best to the worst by "
         "mean error (title: start, MASE), with the 80 % interval.",
-        _forecasts(dataset, outputs),
+        _plot_forecasts(dataset, outputs),
     )
     yield (
         "steps.png",
-        "Error by steps ahead, network (one seed) and baselines, on the test split.",
-        _steps(dataset, outputs),
+        "Error by steps ahead of the network (one seed) and the baselines, on the test split.",
+        _plot_steps(dataset, outputs),
     )
     yield (
         "coverage.png",
-        "How often the truth lies below each quantile and inside of the 80 % interval, by steps "
-        "ahead (dashed: as it should be).",
-        _coverage(dataset, outputs),
+        "Share of actual values below each quantile and inside the 80 % interval, by steps ahead "
+        "(dashed: nominal).",
+        _plot_coverage(dataset, outputs),
     )
     yield (
         "residuals.png",
-        "Autocorrelation of the forecasts' errors: of one step ahead, and of the last one. Windows "
-        "closer than a horizon share steps; what lies beyond is structure the network missed. Of "
-        "several series the first is shown.",
-        _residuals(dataset, outputs),
+        "Autocorrelation of forecast errors, one step ahead and at the last step. Windows closer "
+        "than a horizon share steps; correlation beyond that is structure the network missed. Of "
+        "several series the first is plotted.",
+        _plot_residuals(dataset, outputs),
     )
 
 
-def _forecasts(dataset: Dataset, outputs: Arrays) -> Figure:
+def _plot_forecasts(dataset: Dataset, outputs: Arrays) -> Figure:
     test, contract = dataset.test, dataset.contract
     error = np.abs(outputs["quantiles"][:, :, 1] - test["target"]).mean(axis=1)
     order = np.argsort(error, kind="stable")
@@ -61,37 +61,37 @@ def _forecasts(dataset: Dataset, outputs: Arrays) -> Figure:
         axis.plot(after, test["target"][row] * unit + center, color=BLACK, linewidth=1.2)
         axis.fill_between(after, low, high, color=BLUE, alpha=0.22, linewidth=0)
         axis.plot(after, median, color=BLUE, linewidth=1.6)
-        (start,) = clock.texts([int(test["origin"][row])], clock.EPOCH, contract.zone)
+        (start,) = clock.format_times([int(test["origin"][row])], clock.EPOCH, contract.zone)
         name = dataset.series[test["series"][row]].id
         title = " ".join(filter(None, [name, start.replace("T", " ")[:16], f"({error[row]:.2f})"]))
         axis.set_title(title, fontsize=9)
-        _plain(axis)
-    figure.supxlabel(f"steps of {clock.name(contract.step)} from the origin", fontsize=9)
+        _style_axis(axis)
+    figure.supxlabel(f"steps of {clock.span_name(contract.step)} from the origin", fontsize=9)
     figure.supylabel(contract.target, fontsize=9)
-    labels = ["past", "truth", "80 % interval", "median"]
+    labels = ["past", "actual", "80 % interval", "median"]
     handles = [*figure.axes[0].lines[:2], figure.axes[0].collections[0], figure.axes[0].lines[2]]
     figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     return figure
 
 
-def _steps(dataset: Dataset, outputs: Arrays) -> Figure:
+def _plot_steps(dataset: Dataset, outputs: Arrays) -> Figure:
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axis = figure.subplots()
     steps = np.arange(1, dataset.contract.horizon + 1)
-    rows = [("Network", outputs, BLUE, 2.4)]
+    lines = [("Network", outputs, BLUE, 2.4)]
     shades = ["#c9a227", "#b5651d", "#7a8f3c", "#6d6f73", "#a05a8c"]
-    for (name, found), shade in zip(baseline.predictions(dataset), shades, strict=False):
-        rows.append((name, found, shade, 1.2))
-    for name, found, color, width in rows:
-        error = np.abs(found["quantiles"][:, :, 1] - dataset.test["target"]).mean(axis=0)
+    for (name, forecasts), shade in zip(baseline.fit_and_predict(dataset), shades, strict=False):
+        lines.append((name, forecasts, shade, 1.2))
+    for name, forecasts, color, width in lines:
+        error = np.abs(forecasts["quantiles"][:, :, 1] - dataset.test["target"]).mean(axis=0)
         axis.plot(steps, error, color=color, linewidth=width, label=name, marker=".")
     axis.set(xlabel="steps ahead", ylabel=objective.METRICS["mase"].title, ylim=(0, None))
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    _plain(axis)
+    _style_axis(axis)
     return figure
 
 
-def _coverage(dataset: Dataset, outputs: Arrays) -> Figure:
+def _plot_coverage(dataset: Dataset, outputs: Arrays) -> Figure:
     quantiles, target = outputs["quantiles"], dataset.test["target"]
     steps = np.arange(1, dataset.contract.horizon + 1)
     figure = Figure(figsize=(8, 3.2), layout="constrained")
@@ -107,39 +107,39 @@ def _coverage(dataset: Dataset, outputs: Arrays) -> Figure:
     right.axhline(100 * (QUANTILES[-1] - QUANTILES[0]), color=BLUE, linestyle="--", linewidth=0.8)
     left.set(xlabel="steps ahead", ylim=(0, 100))
     right.set(xlabel="steps ahead")
-    right.set_title("truth inside of the 80 % interval, %", fontsize=10)
-    left.set_title("truth below the quantile, %", fontsize=10)
+    right.set_title("actual values inside the 80 % interval, %", fontsize=10)
+    left.set_title("actual values below the quantile, %", fontsize=10)
     left.legend(frameon=False, fontsize=8, loc="center", bbox_to_anchor=(0.5, 0.3), ncols=3)
     for axis in (left, right):
-        _plain(axis)
+        _style_axis(axis)
     return figure
 
 
-def _residuals(dataset: Dataset, outputs: Arrays) -> Figure:
+def _plot_residuals(dataset: Dataset, outputs: Arrays) -> Figure:
     test, contract = dataset.test, dataset.contract
-    own = np.flatnonzero(test["series"] == test["series"][0])
-    own = own[np.argsort(test["origin"][own], kind="stable")]
-    error = (outputs["quantiles"][:, :, 1] - test["target"])[own]
-    between = np.diff(test["origin"][own])
-    apart = int(between[between > 0].min()) // contract.step
+    rows = np.flatnonzero(test["series"] == test["series"][0])
+    rows = rows[np.argsort(test["origin"][rows], kind="stable")]
+    error = (outputs["quantiles"][:, :, 1] - test["target"])[rows]
+    distances = np.diff(test["origin"][rows])
+    stride = int(distances[distances > 0].min()) // contract.step
     figure = Figure(figsize=(8, 3), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for axis, step in zip(axes, sorted({0, contract.horizon - 1}), strict=False):
-        found = autocorrelation(error[:, step], min(LAGS, len(error) - 2))
-        lags = apart * np.arange(len(found))
-        axis.vlines(lags[1:], 0, found[1:], color=BLUE, linewidth=1.6)
+        correlation = autocorrelation(error[:, step], min(MAX_LAGS, len(error) - 2))
+        lags = stride * np.arange(len(correlation))
+        axis.vlines(lags[1:], 0, correlation[1:], color=BLUE, linewidth=1.6)
         axis.axhline(0, color=BLACK, linewidth=0.8)
         for side in (-1.96, 1.96):
             axis.axhline(side / np.sqrt(len(error)), color=GREY, linestyle="--", linewidth=0.8)
         axis.axvline(contract.horizon, color=GREY, linewidth=0.8)
         axis.set(xlabel="steps between origins", title=f"errors of step {step + 1}", ylim=(-1, 1))
-        _plain(axis)
+        _style_axis(axis)
     axes[0].set_ylabel("autocorrelation")
     return figure
 
 
 def autocorrelation(values: np.ndarray, lags: int) -> np.ndarray:
-    """The sample autocorrelation (lags + 1,) of a series at 0, 1, … lags."""
+    """Compute the sample autocorrelation (lags + 1,) of values (n,) at lags 0, 1, …"""
     centered = values - values.mean()
     total = max(float(centered @ centered), np.finfo(float).tiny)
     return np.array(
@@ -147,6 +147,6 @@ def autocorrelation(values: np.ndarray, lags: int) -> np.ndarray:
     )
 
 
-def _plain(axis: Axes) -> None:
+def _style_axis(axis: Axes) -> None:
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)

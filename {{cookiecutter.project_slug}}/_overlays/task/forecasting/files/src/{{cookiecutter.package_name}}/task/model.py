@@ -1,8 +1,8 @@
-"""The networks: an LSTM or a Transformer over patches of steps, standing on the ridge.
+"""The networks: an LSTM or a Transformer over patches of steps, which correct a ridge regression.
 
-A patch is a few steps side by side. Past and future steps make one sequence; the future's patches
-hold the calendar, the covariates and what the ridge says, and their outputs correct it. The last
-layer starts at zero, so an untrained network forecasts exactly what the ridge does.
+A patch is a few consecutive steps. Past and future patches form one sequence; the future's hold
+the calendar, the covariates and the ridge's forecast, and their outputs correct this forecast. The
+last layer starts at zero, so an untrained network forecasts exactly what the ridge does.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ class Network(nn.Module):
         self.kind, self.patch, width = settings.kind, settings.patch, settings.width
         self.horizon, self.window = contract.horizon, contract.window
         self.ridge = Ridge(contract)
-        # per step: the level (in the future the ridge's and last season's), and what is known
+        # per step: the target (in the future the ridge's forecast and last season's), and `known`
         self.past = nn.Linear(self.patch * (1 + contract.channels), width)
         self.future = nn.Linear(self.patch * (2 + contract.channels), width)
         self.drop = nn.Dropout(settings.dropout)
@@ -38,19 +38,19 @@ class Network(nn.Module):
             dropout = settings.dropout if settings.layers > 1 else 0.0
             self.body = nn.LSTM(width, width, settings.layers, batch_first=True, dropout=dropout)
         else:
-            self.body = Encoder(width, count, settings)
+            self.body = PatchEncoder(width, count, settings)
         self.head = nn.Linear(width, self.patch * len(QUANTILES))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        # by how much calibration moves the outer quantiles away from the median
+        # the distance by which calibration moves the outer quantiles from the median
         self.register_buffer("margin", torch.zeros(contract.horizon))
 
     def prepare(self, train: Arrays, validation: Arrays) -> None:
-        """Fit the ridge, before the first step of training."""
+        """Fit the ridge regression."""
         self.ridge.fit(train, validation)
 
     def calibrate(self, outputs: Arrays, split: Arrays) -> None:
-        """Widen or narrow the interval so that it covers its share of the split, for each step.
+        """Widen or narrow the interval per step so that it covers its nominal share of `split`.
 
         Conformalized quantile regression: Romano, Patterson and Candès,
         https://arxiv.org/abs/1905.03222
@@ -75,26 +75,26 @@ class Network(nn.Module):
         return torch.stack([low, median, high], dim=2)
 
     def _tokens(self, history: Tensor, known: Tensor, base: Tensor) -> Tensor:
-        """Patches of the past, then of the future (batch, patch, width)."""
-        # Levels relative to the past's own, so that a trend does not leave what was trained on.
+        """Embed patches of the past, then of the future, (batch, patch, width)."""
+        # Relative to the past's own level, so that a trend does not leave the training range.
         level = self.ridge.level(history)
         spread = (history - level).square().mean(dim=1, keepdim=True).sqrt() + 0.1
-        own = torch.stack([base, self.ridge.reference(history)], dim=2)
-        old = ((history - level) / spread)[:, :, None]
-        new = (own - level[:, :, None]) / spread[:, :, None]
-        old = torch.cat([old, known[:, : self.window]], dim=2)
-        new = torch.cat([new, known[:, self.window :]], dim=2)
-        old = old[:, self.window % self.patch :]  # the oldest steps that fill no patch are left
-        new = functional.pad(new, (0, 0, 0, -self.horizon % self.patch))
-        parts = [self.past(self._patches(old)), self.future(self._patches(new))]
+        references = torch.stack([base, self.ridge.reference(history)], dim=2)
+        past = ((history - level) / spread)[:, :, None]
+        future = (references - level[:, :, None]) / spread[:, :, None]
+        past = torch.cat([past, known[:, : self.window]], dim=2)
+        future = torch.cat([future, known[:, self.window :]], dim=2)
+        past = past[:, self.window % self.patch :]  # drop the oldest steps that fill no patch
+        future = functional.pad(future, (0, 0, 0, -self.horizon % self.patch))
+        parts = [self.past(self._patches(past)), self.future(self._patches(future))]
         return torch.cat(parts, dim=1)
 
     def _patches(self, steps: Tensor) -> Tensor:
         return steps.unflatten(1, (-1, self.patch)).flatten(2)
 
 
-class Encoder(nn.Module):
-    """Transformer blocks that normalise first, over `count` places. Vaswani et al., Attention Is
+class PatchEncoder(nn.Module):
+    """Pre-norm transformer blocks over `count` patches. Vaswani et al., Attention Is
     All You Need, https://arxiv.org/abs/1706.03762; Xiong et al., https://arxiv.org/abs/2002.04745
     """
 
@@ -114,7 +114,7 @@ class Encoder(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention over all places, then two layers at each place; both added to what came in."""
+    """A transformer block: attention and feed-forward, each with a residual connection."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -129,18 +129,18 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         mixed = self.mix(self.before(x)).unflatten(2, (3, self.heads, -1))
         query, key, value = mixed.permute(2, 0, 3, 1, 4).unbind(dim=0)
-        seen = functional.scaled_dot_product_attention(query, key, value)
-        x = x + self.drop(self.out(seen.transpose(1, 2).flatten(2)))
+        attended = functional.scaled_dot_product_attention(query, key, value)
+        x = x + self.drop(self.out(attended.transpose(1, 2).flatten(2)))
         return x + self.drop(self.inner(self.between(x)))
 
 
 def build(settings: Settings, contract: Contract) -> nn.Module:
-    """A network with fresh weights, drawn from torch's global generator."""
+    """Build a network with random weights from torch's global generator."""
     return Network(contract, settings.model)
 
 
 def describe(network: nn.Module) -> str:
-    """One sentence for the report."""
+    """Describe the network in one sentence for the report."""
     assert isinstance(network, Network), "made by build"
     count = sum(parameter.numel() for parameter in network.parameters())
     return (

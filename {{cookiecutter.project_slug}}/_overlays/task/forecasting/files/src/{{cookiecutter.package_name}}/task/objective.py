@@ -1,7 +1,7 @@
-"""What training minimises and what counts in the end.
+"""The loss and the metrics.
 
-Everything is measured on scaled values, in which 1 is the mean change from season to season in
-training: a mean absolute error is then a MASE as it stands (Hyndman and Koehler, Another look at
+Errors are measured on scaled values, whose unit is the mean change from season to season in
+training: their mean absolute error is the MASE (Hyndman and Koehler, Another look at
 measures of forecast accuracy, International Journal of Forecasting 22, 2006).
 """
 
@@ -18,10 +18,10 @@ from .settings import Settings
 
 PRIMARY_METRIC = "mase"  # the metric by which epochs, seeds and models are compared
 HIGHER_IS_BETTER = False
-# Test windows in a row that belong together and are resampled together. Eight windows begin within
-# one horizon, so these reach over three horizons: neighbours share steps and weather.
+# Neighbouring test windows that are resampled together. Eight windows start within a horizon, so
+# these span three horizons: neighbours share steps and weather.
 BLOCK_LENGTH = 24
-FEWEST = 20  # origins of a slice: of fewer no mean says much
+MIN_SLICE_EXAMPLES = 20  # the mean of fewer origins is too noisy to compare
 
 METRICS = {
     "mase": MetricFormat("MASE", 1, 3),
@@ -32,42 +32,43 @@ METRICS = {
 
 
 def loss(settings: Settings, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """The mean pinball loss of a training batch over steps and quantiles.
+    """Compute the mean pinball loss over steps and quantiles.
 
     Koenker and Bassett, Regression Quantiles, Econometrica 46 (1978).
     """
     quantiles = network(batch["history"], batch["known"])
-    off = batch["target"][:, :, None] - quantiles
-    share = torch.tensor(QUANTILES, device=off.device)
-    weight = torch.tensor([1.0, settings.objective.median_weight, 1.0], device=off.device)
-    return (torch.maximum(share * off, (share - 1) * off) * weight).mean()
+    error = batch["target"][:, :, None] - quantiles
+    share = torch.tensor(QUANTILES, device=error.device)
+    weight = torch.tensor([1.0, settings.objective.median_weight, 1.0], device=error.device)
+    return (torch.maximum(share * error, (share - 1) * error) * weight).mean()
 
 
 def scores(outputs: Arrays, split: Arrays) -> np.ndarray:
-    """The absolute error (n,) for each time that forecasts start from, averaged over its series
-    and steps; their mean is the metric that decides. Series of one time are one example, for what
-    moves one often moves all."""
+    """Score origins (n,): the absolute error, averaged over steps; their mean is the MASE.
+
+    All series of one origin are one example, because they move together.
+    """
     error = np.abs(outputs["quantiles"][:, :, 1] - split["target"]).mean(axis=1, dtype=np.float64)
     _, group, counts = np.unique(split["origin"], return_inverse=True, return_counts=True)
     return np.bincount(group, error) / counts
 
 
 def metrics(outputs: Arrays, split: Arrays, contract: Contract) -> Metrics:
-    """The metrics of a split: MASE, sMAPE in %, pinball loss (scaled) and interval coverage."""
+    """Compute MASE, sMAPE in %, pinball loss (scaled) and coverage of the 80 % interval."""
     quantiles, target = outputs["quantiles"].astype(np.float64), split["target"].astype(np.float64)
     unit, center = split["unit"][:, None], split["center"][:, None]
-    truth, median = target * unit + center, quantiles[:, :, 1] * unit + center
-    size = np.maximum(np.abs(truth) + np.abs(median), np.finfo(float).tiny)
+    actual, median = target * unit + center, quantiles[:, :, 1] * unit + center
+    size = np.maximum(np.abs(actual) + np.abs(median), np.finfo(float).tiny)
     return {
         "mase": float(scores(outputs, split).mean()),
-        "smape": float(200 * (np.abs(truth - median) / size).mean()),
+        "smape": float(200 * (np.abs(actual - median) / size).mean()),
         "pinball": float(pinball(quantiles, target).mean()),
         "coverage": float(covered(quantiles, target).mean()),
     }
 
 
 def details(outputs: Arrays, split: Arrays, contract: Contract) -> dict[str, Any]:
-    """What lies behind the metrics: a table by the distance of the step that is forecast."""
+    """Compute error, bias, coverage and interval width by steps ahead."""
     quantiles, target = outputs["quantiles"].astype(np.float64), split["target"].astype(np.float64)
     error = np.abs(quantiles[:, :, 1] - target)
     table = {}
@@ -83,29 +84,30 @@ def details(outputs: Arrays, split: Arrays, contract: Contract) -> dict[str, Any
 
 
 def slice_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
-    """One number (n,) like the scores whose mean means something on any part of a split."""
+    """Score origins (n,) by their absolute error."""
     return scores(outputs, split)
 
 
 def slices(split: Arrays, contract: Contract) -> dict[str, np.ndarray]:
-    """Parts of a split that are looked at by themselves, bool (n,) like the scores: by the weekday
-    and the hour at which forecasts start, as clocks show them."""
-    shown = clock.wall(np.unique(split["origin"]), contract.zone)
-    weekend = (shown // clock.DAY + 3) % 7 >= 5  # the first of January 1970 was a Thursday
+    """Select origins, bool (n,) like the scores, by weekday and hour in local time."""
+    local = clock.local_seconds(np.unique(split["origin"]), contract.zone)
+    weekend = (local // clock.DAY + 3) % 7 >= 5  # 1 January 1970 was a Thursday
     masks = {"from a weekday": ~weekend, "from a weekend": weekend}
     if contract.step < clock.DAY:
-        hour = shown % clock.DAY // 3600
+        hour = local % clock.DAY // 3600
         for first in range(0, 24, 6):
             masks[f"from {first} to {first + 6} h"] = (hour >= first) & (hour < first + 6)
-    return {name: mask for name, mask in masks.items() if FEWEST <= mask.sum() < len(mask)}
+    return {
+        name: mask for name, mask in masks.items() if MIN_SLICE_EXAMPLES <= mask.sum() < len(mask)
+    }
 
 
 def pinball(quantiles: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The pinball loss (n, step, quantile) of quantiles against the truth (n, step)."""
-    off, share = target[:, :, None] - quantiles, np.array(QUANTILES)
-    return np.maximum(share * off, (share - 1) * off)
+    """Compute the pinball loss (n, step, quantile) of quantiles against a target (n, step)."""
+    error, share = target[:, :, None] - quantiles, np.array(QUANTILES)
+    return np.maximum(share * error, (share - 1) * error)
 
 
 def covered(quantiles: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Whether the truth lies between the outer quantiles (n, step)."""
+    """Tell whether the target lies between the outer quantiles, bool (n, step)."""
     return (quantiles[:, :, 0] <= target) & (target <= quantiles[:, :, 2])

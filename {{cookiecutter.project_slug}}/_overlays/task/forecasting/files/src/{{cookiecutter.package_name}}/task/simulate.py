@@ -1,4 +1,4 @@
-"""Forecasts to be made, with what then came, for `make loop`: as ever, and after a change."""
+"""Windows with what followed them for `make loop`, before and after a simulated shift."""
 
 import numpy as np
 
@@ -7,57 +7,60 @@ from .contract import GroundTruth, Item
 from .data import Dataset
 from .settings import Settings
 
-SHIFT = (
-    "A large consumer was connected: it runs for three quarters of a day, rests as long and runs "
-    "again, and draws twice as much as the series usually changes within a week."
+SHIFT_DESCRIPTION = (
+    "A large consumer is connected: it is on for three quarters of a day, off as long, and so on, "
+    "and draws twice as much as the series usually changes within a week."
 )
 
-SPAN = 0.75  # of the shorter season
-HEIGHT = 2.0  # in units of the usual change from season to season
-BEFORE = 0.35  # share of what was set aside that comes before the change
+ON_SHARE = 0.75  # of the shorter season
+EXTRA_LOAD = 2.0  # in units of the mean change from season to season
+NORMAL_SHARE = 0.35  # of the held-out rows
 
 
-def usual(dataset: Dataset, rest: Arrays, settings: Settings) -> list[LabelledItem]:
-    """The first windows that were set aside, in order of time.
+def normal_requests(dataset: Dataset, held_out: Arrays, settings: Settings) -> list[LabelledItem]:
+    """Return the first held-out windows in order of time.
 
-    Those whose past holds hours that the test split forecasts are left out.
+    Windows whose past contains targets of the test split are left out.
     """
-    rows = _after(dataset, rest, int(dataset.test["origin"].max()))
-    return [_pair(dataset, rest, row) for row in rows if row < _change(rest)]
+    rows = _rows_after(dataset, held_out, int(dataset.test["origin"].max()))
+    return [
+        _labelled_item(dataset, held_out, row) for row in rows if row < _first_shifted(held_out)
+    ]
 
 
-def shifted(dataset: Dataset, rest: Arrays, settings: Settings) -> list[LabelledItem]:
-    """The last windows, those that share no hour with the others, and in them the consumer."""
-    rows = _after(dataset, rest, int(rest["origin"][_change(rest) - 1]))
-    return [_pair(dataset, rest, row, HEIGHT) for row in rows]
+def shifted_requests(dataset: Dataset, held_out: Arrays, settings: Settings) -> list[LabelledItem]:
+    """Return the later windows, with the consumer; they share no step with the normal ones."""
+    rows = _rows_after(dataset, held_out, int(held_out["origin"][_first_shifted(held_out) - 1]))
+    return [_labelled_item(dataset, held_out, row, EXTRA_LOAD) for row in rows]
 
 
 def consumer(stamps: np.ndarray, step: int, season: int) -> np.ndarray:
-    """1.0 (n,) at the times (seconds) at which the consumer runs, else 0."""
-    span = max(1, round(SPAN * season))
+    """Return 1.0 (n,) at the times (seconds) at which the consumer is on, else 0."""
+    span = max(1, round(ON_SHARE * season))
     return (stamps // step // span % 2).astype(float)
 
 
-def _change(rest: Arrays) -> int:
-    """The first window after the change."""
-    return max(1, round(BEFORE * len(rest["origin"])))
+def _first_shifted(held_out: Arrays) -> int:
+    return max(1, round(NORMAL_SHARE * len(held_out["origin"])))
 
 
-def _after(dataset: Dataset, rest: Arrays, origin: int) -> list[int]:
-    """The windows that share no hour with one that ends its past at `origin` (seconds)."""
+def _rows_after(dataset: Dataset, held_out: Arrays, origin: int) -> list[int]:
+    """Return the windows that share no step with one whose past ends at `origin` (seconds)."""
     contract = dataset.contract
     gap = contract.step * (contract.window + contract.horizon)
-    return np.flatnonzero(rest["origin"] >= origin + gap).tolist()
+    return np.flatnonzero(held_out["origin"] >= origin + gap).tolist()
 
 
-def _pair(dataset: Dataset, rest: Arrays, row: int, height: float = 0.0) -> LabelledItem:
-    """A window's past as a request and its future as the truth, both with so much more."""
-    contract, origin = dataset.contract, int(rest["origin"][row])
-    item = dataset.item(int(rest["series"][row]), origin)
-    unit, center = float(rest["unit"][row]), float(rest["center"][row])
+def _labelled_item(
+    dataset: Dataset, held_out: Arrays, row: int, extra_load: float = 0.0
+) -> LabelledItem:
+    """Turn a window into an item and its ground truth, with the consumer's load on both."""
+    contract, origin = dataset.contract, int(held_out["origin"][row])
+    item = dataset.item(int(held_out["series"][row]), origin)
+    unit, center = float(held_out["unit"][row]), float(held_out["center"][row])
     steps = np.arange(1 - contract.window, contract.horizon + 1)
-    runs = consumer(origin + contract.step * steps, contract.step, contract.seasons[0])
-    more = height * unit * runs
-    item["values"] = (np.array(item["values"]) + more[: contract.window]).tolist()
-    truth = rest["target"][row].astype(float) * unit + center + more[contract.window :]
-    return Item.model_validate(item), GroundTruth(values=truth.tolist())
+    is_on = consumer(origin + contract.step * steps, contract.step, contract.seasons[0])
+    load = extra_load * unit * is_on
+    item["values"] = (np.array(item["values"]) + load[: contract.window]).tolist()
+    actual = held_out["target"][row].astype(float) * unit + center + load[contract.window :]
+    return Item.model_validate(item), GroundTruth(values=actual.tolist())

@@ -1,6 +1,6 @@
-"""CSV files as columns of text; whatever is wrong is reported with its row and column.
+"""Read CSV files as columns of text; errors name row and column.
 
-No pandas: row numbers stay those that an editor shows, and the server can read files with it.
+No pandas: row numbers are those that an editor shows, and `predict` needs no extra dependency.
 """
 
 import csv
@@ -13,34 +13,34 @@ from ..config import UserError
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a CSV file; `lines` has each row's number in the file, the header being 1."""
+    """The columns of a CSV file; `lines` holds each row's number in the file, the header is 1."""
 
     path: Path
     columns: dict[str, list[str]]
     lines: list[int]
 
     def column(self, name: str, setting: str) -> list[str]:
-        """A column's texts; UserError naming the setting that asked for it."""
+        """Return a column's texts; UserError that names the setting if it is missing."""
         if name not in self.columns:
-            there = ", ".join(self.columns)
-            raise UserError(f"{self.path}: row 1: no column {name!r} ({setting}), found: {there}")
+            names = ", ".join(self.columns)
+            raise UserError(f"{self.path}: row 1: no column {name!r} ({setting}), only {names}")
         return self.columns[name]
 
     def numbers(self, name: str, setting: str) -> list[float]:
-        """A column of finite numbers."""
-        found = []
+        """Return a column of finite numbers; UserError that names the first bad row."""
+        values = []
         for line, text in zip(self.lines, self.column(name, setting), strict=True):
             value = number(text)
             if value is None:
-                shown = repr(text) if text else "an empty cell"
-                reason = f"{shown} is not a finite number"
+                cell = repr(text) if text else "an empty cell"
+                reason = f"{cell} is not a finite number"
                 raise UserError(f"{self.path}: row {line}, column {name!r}: {reason}")
-            found.append(value)
-        return found
+            values.append(value)
+        return values
 
 
 def number(text: str) -> float | None:
-    """A finite number, or None."""
+    """Parse a finite number; None if it is not one."""
     try:
         value = float(text)
     except ValueError:
@@ -48,8 +48,8 @@ def number(text: str) -> float | None:
     return value if math.isfinite(value) and abs(value) < 1e30 else None
 
 
-def read(path: Path, separator: str = ",") -> Table:
-    """A CSV file in UTF-8 with a header; UserError in one line when it is none."""
+def read_table(path: Path, separator: str = ",") -> Table:
+    """Read a CSV file in UTF-8 with a header; UserError in one line if it is not one."""
     lines: list[int] = []
     rows: list[list[str]] = []
     line = 0
@@ -72,7 +72,7 @@ def read(path: Path, separator: str = ",") -> Table:
     except UnicodeDecodeError:
         raise UserError(f"{path}: row {_first_bad_line(path)} is not UTF-8 text") from None
     except csv.Error as error:
-        raise UserError(f"{path}: row {line + 1} is not CSV: {error}") from None
+        raise UserError(f"{path}: row {line + 1} is not valid CSV: {error}") from None
     if not rows:
         raise UserError(f"{path}: row 2: there are no rows below the header")
     return Table(path, dict(zip(header, map(list, zip(*rows, strict=True)), strict=True)), lines)
@@ -80,14 +80,14 @@ def read(path: Path, separator: str = ",") -> Table:
 
 def _check_header(path: Path, header: list[str], separator: str) -> None:
     if not any(header):
-        raise UserError(f"{path}: row 1: is empty, it must name the columns")
+        raise UserError(f"{path}: row 1: is empty, expected the column names")
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:
-        raise UserError(f"{path}: row 1: the column {twice!r} stands twice")
+        raise UserError(f"{path}: row 1: duplicate column {twice!r}")
     other = next((mark for mark in ";\t|" if mark in header[0]), None)
     if len(header) == 1 and other is not None:
         raise UserError(
-            f"{path}: row 1: one column only; is it separated by {other!r} and not {separator!r}?"
+            f"{path}: row 1: only one column; is the separator {other!r} instead of {separator!r}?"
         )
 
 

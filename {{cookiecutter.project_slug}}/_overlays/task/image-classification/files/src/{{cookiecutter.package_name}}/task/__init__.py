@@ -7,8 +7,8 @@
 - `model`      the network
 - `objective`  loss, augmentation, metrics, and the slices that a new model must not be worse on
 - `baseline`   simple models to beat, on the same split
-- `figures`    pictures for the report
+- `figures`    plots for the report
 
 Shared by classifiers: `classes` (predictions and scores), `class_metrics`, `splits` (data checks),
-`confusion` (the matrix as a picture). `interfaces.py` says what the core calls.
+`confusion` (plots the matrix). `interfaces.py` says what the core calls.
 """

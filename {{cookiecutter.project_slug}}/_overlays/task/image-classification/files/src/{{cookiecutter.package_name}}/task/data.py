@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..config import UserError
-from ..interfaces import Arrays, LabelledItem, Splits
+from ..interfaces import Arrays, LabelledItem, Splits, random_holdout
 from . import splits
 from .contract import Contract, read_image
 from .settings import DataSettings
@@ -38,7 +38,7 @@ class Dataset(Splits):
 
     def holdout(self, share: float) -> tuple[Self, Arrays]:
         """Split a random `share` of the test rows off; return the other splits and these rows."""
-        kept, held_out = splits.random_holdout(len(self.test["label"]), share)
+        kept, held_out = random_holdout(len(self.test["label"]), share)
         test = {name: array[kept] for name, array in self.test.items()}
         return replace(self, test=test), {key: rows[held_out] for key, rows in self.test.items()}
 

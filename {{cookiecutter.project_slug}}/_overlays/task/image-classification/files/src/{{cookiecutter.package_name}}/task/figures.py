@@ -1,4 +1,4 @@
-"""Pictures for the report: misclassified images and the confusion matrix."""
+"""Plots for the report: misclassified images and the confusion matrix."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +12,7 @@ from .classes import probabilities
 from .confusion import plot_confusion_matrix
 from .data import Dataset
 
-MAX_IMAGES = 24  # on one sheet
+MAX_IMAGES = 24  # in one plot
 
 
 def plot_results(

@@ -1,21 +1,15 @@
-"""The problem itself: everything that is particular to this project lives in this folder.
+"""Recommendation: all code that is specific to this problem. To adapt it, edit this package.
 
-- `settings`   the task's own settings, beside the ones that every task shares
-- `data`       filters and splits the interactions, takes labelled requests in (`labelled`); a
-               fingerprint says which data it was
-- `tables`     reads interactions from files: MovieLens, CSV
-- `imports`    reads interactions from source files: which modules they import
+- `settings`   settings of this task, added to the ones that all tasks share
+- `data`       filter and split the interactions; they come from `tables` (MovieLens, CSV) or
+               `imports` (modules that source files import)
+- `contract`   a request's `Item`, its `Prediction` and `GroundTruth`; encode and decode them; the
+               server imports it, so it must not need torch
 - `model`      the network
-- `objective`  the loss of a batch, the metrics of a split, the one metric that decides; the named
-               parts (`slices`) on which a new model must not be worse
-- `ranking`    the best items of many scores, and what such lists are worth
-- `linear`     item-item models in closed form
-- `baseline`   the simple models to beat, fitted and measured on the same split
-- `contract`   what a request (`Item`), an answer (`Prediction`) and what turned out to be right
-               (`Truth`) look like, and what an answer was worth (`score`, `QUALITY`); imported
-               by the server, so no torch
-- `figures`    what a person would look at for this problem
-- `simulate`   requests and what became of them, for the demonstration of the loop
+- `objective`  loss, metrics, and the slices that a new model must not be worse on; `ranking` has
+               the best items of many scores and the metrics of such lists
+- `baseline`   simple models to beat, on the same split; `linear` has item-item models
+- `figures`    plots for the report
 
-To make the project yours, change these files; the rest follows.
+`interfaces.py` says what the core calls.
 """

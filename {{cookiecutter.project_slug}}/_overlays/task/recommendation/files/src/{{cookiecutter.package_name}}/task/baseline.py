@@ -1,8 +1,8 @@
-"""The simple models that the network has to beat, on the same split and in good health.
+"""Simple models that the network has to beat, on the same split.
 
-Each one's settings are chosen on the validation split, like the network's best epoch. As in
-training, all items of the training users are learned from. Dacrema, Cremonesi and Jannach (Are We
-Really Making Much Progress?, RecSys 2019) tell why they are tuned and why they are these.
+Their settings are tuned on the validation split, as the network's best epoch is chosen there. Like
+the network, they learn from all items of the training users. Why these, and why tuned: Dacrema,
+Cremonesi and Jannach, Are We Really Making Much Progress?, RecSys 2019.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,21 +17,21 @@ POPULARITY, KNN, EASE, EDLAE = "Popularity", "Item kNN", "EASE", "EDLAE"
 
 
 def names() -> list[str]:
-    """What `predictions` will go through, to announce it."""
+    """Name the baselines before they are fitted."""
     return [POPULARITY, KNN, EASE, EDLAE]
 
 
-def predictions(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:
-    """(name, outputs on the test split) of each baseline."""
+def fit_and_predict(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:
+    """Fit each baseline; yield its name and its outputs (`scores`) on the test split."""
     count = len(dataset.contract.items)
-    pairs = linear.together(linear.everything(dataset.train), count)
+    pairs = linear.pair_counts(linear.all_items(dataset.train), count)
     history, validation = dataset.test["history"], dataset.validation
     popular = np.tile(pairs.diagonal().astype(np.float32), (len(history), 1))
     yield POPULARITY, {"scores": popular}
-    searched: dict[str, Callable[[], np.ndarray]] = {
+    searches: dict[str, Callable[[], np.ndarray]] = {
         KNN: lambda: linear.tuned(
             (
-                lambda wish=(neighbours, shrink, power): linear.knn(pairs, *wish)
+                lambda chosen=(neighbours, shrink, power): linear.knn(pairs, *chosen)
                 for neighbours in (50, 200, count)
                 for shrink in (0, 3, 10)
                 for power in (0.35, 0.5, 0.65)
@@ -44,5 +44,5 @@ def predictions(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:
         ),
         EDLAE: lambda: linear.tuned_edlae(pairs, validation),
     }
-    for name, search in searched.items():
-        yield name, {"scores": linear.scores(history, search())}
+    for name, search in searches.items():
+        yield name, {"scores": linear.item_scores(history, search())}

@@ -1,128 +1,131 @@
 """Filter and split the interactions.
 
-Users are told apart, not interactions: those who validate and test are never trained on. Of each
-user a fifth of the items, the last ones where times are known, is held back; from the rest the
-model has to guess them. Which part a user is in follows from a hash of the name, so users keep
-their part when others are added. A few training users are tested too: what was held back of them
-was hidden from training, and the rest was split once more to train on.
+The split is by user: validation and test users are not in training. A fifth of each user's items,
+the last ones if times are known, is held out and to be predicted from the rest. The hash of a
+user's name decides the split, so adding users moves none. A few training users are tested too: the
+items held out for the test are not in training.
 
-Lists are stored, not rows of the (user × item) matrix: for MovieLens-1M's 6,040 users and 3,706
-items that is 90 MB per array, and it grows with the catalogue; lists are as long as the longest
-history, `data.longest` at most (12 MB here). The network unpacks a batch at a time.
+Users are stored as lists of items. Rows of the (user × item) matrix would take 90 MB per array for
+MovieLens-1M (6,040 × 3,706), and grow with the catalogue; lists of at most `data.longest` take
+12 MB. The network expands one batch at a time.
 """
 
 import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from ..config import UserError
-from ..interfaces import Arrays, LabelledItem, Splits
+from ..interfaces import Arrays, LabelledItem, Splits, random_holdout
 from . import imports, tables
 from .contract import MAX_ITEMS, Contract
 from .settings import DataSettings
 from .tables import Interactions
 
-HELD_BACK = 5  # one of so many items
-OUTSIDE = "from a request"  # the name of users who joined the test split
+HOLDOUT_RATIO = 5  # one of so many items is held out
+REQUEST_USER = "from a request"  # the name of users added to the test split
+
+
+class UserRow(NamedTuple):
+    """A user's item numbers, and whether the user is in training."""
+
+    history: np.ndarray
+    target: np.ndarray
+    seen: bool
 
 
 @dataclass(frozen=True)
 class Dataset(Splits):
-    """Splits of `history` and `target`, int32 (user, length), items from 1 and 0 to fill up, and
-    `seen` bool (user,): whether training knows the user.
+    """Splits of `history` and `target`, int32 (user, length): item numbers from 1, padded with 0;
+    and `seen` bool (user,): whether the user is in training.
 
-    In the training split target and history are two parts of what may be learned from.
+    In the training split, history and target are both learned from.
     """
 
     contract: Contract
     test_users: list[str]  # the name of each row of the test split
 
     def example(self) -> dict[str, Any]:
-        """A request's item, made of the first test user."""
+        """Build a request's item (JSON) from the first test user."""
         return self.contract.item(self.test["history"][0])
 
     def encode_labelled(self, pairs: Sequence[LabelledItem]) -> Arrays:
-        """Requests, and what was taken after them, as a split's arrays.
+        """Encode requests and the items chosen after them as rows of a split.
 
-        Items that the contract does not know are left out, of what was taken also those that the
-        user has. Raises ValueError when one of both lists is empty then.
+        Unknown items are left out, and chosen items that the user already has. Raises ValueError
+        if one of the lists is then empty.
         """
-        rows: list[tuple[np.ndarray, np.ndarray, bool]] = []
-        for place, (item, truth) in enumerate(pairs):
-            own = self.contract.known(item.items)[-MAX_ITEMS:]
-            taken = [number for number in self.contract.known(truth.items) if number not in own]
-            for name, numbers in (("has", own), ("took", taken)):
+        rows: list[UserRow] = []
+        for place, (item, ground_truth) in enumerate(pairs):
+            history = self.contract.numbers_of(item.items)[-MAX_ITEMS:]
+            chosen = self.contract.numbers_of(ground_truth.items)
+            target = [number for number in chosen if number not in history]
+            for action, numbers in (("has no", history), ("chose no new", target)):
                 if not numbers:
-                    raise ValueError(f"example {place}: the user {name} nothing that is known here")
-            rows.append((np.array(own, np.int32), np.array(taken, np.int32), False))
-        longest = max((len(history) for history, _, _ in rows), default=1)
-        return _arrays(rows, longest, max((len(target) for _, target, _ in rows), default=1))
+                    raise ValueError(
+                        f"example {place}: the user {action} item that this model knows"
+                    )
+            rows.append(UserRow(np.array(history, np.int32), np.array(target, np.int32), False))
+        longest = max((len(row.history) for row in rows), default=1)
+        return _pad(rows, longest, max((len(row.target) for row in rows), default=1))
 
     def holdout(self, share: float) -> tuple[Self, Arrays]:
-        """The splits without a random `share` of the test rows, and these rows.
-
-        Neighbours are files of one library: the last rows would be users of another kind.
-        """
-        order = np.random.default_rng(0).permutation(len(self.test_users))
-        count = round((1 - share) * len(order))
-        kept, aside = np.sort(order[:count]), order[count:]
+        """Split a random `share` of the test rows off; return the other splits and these rows."""
+        kept, held_out = random_holdout(len(self.test_users), share)
         test = {name: array[kept] for name, array in self.test.items()}
-        less = replace(self, test=test, test_users=[self.test_users[row] for row in kept])
-        return less, {name: array[aside] for name, array in self.test.items()}
+        users = [self.test_users[row] for row in kept]
+        rows = {name: array[held_out] for name, array in self.test.items()}
+        return replace(self, test=test, test_users=users), rows
 
-    def with_examples(self, fresh: Mapping[str, Sequence[LabelledItem]]) -> Self:
-        """The splits with more examples at their ends; `fresh` has them by the split's name."""
-        users = [*self.test_users, *[OUTSIDE] * len(fresh.get("test", []))]
-        return replace(super().with_examples(fresh), test_users=users)
+    def with_examples(self, new: Mapping[str, Sequence[LabelledItem]]) -> Self:
+        """Append labelled items to the splits; `new` holds them by the split's name."""
+        users = [*self.test_users, *[REQUEST_USER] * len(new.get("test", []))]
+        return replace(super().with_examples(new), test_users=users)
 
 
 def load(settings: DataSettings) -> Dataset:
-    """The data that the settings name; UserError in one line naming the file when it is unfit."""
+    """Load the data that the settings name; UserError in one line that names a bad file."""
     if settings.source == "imports":
-        found, about = _imports(settings)
+        interactions, about = _load_imports(settings)
     else:
         read = tables.read_csv if settings.source == "csv" else tables.read_movielens
-        found = read(settings)
-        order = "the last fifth" if found.time is not None else "a fifth"
-        about = (
-            f"Interactions from {settings.path}; {order} of each user's items is held back."
-            + (
-                f" {found.low:,} ratings below {settings.min_rating:g} do not count."
-                if found.low
-                else ""
-            )
-            + (f" {found.repeated:,} repeated rows count once." if found.repeated else "")
-        )
-    return _split(settings, found, about)
+        interactions = read(settings)
+        order = "the last fifth" if interactions.time is not None else "a fifth"
+        about = f"Interactions from {settings.path}; {order} of each user's items is held out."
+        if interactions.low:
+            about += f" {interactions.low:,} ratings below {settings.min_rating:g} are ignored."
+        if interactions.repeated:
+            about += f" {interactions.repeated:,} repeated rows count once."
+    return _split(settings, interactions, about)
 
 
-def _imports(settings: DataSettings) -> tuple[Interactions, str]:
-    files, versions = imports.installed(settings.libraries, settings.cache)
-    found, numbers, kinds = Interactions(), {}, set()
-    for name, modules in files.items():
-        kind = tuple(modules)
-        if kind in kinds or len(kind) < settings.core:
-            continue  # copies and templates would sit in two parts at once
-        kinds.add(kind)
-        found.user.extend([len(found.users)] * len(kind))
-        found.item.extend(numbers.setdefault(module, len(numbers)) for module in kind)
-        found.users.append(name)
-    found.items = list(numbers)
+def _load_imports(settings: DataSettings) -> tuple[Interactions, str]:
+    files, versions = imports.imports_of_libraries(settings.libraries, settings.cache)
+    interactions, numbers, seen = Interactions(), {}, set()
+    for name, file_modules in files.items():
+        key = tuple(file_modules)
+        if key in seen or len(key) < settings.core:
+            continue  # copies and templates would be in two splits
+        seen.add(key)
+        interactions.user.extend([len(interactions.users)] * len(key))
+        interactions.item.extend(numbers.setdefault(module, len(numbers)) for module in key)
+        interactions.users.append(name)
+    interactions.items = list(numbers)
     about = (
-        f"Which modules the source files of Python {versions['python']}'s standard library and of "
-        f"{len(versions) - 1} installed libraries import: a file is a user, a module an item. "
+        f"The imports of the source files of Python {versions['python']}'s standard library and of "
+        f"{len(versions) - 1} installed libraries: a file is a user, an imported module an item. "
         "Tests and files with the same imports as another are left out; a fifth of each file's "
-        "modules is held back."
+        "modules is held out."
     )
-    return found, about
+    return interactions, about
 
 
-def _split(settings: DataSettings, found: Interactions, about: str) -> Dataset:
-    user, item, time = found.arrays()
+def _split(settings: DataSettings, interactions: Interactions, about: str) -> Dataset:
+    # 1. Drop users and items with too few interactions; number the remaining items.
+    user, item, time = interactions.arrays()
     kept = _core(user, item, settings.core)
     where = settings.path or "data.libraries"
     if not kept.any():
@@ -133,46 +136,46 @@ def _split(settings: DataSettings, found: Interactions, about: str) -> Dataset:
     user, item = user[kept], item[kept]
     ids, item = np.unique(item, return_inverse=True)
     numbers = item + 1
-    names = [found.items[number] for number in ids]
-    keys = [_hashes(found.users, names, user, item), user]
+    names = [interactions.items[number] for number in ids]
+    # 2. Sort each user's items by time, or else by hash.
+    keys = [_pair_hashes(interactions.users, names, user, item), user]
     if time is not None:
         keys.insert(1, time[kept])
     order = np.lexsort(keys)
     people, starts = np.unique(user[order], return_index=True)
     lists = np.split(numbers[order], starts[1:])
 
-    parts: dict[str, list[tuple[np.ndarray, np.ndarray, bool]]]
-    parts = {"train": [], "validation": [], "test": []}
-    tested, validating = [], (settings.test_fold - 1) % settings.folds
-    for person, own in zip(people, lists, strict=True):
-        own = own[-settings.longest :]
-        name = found.users[person]
+    # 3. Assign users to splits by hash; hold items out.
+    by_split: dict[str, list[UserRow]] = {"train": [], "validation": [], "test": []}
+    test_users, validation_fold = [], (settings.test_fold - 1) % settings.folds
+    for person, all_items in zip(people, lists, strict=True):
+        name = interactions.users[person]
         digest = int(hashlib.sha256(name.encode()).hexdigest(), 16)
-        draw, fold = divmod(digest, settings.folds)
-        history, target = _hold_back(own)
+        remainder, fold = divmod(digest, settings.folds)
+        history, target = _hold_out(all_items[-settings.longest :])
         if fold == settings.test_fold:
-            parts["test"].append((history, target, False))
-            tested.append(name)
-        elif fold == validating:
-            parts["validation"].append((history, target, False))
-        elif draw % 1000 < 1000 * settings.warm:
-            parts["test"].append((history, target, True))
-            tested.append(name)
-            parts["train"].append((*_hold_back(history), True))
+            by_split["test"].append(UserRow(history, target, False))
+            test_users.append(name)
+        elif fold == validation_fold:
+            by_split["validation"].append(UserRow(history, target, False))
+        elif remainder % 1000 < 1000 * settings.warm:
+            by_split["test"].append(UserRow(history, target, True))
+            test_users.append(name)
+            by_split["train"].append(UserRow(*_hold_out(history), True))
         else:
-            parts["train"].append((history, target, True))
-    for name, rows in parts.items():
+            by_split["train"].append(UserRow(history, target, True))
+    for name, rows in by_split.items():
         if not rows:
             raise UserError(f"{where}: too few users, none is left for {name} (data.folds)")
-
-    length = max(len(history) for rows in parts.values() for history, _, _ in rows)
-    # a fifth of a list, rounded, is held back: how many at most follows from the longest rest
-    held_back = max(1, round((length + 1) / (HELD_BACK - 1)) + 1)
-    arrays = {name: _arrays(rows, length, held_back) for name, rows in parts.items()}
-    learned = [np.concatenate(row[:2]) for row in parts["train"]]
+    # 4. Pad the lists. A fifth, rounded, is held out: the longest history bounds the targets.
+    length = max(len(row.history) for rows in by_split.values() for row in rows)
+    target_length = max(1, round((length + 1) / (HOLDOUT_RATIO - 1)) + 1)
+    arrays = {name: _pad(rows, length, target_length) for name, rows in by_split.items()}
+    learned = [np.concatenate([row.history, row.target]) for row in by_split["train"]]
+    titles = interactions.titles
     contract = Contract(
         items=names,
-        titles=[found.titles.get(own) or own for own in names] if found.titles else None,
+        titles=[titles.get(item_id) or item_id for item_id in names] if titles else None,
         counts=np.bincount(np.concatenate(learned) - 1, minlength=len(names)).tolist(),
         users=len(learned),
     )
@@ -181,15 +184,17 @@ def _split(settings: DataSettings, found: Interactions, about: str) -> Dataset:
         f" {len(people):,} users, {len(names):,} items, {len(item):,} interactions "
         f"({len(item) / len(people) / len(names):.2%} of the possible) after dropping users and "
         f"items with fewer than {settings.core}. Users are split by a hash of their name; of the "
-        f"{len(tested):,} test users {len(tested) - seen:,} were never seen, and of the other "
-        f"{seen:,} training saw all but the items held back."
+        f"{len(test_users):,} test users {len(test_users) - seen:,} are not in training, and of "
+        f"the other {seen:,} all but the held-out items are."
     )
-    return Dataset(**arrays, about=about, contract=contract, test_users=tested)
+    return Dataset(**arrays, about=about, contract=contract, test_users=test_users)
 
 
 def _core(user: np.ndarray, item: np.ndarray, least: int) -> np.ndarray:
-    """Which interactions (row,) are left when users and items with fewer than `least` are dropped
-    until none is left to drop."""
+    """Drop users and items with fewer than `least` interactions until all have as many.
+
+    Returns which interactions are kept, bool (row,).
+    """
     kept = np.ones(len(user), bool)
     while True:
         enough = [
@@ -201,29 +206,31 @@ def _core(user: np.ndarray, item: np.ndarray, least: int) -> np.ndarray:
         kept = again
 
 
-def _hashes(users: list[str], items: list[str], user: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """A number (row,) for each pair that depends on the names only: an order without a time."""
+def _pair_hashes(
+    users: list[str], items: list[str], user: np.ndarray, item: np.ndarray
+) -> np.ndarray:
+    """Hash each pair of names (row,): an order that does not depend on the other rows."""
     heads = {
         number: zlib.crc32(f"{users[number]}\0".encode()) for number in np.unique(user).tolist()
     }
     tails = [name.encode() for name in items]
     pairs = zip(user.tolist(), item.tolist(), strict=True)
-    return np.array([zlib.crc32(tails[own], heads[who]) for who, own in pairs], np.int64)
+    return np.array([zlib.crc32(tails[place], heads[person]) for person, place in pairs], np.int64)
 
 
-def _hold_back(own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The items to know, at least one, and the last fifth, at least one, to guess."""
-    count = max(1, round(len(own) / HELD_BACK))
-    return own[:-count], own[-count:]
+def _hold_out(items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split a list into history and the last fifth, the target, of at least one item each."""
+    count = max(1, round(len(items) / HOLDOUT_RATIO))
+    return items[:-count], items[-count:]
 
 
-def _arrays(rows: list[tuple[np.ndarray, np.ndarray, bool]], length: int, held_back: int) -> Arrays:
+def _pad(rows: list[UserRow], length: int, target_length: int) -> Arrays:
     arrays = {
         "history": np.zeros((len(rows), length), np.int32),
-        "target": np.zeros((len(rows), held_back), np.int32),
-        "seen": np.array([seen for _, _, seen in rows], bool),
+        "target": np.zeros((len(rows), target_length), np.int32),
+        "seen": np.array([row.seen for row in rows], bool),
     }
-    for number, (history, target, _) in enumerate(rows):
-        arrays["history"][number, : len(history)] = history
-        arrays["target"][number, : len(target)] = target
+    for number, row in enumerate(rows):
+        arrays["history"][number, : len(row.history)] = row.history
+        arrays["target"][number, : len(row.target)] = row.target
     return arrays

@@ -1,6 +1,6 @@
-"""The network: from what a user has to one vector, and from the vector to a score of every item.
+"""The network: from a user's items to one vector, and from the vector to a score per item.
 
-No parameter belongs to a user, so one who was never seen is served without any training.
+It has no per-user parameters, so it works for new users without training.
 """
 
 import math
@@ -14,19 +14,19 @@ from . import linear
 from .contract import Contract
 from .settings import Settings
 
-INITIAL = 0.02  # standard deviation of the item vectors; five times as much was worse
+INITIAL_STD = 0.02  # of the item vectors; 0.1 was worse
 
 
 class Network(nn.Module):
-    """`history` (batch, length), items from 1 and 0 to fill up → `scores` (batch, item)."""
+    """`history` (batch, length), item numbers from 1, padded with 0 → `scores` (batch, item)."""
 
     weights: Tensor
 
     def __init__(self, count: int, width: int, dropout: float, blend: float) -> None:
         super().__init__()
         self.blend = blend
-        # One table for both sides: half the parameters, and better than two.
-        self.table = nn.Parameter(torch.randn(count, width) * INITIAL)
+        # One table for inputs and outputs: half the parameters, and better than two tables.
+        self.table = nn.Parameter(torch.randn(count, width) * INITIAL_STD)
         self.bias = nn.Parameter(torch.zeros(count))
         self.layer = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
@@ -35,7 +35,7 @@ class Network(nn.Module):
 
     def forward(self, history: Tensor) -> Tensor:
         batch, count = history.shape[0], self.table.shape[0]
-        # Compact lists travel and are stored; the sums over them are a product with this matrix.
+        # Expand the lists to a (batch, item) matrix: sums over items are products with it.
         has = torch.zeros(batch, count + 1, device=history.device)
         has = has.scatter(1, history.long(), 1.0)[:, 1:]
         norm = has.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
@@ -46,26 +46,25 @@ class Network(nn.Module):
             return scores
         if self.blend:
             scores = scores + self.blend * (has @ self.weights)
-        # What the user has ranks below all else; a finite number, so that exports can be compared.
+        # The user's items rank last; by a finite number, so that exports can be compared.
         lowest = scores.amin(dim=1, keepdim=True) - 1
         return torch.where(has > 0, lowest, scores)
 
     def prepare(self, train: Arrays, validation: Arrays) -> None:
-        """Solve for the weights of EDLAE, if they are to be blended in."""
+        """Compute EDLAE's weights if they are blended in."""
         if self.blend:
-            pairs = linear.together(linear.everything(train), len(self.bias))
-            solved = linear.tuned_edlae(pairs, validation)
-            self.weights.copy_(torch.from_numpy(solved))
+            pairs = linear.pair_counts(linear.all_items(train), len(self.bias))
+            self.weights.copy_(torch.from_numpy(linear.tuned_edlae(pairs, validation)))
 
 
 def build(settings: Settings, contract: Contract) -> nn.Module:
-    """A network with fresh weights, drawn from torch's global generator."""
-    own = settings.model
-    return Network(len(contract.items), own.width, own.dropout, own.blend)
+    """Build a network with random weights from torch's global generator."""
+    shape = settings.model
+    return Network(len(contract.items), shape.width, shape.dropout, shape.blend)
 
 
 def describe(network: nn.Module) -> str:
-    """One sentence for the report."""
+    """Describe the network in one sentence for the report."""
     assert isinstance(network, Network), "made by build"
     count = sum(math.prod(parameter.shape) for parameter in network.parameters())
     items, width = network.table.shape

@@ -1,9 +1,8 @@
-"""The best items of many scores, and what such lists are worth.
+"""Recommend the best items, and measure lists of recommendations.
 
-Items are numbered from 1, in lists that are filled up with 0 to rows of one length; column 0 of
-the scores belongs to item 1. Every item that a user does not have yet competes: metrics on a
-sample of the items rank models differently (Krichene and Rendle, On Sampled Metrics for Item
-Recommendation, KDD 2020).
+Lists contain item numbers from 1, padded with 0; column 0 of scores belongs to item 1. All items
+that a user does not have are ranked: metrics on a sample of the items rank models differently
+(Krichene and Rendle, On Sampled Metrics for Item Recommendation, KDD 2020).
 """
 
 import numpy as np
@@ -11,63 +10,65 @@ import numpy as np
 from ..interfaces import Arrays
 
 
-def marks(lists: np.ndarray, count: int) -> np.ndarray:
-    """Lists (n, length) as bool (n, count): whether an item is in the list."""
-    found = np.zeros((len(lists), count + 1), bool)
-    np.put_along_axis(found, lists, True, axis=1)
-    return found[:, 1:]
+def membership(lists: np.ndarray, count: int) -> np.ndarray:
+    """Tell which items are in each list (n, length), bool (n, count)."""
+    is_member = np.zeros((len(lists), count + 1), bool)
+    np.put_along_axis(is_member, lists, True, axis=1)
+    return is_member[:, 1:]
 
 
-def best(scores: np.ndarray, hidden: np.ndarray, most: int) -> np.ndarray:
-    """The `most` best items (n, ≤ most) by scores (n, count), the best first, without those that
-    are `hidden` (bool, like the scores); 0 where none is left."""
-    open_scores = np.where(hidden, -np.inf, scores)
-    most = min(most, scores.shape[1])
-    found = np.argpartition(-open_scores, most - 1, axis=1)[:, :most]
-    found.sort(axis=1)  # so that of equal scores the first item wins
-    values = np.take_along_axis(open_scores, found, axis=1)
+def best(scores: np.ndarray, hidden: np.ndarray, k: int) -> np.ndarray:
+    """Return the k best items (n, ≤ k) by scores (n, count), the best first.
+
+    Items that are `hidden` (bool, like the scores) are left out; 0 where none is left.
+    """
+    visible = np.where(hidden, -np.inf, scores)
+    k = min(k, scores.shape[1])
+    items = np.argpartition(-visible, k - 1, axis=1)[:, :k]
+    items.sort(axis=1)  # of equal scores the first item wins
+    values = np.take_along_axis(visible, items, axis=1)
     order = np.argsort(-values, axis=1, kind="stable")
-    left = np.take_along_axis(values, order, axis=1) > -np.inf
-    return np.where(left, np.take_along_axis(found, order, axis=1) + 1, 0)
+    is_visible = np.take_along_axis(values, order, axis=1) > -np.inf
+    return np.where(is_visible, np.take_along_axis(items, order, axis=1) + 1, 0)
 
 
-def ranked(outputs: Arrays, split: Arrays, most: int) -> np.ndarray:
-    """The best items (n, ≤ most) for each user of a split, what they have left out."""
+def recommend(outputs: Arrays, split: Arrays, k: int) -> np.ndarray:
+    """Return the k best items (n, ≤ k) for each user of a split, without their own."""
     scores = outputs["scores"]
-    return best(scores, marks(split["history"], scores.shape[1]), most)
+    return best(scores, membership(split["history"], scores.shape[1]), k)
 
 
 def hits(lists: np.ndarray, split: Arrays) -> np.ndarray:
-    """1.0 (n, place) where a recommended item is one that was held back, else 0."""
+    """Return 1.0 (n, place) where a recommended item is a held-out one, else 0."""
     count = max(lists.max(initial=0), split["target"].max(initial=0))
-    wanted = np.zeros((len(lists), count + 1))
-    np.put_along_axis(wanted, split["target"], 1.0, axis=1)
-    wanted[:, 0] = 0
-    return np.take_along_axis(wanted, lists, axis=1)
+    is_relevant = np.zeros((len(lists), count + 1))
+    np.put_along_axis(is_relevant, split["target"], 1.0, axis=1)
+    is_relevant[:, 0] = 0
+    return np.take_along_axis(is_relevant, lists, axis=1)
 
 
 def lengths(lists: np.ndarray) -> np.ndarray:
-    """How many items (n,) each list holds."""
+    """Return the number of items (n,) in each list."""
     return (lists > 0).sum(axis=1)
 
 
-def recall(hit: np.ndarray, wanted: np.ndarray, k: int) -> np.ndarray:
-    """The share (n,) of the `wanted` (n,) items that are among the first k."""
-    return hit[:, :k].sum(axis=1) / wanted
+def recall(is_hit: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
+    """Return the share (n,) of the `relevant` (n,) items that are among the first k."""
+    return is_hit[:, :k].sum(axis=1) / relevant
 
 
-def ndcg(hit: np.ndarray, wanted: np.ndarray, k: int) -> np.ndarray:
-    """Normalised discounted cumulative gain (n,) of the first k, an item counting 1 or 0.
+def ndcg(is_hit: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
+    """Return the normalised discounted cumulative gain (n,) of the first k, with binary gains.
 
     Järvelin and Kekäläinen, Cumulated Gain-Based Evaluation of IR Techniques, 2002; the ideal list
-    begins with min(k, wanted) items that count.
+    begins with min(k, relevant) hits.
     """
     discount = 1 / np.log2(np.arange(2, k + 2))
-    ideal = np.cumsum(discount)[np.minimum(wanted, k) - 1]
-    shown = hit[:, :k]
-    return shown @ discount[: shown.shape[1]] / ideal
+    ideal = np.cumsum(discount)[np.minimum(relevant, k) - 1]
+    top = is_hit[:, :k]
+    return top @ discount[: top.shape[1]] / ideal
 
 
 def coverage(lists: np.ndarray, count: int) -> float:
-    """The share of all items that are in at least one of the lists."""
+    """Return the share of all items that are in at least one list."""
     return float((np.bincount(lists.ravel(), minlength=count + 1)[1:] > 0).mean())

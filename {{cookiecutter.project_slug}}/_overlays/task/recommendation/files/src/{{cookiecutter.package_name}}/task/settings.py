@@ -8,10 +8,10 @@ from pydantic import Field, model_validator
 from ..base_settings import BaseSettings
 from ..settings import Section, TrainSettings
 
-Name = Annotated[str, Field(min_length=1)]
+NonEmpty = Annotated[str, Field(min_length=1)]
 
-# Large, everyday Python libraries that training needs anyway, so the default data is the same
-# whatever else an environment holds.
+# Large Python libraries that training needs anyway, so the default data does not depend on what
+# else is installed.
 LIBRARIES = [
     *("alembic", "anyio", "click", "cryptography", "databricks-sdk", "fastapi", "filelock"),
     *("fonttools", "fsspec", "gitpython", "google-auth", "jinja2", "mako", "matplotlib"),
@@ -22,45 +22,45 @@ LIBRARIES = [
 
 
 class DataSettings(Section):
-    """Who took what, and how users are split."""
+    """The interactions and their splits."""
 
     source: Literal["imports", "movielens", "csv"] = Field(
         default="imports",
-        description="imports: modules that source files import, no download; movielens; csv",
+        description="imports: what source files import, no download; movielens; csv",
     )
     path: Path | None = Field(
         default=None,
         description="movielens: folder or file (u.data, ratings.dat, ratings.csv); csv: file",
     )
-    libraries: list[Name] = Field(
+    libraries: list[NonEmpty] = Field(
         default=LIBRARIES,
-        description="imports: installed libraries that are read beside the standard library",
+        description="imports: installed libraries to read besides the standard library",
     )
-    cache: Path = Field(
-        default=Path("data"), description="imports: folder that keeps what was read"
-    )
-    user: Name = Field(default="user", description="csv: column of the user")
-    item: Name = Field(default="item", description="csv: column of the item")
-    time: Name | None = Field(default=None, description="csv: column of the time, if there is one")
-    rating: Name | None = Field(default=None, description="csv: column of the rating, if any")
+    cache: Path = Field(default=Path("data"), description="imports: folder of the cache")
+    user: NonEmpty = Field(default="user", description="csv: column of the user")
+    item: NonEmpty = Field(default="item", description="csv: column of the item")
+    time: NonEmpty | None = Field(default=None, description="csv: column of the time, if any")
+    rating: NonEmpty | None = Field(default=None, description="csv: column of the rating, if any")
     min_rating: float | None = Field(
-        default=None, allow_inf_nan=False, description="lower ratings do not count; none: all do"
+        default=None, allow_inf_nan=False, description="ignore lower ratings; by default all count"
     )
     core: int = Field(
-        default=5, ge=3, le=1000, description="fewest items of a user, and users of an item"
+        default=5, ge=3, le=1000, description="minimum of items per user and of users per item"
     )
     longest: int = Field(
-        default=500, ge=10, le=1000, description="of a user's items the last so many are kept"
+        default=500, ge=10, le=1000, description="maximum of items per user; the last ones are kept"
     )
-    folds: int = Field(default=5, ge=3, le=100, description="parts that the users are cut into")
+    folds: int = Field(
+        default=5, ge=3, le=100, description="number of folds of users; one tests, one validates"
+    )
     test_fold: int = Field(
-        default=4, ge=0, description="the test users; the part before it validates"
+        default=4, ge=0, description="the fold to test on, from 0; the fold before it validates"
     )
     warm: float = Field(
         default=0.1,
         ge=0,
         le=0.5,
-        description="share of training users who are tested too, by items hidden from training",
+        description="share of training users who are also tested, on items held out of training",
     )
 
     @model_validator(mode="after")
@@ -75,25 +75,29 @@ class DataSettings(Section):
 
 
 class ModelSettings(Section):
-    """The network: a table of item vectors, used on both sides, and one layer between."""
+    """The network: item vectors, used for inputs and outputs, and one hidden layer."""
 
-    width: int = Field(default=384, ge=1, le=4096, description="numbers per item")
-    dropout: float = Field(default=0.3, ge=0, lt=1, description="share dropped in training")
+    width: int = Field(default=384, ge=1, le=4096, description="length of an item's vector")
+    dropout: float = Field(default=0.3, ge=0, lt=1, description="dropout rate")
     blend: float = Field(
         default=0.0,
         ge=0,
         le=100,
-        description="weight of EDLAE's scores beside the network's own; 0: none",
+        description="weight of EDLAE's scores added to the network's; 0: none",
     )
 
 
 class ObjectiveSettings(Section):
-    """In training the network sees a random part of a user's items and is to name them all."""
+    """The loss: predict all of a user's items from a random part of them."""
 
-    keep_least: float = Field(default=0.4, gt=0, le=1, description="smallest share that it sees")
-    keep_most: float = Field(default=0.8, gt=0, le=1, description="largest share that it sees")
+    keep_least: float = Field(
+        default=0.4, gt=0, le=1, description="smallest share of items that the network sees"
+    )
+    keep_most: float = Field(
+        default=0.8, gt=0, le=1, description="largest share of items that the network sees"
+    )
     kept_weight: float = Field(
-        default=0.5, ge=0, le=1, description="what naming an item that it sees counts"
+        default=0.5, ge=0, le=1, description="weight of items that the network sees; others have 1"
     )
 
     @model_validator(mode="after")
@@ -103,20 +107,22 @@ class ObjectiveSettings(Section):
         return self
 
 
-class Training(TrainSettings):
-    """The shared settings with defaults for this task."""
+class RecommendationTrainSettings(TrainSettings):
+    """The training, with defaults for this task."""
 
     epochs: int = Field(default=50, ge=1, description="passes over the training split")
     batch_size: int = Field(default=128, ge=1, description="users per step")
     lr: float = Field(default=3e-3, gt=0, le=10, description="peak of the one-cycle schedule")
-    # What is blended in makes the first epochs look good while the rate still climbs: no early end.
-    patience: int = Field(default=50, ge=1, description="stop after so many epochs without gain")
+    # No early stopping: the blend makes early epochs look good while the rate is still rising.
+    patience: int = Field(
+        default=50, ge=1, description="stop after so many epochs without improvement"
+    )
 
 
 class Settings(BaseSettings):
-    """Everything that can be set."""
+    """All settings."""
 
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
-    train: Training = Training()  # pyright: ignore[reportIncompatibleVariableOverride]
+    train: RecommendationTrainSettings = RecommendationTrainSettings()  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -1,4 +1,4 @@
-"""Users with what they took next, for `make loop`: some as ever, some after a change."""
+"""Users with the items they chose next for `make loop`, before and after a simulated shift."""
 
 import numpy as np
 
@@ -7,48 +7,45 @@ from .contract import GroundTruth, Item
 from .data import Dataset
 from .settings import Settings
 
-SHIFT = (
-    "Fashions turn: the hundred most popular items fall out of use, and the place of each is taken "
-    "by one that hardly anybody had."
+SHIFT_DESCRIPTION = (
+    "Fashions change: the hundred most popular items go out of use, and each is replaced by an "
+    "item that hardly anybody had."
 )
 
-FASHIONS = 100
-BEFORE = 0.25  # share of what was set aside that comes before the change
+MAX_SWAPPED = 100  # popular items
+NORMAL_SHARE = 0.25  # of the held-out rows
 
 
-def usual(dataset: Dataset, rest: Arrays, settings: Settings) -> list[LabelledItem]:
-    """The first of the users that were set aside, as they are and in their order."""
-    same = np.arange(len(dataset.contract.items) + 1)
-    return _pairs(dataset, rest, same)[: _change(rest)]
+def normal_requests(dataset: Dataset, held_out: Arrays, settings: Settings) -> list[LabelledItem]:
+    """Return the first held-out users as they are, in their order."""
+    unchanged = np.arange(len(dataset.contract.items) + 1)
+    count = round(NORMAL_SHARE * len(held_out["seen"]))
+    return _labelled_items(dataset, held_out, unchanged)[:count]
 
 
-def shifted(dataset: Dataset, rest: Arrays, settings: Settings) -> list[LabelledItem]:
-    """The others after the fashions turned, both in what they have and in what they take."""
-    return _pairs(dataset, rest, turned(dataset.contract.counts))[_change(rest) :]
+def shifted_requests(dataset: Dataset, held_out: Arrays, settings: Settings) -> list[LabelledItem]:
+    """Return the other users with popular and rare items swapped, in requests and choices."""
+    count = round(NORMAL_SHARE * len(held_out["seen"]))
+    return _labelled_items(dataset, held_out, swapped(dataset.contract.counts))[count:]
 
 
-def turned(counts: list[int]) -> np.ndarray:
-    """For each item's number (from 1; 0 stays) the number of the item that is in its place now."""
+def swapped(counts: list[int]) -> np.ndarray:
+    """Return the new item number (count + 1,) for each old one, from 1; 0 stays."""
     order = np.argsort(-np.array(counts), kind="stable") + 1
-    many = min(FASHIONS, len(order) // 2)
-    found = np.arange(len(counts) + 1)
-    popular, rare = order[:many], order[::-1][:many]
-    found[popular], found[rare] = rare, popular
-    return found
+    size = min(MAX_SWAPPED, len(order) // 2)
+    numbers = np.arange(len(counts) + 1)
+    popular, rare = order[:size], order[::-1][:size]
+    numbers[popular], numbers[rare] = rare, popular
+    return numbers
 
 
-def _change(rest: Arrays) -> int:
-    """How many users come before the change."""
-    return round(BEFORE * len(rest["seen"]))
-
-
-def _pairs(dataset: Dataset, rest: Arrays, now: np.ndarray) -> list[LabelledItem]:
+def _labelled_items(dataset: Dataset, held_out: Arrays, numbers: np.ndarray) -> list[LabelledItem]:
     names = dataset.contract.items
-    rows = zip(now[rest["history"]].tolist(), now[rest["target"]].tolist(), strict=True)
+    histories, targets = (numbers[held_out[key]].tolist() for key in ("history", "target"))
     return [
         (
             Item(items=[names[number - 1] for number in history if number]),
             GroundTruth(items=[names[number - 1] for number in target if number]),
         )
-        for history, target in rows
+        for history, target in zip(histories, targets, strict=True)
     ]

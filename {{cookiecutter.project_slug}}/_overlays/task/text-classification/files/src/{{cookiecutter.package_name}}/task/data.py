@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from ..config import UserError
-from ..interfaces import Arrays, LabelledItem, Splits
+from ..interfaces import Arrays, LabelledItem, Splits, random_holdout
 from . import docstrings, splits, tables
 from .contract import Contract
 from .settings import DataSettings
@@ -34,7 +34,7 @@ class Dataset(Splits):
         return {"text": self.texts["test"][0]}
 
     @property
-    def filler(self) -> int:
+    def pad_value(self) -> int:
         """The id of the token that pads shorter texts."""
         return self.contract.pad
 
@@ -48,7 +48,7 @@ class Dataset(Splits):
         The rows also have `text`, an array of objects.
         """
         texts = np.array(self.texts["test"], dtype=object)
-        kept, held_out = splits.random_holdout(len(texts), share)
+        kept, held_out = random_holdout(len(texts), share)
         test = {name: array[kept] for name, array in self.test.items()}
         rows = {name: array[held_out] for name, array in self.test.items()}
         remaining = replace(self, test=test, texts={**self.texts, "test": texts[kept].tolist()})

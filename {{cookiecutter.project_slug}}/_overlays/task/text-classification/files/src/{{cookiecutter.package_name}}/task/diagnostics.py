@@ -10,13 +10,13 @@ from . import class_metrics
 from .classes import probabilities
 from .data import Dataset
 
-Predict = Callable[[np.ndarray], Arrays]  # from tokens (text, token) to outputs
+PredictFunction = Callable[[np.ndarray], Arrays]  # from tokens (text, token) to outputs
 
 MAX_EXPLAINED = 8  # texts
 MIN_WORDS, MAX_WORDS = 6, 40  # shorter texts explain little, longer ones fill a page
 
 
-def diagnose(predict: Predict, dataset: Dataset) -> dict[str, Any]:
+def diagnose(predict: PredictFunction, dataset: Dataset) -> dict[str, Any]:
     """Return the tables and lists to add to an evaluation's details."""
     details: dict[str, Any] = {"words": word_weights(predict, dataset)}
     if dataset.unseen:
@@ -24,7 +24,7 @@ def diagnose(predict: Predict, dataset: Dataset) -> dict[str, Any]:
     return details
 
 
-def unseen_metrics(predict: Predict, dataset: Dataset) -> dict[str, dict[str, float]]:
+def unseen_metrics(predict: PredictFunction, dataset: Dataset) -> dict[str, dict[str, float]]:
     """Compute the metrics on each part of the out-of-domain data."""
     rows = {}
     for name, split in dataset.unseen.items():
@@ -33,7 +33,7 @@ def unseen_metrics(predict: Predict, dataset: Dataset) -> dict[str, dict[str, fl
     return rows
 
 
-def word_weights(predict: Predict, dataset: Dataset) -> list[dict[str, Any]]:
+def word_weights(predict: PredictFunction, dataset: Dataset) -> list[dict[str, Any]]:
     """Explain correct predictions, of each class the first suitable test text, by their words.
 
     A word's weight is how much the predicted class's probability falls without the word

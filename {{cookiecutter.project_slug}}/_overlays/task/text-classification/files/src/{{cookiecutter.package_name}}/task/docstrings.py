@@ -135,8 +135,10 @@ def extract(library: str) -> Iterator[Source]:
             continue  # a template, or a file for another version of Python
         parameters: list[Parameter] = []
         paragraphs: list[str] = []
-        for text in _documentation(tree):
-            for heading, body in _sections(text):
+        # Strings of several lines: docstrings, and templates of docstrings.
+        strings = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+        for text in (text for text in strings if isinstance(text, str) and "\n" in text):
+            for heading, body in _sections(cleandoc(text)):
                 if heading in LABELLED_SECTIONS:
                     parameters += _parameters(body)
                 elif heading in LIST_SECTIONS:
@@ -161,13 +163,6 @@ def _copy_key(text: str) -> str:
     """Return what copies of a text share: the first letters of the description, not the name."""
     description = text.partition(" : ")[2].lower() or text.lower()
     return re.sub(r"[^a-z]+", " ", description)[:PREFIX_LENGTH]
-
-
-def _documentation(tree: ast.Module) -> Iterator[str]:
-    """Yield every string of several lines in a file: docstrings and templates of them."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" in node.value:
-            yield cleandoc(node.value)
 
 
 def _sections(text: str) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Pictures for the report: misclassified texts, the confusion matrix, which words matter."""
+"""Plots for the report: misclassified texts, the confusion matrix, which words matter."""
 
 import textwrap
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from .classes import probabilities
 from .confusion import plot_confusion_matrix
 from .data import Dataset
 
-MAX_TEXTS = 12  # in one picture
+MAX_TEXTS = 12  # in one plot
 LINE_LENGTH = 108  # characters
 MAX_LINES = 3  # per text
 LINE_HEIGHT = 0.19  # inches
