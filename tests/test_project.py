@@ -191,7 +191,8 @@ def test_the_loop_goes_from_drift_to_the_promotion_of_a_better_model(
     assert actions[-1] == "promote"
     section = (project / "README.md").read_text(encoding="utf-8").partition("<!-- loop:begin")[2]
     section = section.partition("<!-- loop:end")[0]
-    assert all(f"| {step} " in section for step in steps)
+    for step in ("normal traffic", "A/B test", "after promotion"):
+        assert f"| {step} " in section
     (name,) = re.findall(r"!\[.*?\]\((.*?)\)", section)
     with Image.open(project / name) as picture:
         assert picture.width > 800

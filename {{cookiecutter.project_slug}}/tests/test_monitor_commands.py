@@ -241,21 +241,20 @@ def test_server_on_this_machine_is_called_without_a_proxy(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     kind, url = receiver
     kind.response = 200, {"sum": 1}
-    client = Client(url.replace("127.0.0.1", host) + "/")
-    assert client.post("/v1/first", {}) == {"sum": 1}
-    assert client.post("/v1/second", {}) == {"sum": 1}
+    with Client(url.replace("127.0.0.1", host) + "/") as client:
+        assert client.post("/v1/first", {}) == {"sum": 1}
+        assert client.post("/v1/second", {}) == {"sum": 1}
     assert [path for path, _, _ in kind.sent] == ["/v1/first", "/v1/second"]
 
 
 def test_client_keeps_one_connection_open(receiver: tuple[type[Receiver], str]) -> None:
     kind, url = receiver
     kind.protocol_version = "HTTP/1.1"
-    client = Client(url)
-    client.post("/v1/first", {})
-    client.post("/v1/second", {})
-    client.close()
-    client.post("/v1/third", {})
-    client.close()
+    with Client(url) as client:
+        client.post("/v1/first", {})
+        client.post("/v1/second", {})
+        client.close()
+        client.post("/v1/third", {})
     assert len(kind.sent) == 3
     assert len(set(kind.ports)) == 2
 

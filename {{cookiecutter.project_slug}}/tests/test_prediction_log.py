@@ -14,9 +14,8 @@ from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
 from {{ cookiecutter.package_name }}.bundle.load import load_bundle
-from {{ cookiecutter.package_name }}.config import UserError
+from {{ cookiecutter.package_name }}.config import UserError, load_settings
 from {{ cookiecutter.package_name }}.serving import columns, log_writer, prediction_events
-from {{ cookiecutter.package_name }}.config import load_settings
 from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 from {{ cookiecutter.package_name }}.store.row import PredictionRow
 from {{ cookiecutter.package_name }}.task.contract import Item

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
-from typing import Any
+from typing import Any, Self
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -32,6 +32,12 @@ class Client:
         local = parts.scheme == "http" and host in LOOPBACK
         self._base = parts.path
         self._connection = HTTPConnection(host, port, timeout=TIMEOUT_SECONDS) if local else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def get(self, path: str) -> Any:
         """Return the JSON response to a GET request."""

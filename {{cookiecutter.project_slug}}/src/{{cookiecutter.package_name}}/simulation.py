@@ -108,9 +108,10 @@ def main() -> int:
     draw_timeline(timeline, PICTURE)
     table = markdown_table([["Step", "Result"], *timeline.rows])
     print("\n".join(["", *table, "", f"written: {PICTURE}"]))
+    text = f"Simulated traffic with a distribution shift. {simulate.SHIFT_DESCRIPTION}"
     figure = f"![Quality and drift under simulated traffic]({PICTURE.as_posix()})"
     try:
-        replace_section(README, BEGIN, END, [simulate.SHIFT_DESCRIPTION, "", *table, "", figure])
+        replace_section(README, BEGIN, END, [text, "", *table, "", figure])
         print(f"written: {README}, the section of make loop")
     except (OSError, UserError) as error:
         print(f"{README} is left as it is: {error}")

@@ -80,16 +80,19 @@ def run_feedback(options: Namespace) -> None:
 
     lines = read_feedback_file(options.file, Feedback[GroundTruth])
     if options.url:
-        client = Client(options.url)
-
-        def post(batch: list[FeedbackLine]) -> dict[str, int]:
-            content = {"feedback": [line.feedback.model_dump(mode="json") for line in batch]}
-            return client.post("/v1/feedback", content)
-
-        counts = _record_in_batches(options.file, lines, post)
+        counts = _send(options.file, lines, options.url)
     else:
         counts = _record_in_log(options.file, lines, read_settings(options))
     print(f"{len(lines)} labels: {', '.join(f'{count} {name}' for name, count in counts.items())}")
+
+
+def _send(path: Path, lines: list[FeedbackLine], url: str) -> dict[str, int]:
+    def post(batch: list[FeedbackLine]) -> dict[str, int]:
+        content = {"feedback": [line.feedback.model_dump(mode="json") for line in batch]}
+        return client.post("/v1/feedback", content)
+
+    with Client(url) as client:
+        return _record_in_batches(path, lines, post)
 
 
 def _record_in_log(path: Path, lines: list[FeedbackLine], settings: Settings) -> dict[str, int]:

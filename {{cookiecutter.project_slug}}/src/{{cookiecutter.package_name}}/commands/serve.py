@@ -106,7 +106,8 @@ def run_predict(options: Namespace) -> None:
         items = read_json(folder / "example.json")["items"]
     try:
         if options.url:
-            response = Client(options.url).post("/v1/predict", {"items": items})
+            with Client(options.url) as client:
+                response = client.post("/v1/predict", {"items": items})
         else:
             response = predict_locally(options.deployment, items)
     except InvalidItem as error:
