@@ -1,4 +1,4 @@
-"""What every request has: an id, a start, an entry in metrics and logs, one form of errors."""
+"""What all requests share: id, start time, metrics, access log and the form of errors."""
 
 import json
 import logging
@@ -20,9 +20,10 @@ RawResponse = tuple[int, Headers, bytes]  # status, headers, body
 
 
 class RequestError(HTTPException):
-    """A request is refused: status, the path `loc` to the invalid field, message and its type.
+    """A request is refused; `loc` is the path to the invalid field, `kind` the error's type.
 
-    An HTTPException, as FastAPI passes no other one on from the reading of a body.
+    It is an HTTPException because FastAPI replaces all others that are raised while it reads a
+    body.
     """
 
     def __init__(
@@ -54,14 +55,14 @@ class RequestContext:
         self.request_id = client_id.decode() if SAFE_ID.fullmatch(client_id) else new_request_id()
 
     def response_headers(self, version: str) -> Headers:
-        """The headers of every response."""
+        """Make the headers of every response."""
         return [
             (b"x-request-id", self.request_id.encode()),
             (b"x-model-version", version.encode()),
         ]
 
     def json_headers(self, content: bytes, version: str) -> Headers:
-        """The headers of a JSON response."""
+        """Make the headers of a JSON response."""
         return [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(content)),
@@ -93,7 +94,7 @@ class RequestContext:
     def log_access(
         self, access_log: bool, route: str, status: int, version: str, seconds: float
     ) -> None:
-        """Log the request if `access_log` is set; errors of the server are always logged."""
+        """Log the request if `access_log` is set; internal errors are always logged."""
         level = logging.ERROR if status >= 500 and status not in (503, 504) else logging.DEBUG
         if access_log and level == logging.DEBUG and route not in UNLOGGED_ROUTES:
             level = logging.INFO
@@ -119,20 +120,20 @@ def new_request_id() -> str:
 
 
 def too_large(limit: int) -> RequestError:
-    """The error for a body of more than `limit` bytes."""
+    """Refuse a body of more than `limit` bytes."""
     return RequestError(413, ["body"], f"body is larger than {limit:,} bytes", "too_large")
 
 
 def invalid_request(loc: Sequence[str | int], message: str, kind: str) -> RequestError:
-    """The error for a body that pydantic refuses: 400 if it is no JSON, else 422."""
+    """Refuse a body that pydantic finds invalid: 400 if it is not JSON, else 422."""
     return RequestError(400 if kind == "json_invalid" else 422, loc, message, kind)
 
 
 def no_model(problem: str | None) -> RequestError:
-    """The error while no model is loaded."""
+    """Refuse a request because no model is loaded."""
     return RequestError(503, [], f"no model: {problem}", "no_model", {"retry-after": "1"})
 
 
 def internal_error() -> RequestError:
-    """The error for a fault of the server, which tells nothing about it."""
+    """Report a fault of the server without any detail of it."""
     return RequestError(500, [], "internal server error", "internal")

@@ -1,4 +1,4 @@
-"""The outermost ASGI application: API keys, dispatch, and what every request has.
+"""The outermost ASGI application: API keys, dispatch, limits, headers, metrics and access log.
 
 Plain ASGI: Starlette's BaseHTTPMiddleware would cost more than the prediction of a small model.
 """
@@ -29,7 +29,7 @@ class RequestMiddleware:
     ) -> None:
         self.api, self.predict, self.settings = api, predict, settings
         self.models, self.metrics = models, metrics
-        # Digests, as comparing the keys themselves would give them away by its timing.
+        # Digests: the time to compare the keys themselves would tell how much of a key is right.
         self._keys = {sha256(key.encode()).digest() for key in settings.api_keys}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,6 +87,6 @@ class RequestMiddleware:
             fields = {"request_id": context.request_id}
             logger.exception("unexpected error", extra={"fields": fields})
         finally:
-            # The path of an unknown route could be anything, and must not become a label.
+            # Only paths of known routes become labels: there is no end of unknown ones.
             route = getattr(scope.get("route"), "path", "unknown")
             context.finish(self.metrics, self.settings.access_log, route, status, version, CHAMPION)

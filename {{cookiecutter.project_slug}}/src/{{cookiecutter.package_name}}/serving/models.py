@@ -1,4 +1,4 @@
-"""The models in use, who is answered by which, and how they are replaced while the server runs."""
+"""The models in use, which of them answers a caller, and their replacement without a restart."""
 
 import asyncio
 import json

@@ -16,7 +16,7 @@ from random import random
 from typing import TYPE_CHECKING
 
 from ..store.row import PredictionRow
-from .columns import Buckets, Columns, items_json, measure_batches
+from .columns import Buckets, items_json, measure_batches
 from .log_metrics import LogMetrics
 from .log_writer import LogWriter
 from .logs import logger
@@ -38,6 +38,8 @@ class PredictionEvents:
     ) -> None:
         self.settings, self.metrics, self.log_metrics = settings, metrics, log_metrics
         self.log = LogWriter(settings, log_metrics)
+        shares = {"all": 1.0, "sampled": settings.log_sample, "none": 0.0}
+        self._input_share = shares[settings.log_inputs]
         self._events: deque[PredictionEvent] = deque()
         self._buckets: dict[tuple[str, str], Buckets] = {}
         self._aggregating = threading.Lock()
@@ -98,14 +100,16 @@ class PredictionEvents:
         contract = model.bundle.contract
         results = [event.result for event in events]
         stats = measure_batches(results, lambda batch: batch.outputs, contract.prediction_stats)
-        self._count_buckets(model, stats)
+        for name, values in stats.values.items():
+            key = model.bundle.digest, name
+            if key not in self._buckets:
+                self._buckets[key] = Buckets(model.reference["predictions"].get(name, {}))
+            for bucket, count in self._buckets[key].count(values).items():
+                self.log_metrics.predicted(name, bucket, *names).inc(count)
         if not self.log.enabled:
             return
         # 3. Rows
         features = measure_batches(results, lambda batch: batch.inputs, contract.features)
-        sample = self.settings.log_sample if self.settings.log_inputs == "sampled" else 1.0
-        if self.settings.log_inputs == "none":
-            sample = 0.0
         self.log.enqueue(
             [
                 PredictionRow(
@@ -119,21 +123,13 @@ class PredictionEvents:
                     feature_json,
                     stats_json,
                     event.result.body.decode(),
-                    items_json(event.body) if random() < sample else None,
+                    items_json(event.body) if random() < self._input_share else None,
                 )
                 for event, count, feature_json, stats_json in zip(
                     events, items, features.to_json(), stats.to_json(), strict=True
                 )
             ]
         )
-
-    def _count_buckets(self, model: ServedModel, stats: Columns) -> None:
-        for name, values in stats.values.items():
-            key = model.bundle.digest, name
-            if key not in self._buckets:
-                self._buckets[key] = Buckets(model.reference["predictions"].get(name, {}))
-            for bucket, count in self._buckets[key].count(values).items():
-                self.log_metrics.predicted(name, bucket, model.version, model.variant).inc(count)
 
     def _flush_loop(self) -> None:
         stopping = False

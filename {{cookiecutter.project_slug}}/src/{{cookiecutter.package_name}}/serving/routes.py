@@ -65,7 +65,7 @@ def add_prediction_route(api: FastAPI, predict: Predict, request_schema: type[Ba
 
 
 def add_model_routes(api: FastAPI, models: ModelManager) -> None:
-    """Add what tells about models and health."""
+    """Add the routes about models and health."""
 
     @api.get(
         "/v1/models", responses={401: ERRORS[401]}, tags=["models"], summary="List loaded models"

@@ -27,7 +27,7 @@ Words = Annotated[list[str], BeforeValidator(_split)]
 
 
 class CoreServerSettings(Section):
-    """Where the server listens, what it serves and what it accepts."""
+    """Settings of every server: address, models, limits and logs."""
 
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(default=8000, ge=0, le=65535, description="0 picks a free port")
@@ -39,10 +39,10 @@ class CoreServerSettings(Section):
     cors_origins: Words = Field(default=[], description="allowed CORS origins; default: none")
 
     deployment_dir: Path = Field(
-        default=Path("deployment"), description="deployment folder, written by deploy"
+        default=Path("deployment"), description="folder that deploy writes"
     )
     reload_seconds: float = Field(
-        default=1.0, gt=0, description="interval between checks for a new deployment"
+        default=1.0, gt=0, description="seconds between checks for a new deployment"
     )
     engine: Literal["auto", "inline", "lanes"] = Field(
         default="auto",
@@ -57,29 +57,31 @@ class CoreServerSettings(Section):
         description="request header that identifies the caller in A/B tests",
     )
 
-    max_items: int = Field(
-        default=256, ge=1, description="items per request; more are refused with 422"
-    )
+    max_items: int = Field(default=256, ge=1, description="items per request; more get 422")
     max_body_bytes: int = Field(
-        default=4 * 2**20, ge=1024, description="size of a body; larger ones are refused with 413"
+        default=4 * 2**20,
+        ge=1024,
+        description="bytes per body, also decompressed; more get 413",
     )
     body_seconds: float = Field(
-        default=10.0, gt=0, description="time to receive a body; slower ones are refused with 408"
+        default=10.0, gt=0, description="seconds to receive a body; slower ones get 408"
     )
     deadline_ms: float = Field(
         default=10_000,
         gt=0,
-        description="504 if inference has not started by then; the header x-timeout-ms lowers it",
+        description="milliseconds until inference starts, else 504; x-timeout-ms can lower it",
     )
     queue_seconds: float = Field(
-        default=0.5, gt=0, description="queued work, in seconds; beyond it requests get 503"
+        default=0.5,
+        gt=0,
+        description="seconds of work that may queue; beyond it 503",
     )
     drain_seconds: int = Field(
-        default=20, ge=1, description="time to finish open requests after SIGTERM"
+        default=20, ge=1, description="seconds to finish open requests after SIGTERM"
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="least severe messages on standard error"
+        default="info", description="lowest level of messages on standard error"
     )
     access_log: bool = Field(default=False, description="log every request")
 

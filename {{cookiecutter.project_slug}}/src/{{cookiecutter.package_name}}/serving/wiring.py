@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ServerSettings(CoreServerSettings):
-    """The core's settings and those of the prediction log and its monitoring."""
+    """Settings of the server, with those of the prediction log and monitoring."""
 
     database_url: str = Field(
         default=DEFAULT_DATABASE,
@@ -37,18 +37,18 @@ class ServerSettings(CoreServerSettings):
         default=0.1, gt=0, le=1, description="share of inputs that log_inputs=sampled keeps"
     )
     log_seconds: float = Field(
-        default=0.25, gt=0, le=60, description="time between writes: the most that kill -9 loses"
+        default=0.25, gt=0, le=60, description="seconds between writes: the most that kill -9 loses"
     )
     log_rows: int = Field(
         default=100_000, ge=1, description="rows held in memory while the database is down"
     )
-    log_megabytes: int = Field(default=128, ge=1, description="memory for these rows, in MiB")
-    log_days: float = Field(default=365, gt=0, description="age at which log rows are deleted")
+    log_megabytes: int = Field(default=128, ge=1, description="MiB of memory for these rows")
+    log_days: float = Field(default=365, gt=0, description="days until log rows are deleted")
     input_days: float = Field(
-        default=90, gt=0, description="age at which inputs without feedback are deleted"
+        default=90, gt=0, description="days until inputs without feedback are deleted"
     )
     monitor_seconds: float = Field(
-        default=60, gt=0, description="interval between measurements of drift and quality"
+        default=60, gt=0, description="seconds between measurements of drift and quality"
     )
 
     @field_validator("database_url")
