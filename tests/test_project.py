@@ -228,25 +228,25 @@ def processes_of(project: Path) -> list[str]:
     return found
 
 
-def verbs_of(project: Path) -> set[str]:
+def commands_of(project: Path) -> set[str]:
     """What the command line of a project offers."""
     command = project / ".venv" / "bin" / project.name
     text = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
-    verbs = set(re.findall(r"^    ([a-z]+) ", text.stdout, re.M))
-    assert {"train", "rollback"} <= verbs
-    return verbs
+    commands = set(re.findall(r"^    ([a-z]+) ", text.stdout, re.M))
+    assert {"train", "rollback"} <= commands
+    return commands
 
 
-def test_make_help_and_the_command_line_list_the_same_verbs(
+def test_make_help_and_the_command_line_list_the_same_commands(
     project: Path, demo_output: str
 ) -> None:
     make = subprocess.run(["make", "help"], cwd=project, capture_output=True, text=True, check=True)
     targets = set(re.findall(r"^  ([a-z]+) ", make.stdout, re.M))
-    assert verbs_of(project) <= targets
+    assert commands_of(project) <= targets
 
 
 def test_every_command_of_the_readmes_exists(project: Path, demo_output: str) -> None:
-    verbs, targets = verbs_of(project), set[str]()
+    commands, targets = commands_of(project), set[str]()
     for folder in (project, ROOT):  # the template's README also tells what to type in a project
         text = (folder / "README.md").read_text(encoding="utf-8")
         targets |= set(re.findall(r"^([a-z]+):", (folder / "Makefile").read_text(), re.M))
@@ -256,7 +256,7 @@ def test_every_command_of_the_readmes_exists(project: Path, demo_output: str) ->
                 if words and words[0] == "make":
                     assert words[1] in targets, line
                 if words and words[0] == project.name:
-                    assert words[1] in verbs, line
+                    assert words[1] in commands, line
         for link in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (folder / link).exists(), link
 
