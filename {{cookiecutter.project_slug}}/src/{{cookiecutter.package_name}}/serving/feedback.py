@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..store.feedback_schema import Feedback
+from ..task.contract import GroundTruth
 from .context import RequestError, no_model
 from .log_metrics import LogMetrics
 from .models import ModelManager
@@ -21,12 +22,16 @@ MAX_FEEDBACK = 1000  # labels per request
 WRITE_SECONDS = 2.0  # for the newest predictions to reach the log
 
 
+class ItemFeedback(Feedback[GroundTruth]):
+    """The ground truth of one item of an earlier request."""
+
+
 class FeedbackRequest(BaseModel):
     """Ground truth for one or many predictions."""
 
     model_config = ConfigDict(extra="forbid")
 
-    feedback: list[Feedback] = Field(min_length=1, max_length=MAX_FEEDBACK, fail_fast=True)
+    feedback: list[ItemFeedback] = Field(min_length=1, max_length=MAX_FEEDBACK, fail_fast=True)
 
 
 class FeedbackResponse(BaseModel):
