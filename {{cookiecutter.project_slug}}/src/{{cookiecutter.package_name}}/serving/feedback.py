@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
@@ -82,7 +83,7 @@ def add_feedback_route(
 
 
 def _store(
-    feedback: list[Feedback], models: ModelManager, events: PredictionEvents
+    feedback: Sequence[ItemFeedback], models: ModelManager, events: PredictionEvents
 ) -> "FeedbackCounts":
     """Write labels into the log; RequestError 404, 422 or 503 naming what is wrong."""
     from ..store.database import DatabaseError
