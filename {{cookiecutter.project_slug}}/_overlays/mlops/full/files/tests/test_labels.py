@@ -128,7 +128,7 @@ def test_collected_rows_are_appended_to_their_splits(
         (lambda text: text.replace('"train"', '"exam"'), "split: "),
         (lambda text: _with(text, "item", {}), ": "),
         (lambda text: _with(text, "truth", {}), "Field required"),
-        (lambda text: _with(text, "request_id", "r-0"), "item 0 of request r-0 stands twice"),
+        (lambda text: _with(text, "request_id", "r-0"), "duplicate item 0 of request r-0"),
     ],
 )
 def test_unusable_line_is_named(

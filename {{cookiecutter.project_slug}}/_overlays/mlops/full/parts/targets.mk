@@ -1,0 +1,19 @@
+.PHONY: feedback drift ab retrain promote loop
+feedback: setup ## record ground truth for logged predictions: make feedback ARGS="labels.csv"
+	$(RUN) feedback $(ARGS)
+
+drift: setup ## compare recent inputs and predictions with the validation set
+	$(RUN) drift $(ARGS)
+
+ab: setup ## show the A/B test so far and its verdict
+	$(RUN) ab $(ARGS)
+
+retrain: setup ## train a challenger if one is needed and start its A/B test
+	$(RUN) retrain --if-needed $(ARGS)
+
+promote: setup ## make the challenger the champion if the A/B test says so
+	$(RUN) promote $(ARGS)
+
+loop: setup ## simulate drift, retraining, A/B test and promotion in minutes
+	$(BIN)/python -m {{ cookiecutter.package_name }}.simulation
+
