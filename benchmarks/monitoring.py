@@ -4,7 +4,7 @@
 
 Needs NumPy alone, takes about two minutes and rewrites the figures between the markers of
 docs/monitoring.md; the same seed gives the same figures. It imports the generated project's modules
-straight from the template.
+straight from the template, of the core and of the overlay.
 """
 
 import sys
@@ -17,10 +17,13 @@ from pathlib import Path
 import numpy as np
 
 TEMPLATE = Path(__file__).parents[1]
-SOURCES = TEMPLATE / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.package_name}}"
+PROJECT, SOURCES = TEMPLATE / "{{cookiecutter.project_slug}}", "src/{{cookiecutter.package_name}}"
+FOLDERS = [PROJECT / SOURCES, PROJECT / "_overlays" / "mlops" / "full" / "files" / SOURCES]
 PACKAGE = "project"  # a name that Python can import, unlike the folder's
 
-spec = spec_from_file_location(PACKAGE, SOURCES / "__init__.py")
+spec = spec_from_file_location(
+    PACKAGE, FOLDERS[0] / "__init__.py", submodule_search_locations=[*map(str, FOLDERS)]
+)
 assert spec is not None
 assert spec.loader is not None
 sys.modules[PACKAGE] = module_from_spec(spec)
