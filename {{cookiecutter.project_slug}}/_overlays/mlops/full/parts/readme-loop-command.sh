@@ -1,0 +1,1 @@
+make loop     # drift, retraining, A/B test, promotion, with simulated traffic
