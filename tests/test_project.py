@@ -1,5 +1,6 @@
 """What is baked works: its own checks and tests pass, and it goes from data to a prediction."""
 
+import itertools
 import json
 import os
 import re
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, TASKS, bake, cookiecutter, demo_of, pyproject
+from conftest import FORMS, ROOT, TASKS, bake, cookiecutter, demo_of, pyproject
 from PIL import Image
 from pytest_cookies.plugin import Cookies
 
-# Each task under one of the shortest, an ordinary and the longest name.
+# Each task in both forms under one of the shortest, an ordinary and the longest name.
 NAMES = ["ab", "zeta-forecast", "thirty-letters-are-the-longest"]
-NAMED = {task: NAMES[number % len(NAMES)] for number, task in enumerate(TASKS)}
+KINDS = list(itertools.product(TASKS, FORMS))
+NAMED = {kind: NAMES[number % len(NAMES)] for number, kind in enumerate(KINDS)}
 SLOW = [
     pytest.param(task, marks=pytest.mark.slow) for task in TASKS if task != "image-classification"
 ]
@@ -33,25 +35,32 @@ CHECKS = {
 
 
 @pytest.fixture(scope="session")
-def projects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A project of each task, under its name."""
-    found = {}
-    for task, name in NAMED.items():
-        folder = tmp_path_factory.mktemp("named")
-        done = cookiecutter(folder, "--no-input", f"project_name={name}", f"task={task}")
-        assert done.returncode == 0, done.stderr
-        found[task] = folder / name
-    return found
+def projects(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """A project of each task in each form, under its name."""
+    return {
+        (task, form): bake_named(tmp_path_factory.mktemp("named"), name, task, form)
+        for (task, form), name in NAMED.items()
+    }
+
+
+def bake_named(folder: Path, name: str, task: str, form: str) -> Path:
+    """Bake a project under this name, as a person would."""
+    answers = [f"project_name={name}", f"task={task}", f"mlops={form}"]
+    done = cookiecutter(folder, "--no-input", *answers)
+    assert done.returncode == 0, done.stderr
+    return folder / name
 
 
 @pytest.fixture(scope="session")
-def checks(projects: dict[str, Path], environment: Path) -> Iterator[dict[Any, Future[str]]]:
+def checks(
+    projects: dict[tuple[str, str], Path], environment: Path
+) -> Iterator[dict[Any, Future[str]]]:
     """Every check of every project, under way on as many cores as there are."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield {
-            (task, check): pool.submit(run, project, environment, *command)
+            (*kind, check): pool.submit(run, project, environment, *command)
             for check, command in CHECKS.items()
-            for task, project in projects.items()
+            for kind, project in projects.items()
         }
 
 
@@ -76,10 +85,12 @@ def run(project: Path, environment: Path, *command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "form"), KINDS)
 @pytest.mark.parametrize("check", CHECKS)
-def test_it_passes_its_own_checks(checks: dict[Any, Future[str]], task: str, check: str) -> None:
-    output = checks[task, check].result()
+def test_it_passes_its_own_checks(
+    checks: dict[Any, Future[str]], task: str, form: str, check: str
+) -> None:
+    output = checks[task, form, check].result()
     if check == "tests":
         assert re.search(r"^\d{3,} passed", output.splitlines()[-1]), output[-500:]
     if check == "types":
@@ -88,14 +99,13 @@ def test_it_passes_its_own_checks(checks: dict[Any, Future[str]], task: str, che
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "form"), KINDS)
 def test_it_passes_its_own_checks_under_every_name(
-    tmp_path: Path, environment: Path, task: str, name: str
+    tmp_path: Path, environment: Path, task: str, form: str, name: str
 ) -> None:
-    done = cookiecutter(tmp_path, "--no-input", f"project_name={name}", f"task={task}")
-    assert done.returncode == 0, done.stderr
+    project = bake_named(tmp_path, name, task, form)
     for command in CHECKS.values():
-        run(tmp_path / name, environment, *command)
+        run(project, environment, *command)
 
 
 @pytest.fixture(scope="session", params=["image-classification", *SLOW])
