@@ -21,7 +21,8 @@ CHOICES.pop("_copy_without_render")
 COMBINATIONS = [
     dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*CHOICES.values())
 ]
-SERVER = {"bundle", "monitoring", "serving", "store"}  # what the server consists of
+SERVER = {"monitoring", "serving", "store"}  # folders and files that must do without `train`
+SERVER |= {"contract.py", "load.py", "manifest.py", "reference.py"}
 KINDS = ("files", "parts", "also")  # what an overlay may hold, beside nested overlays
 # Built from parts, so that this file does not hold them.
 STUBS = ["TO" + "DO", "FIX" + "ME", "XX" + "X", "NotImplemented" + "Error", "lorem" + " ipsum"]
@@ -235,10 +236,10 @@ def test_everything_imported_is_required_where_it_is_used(
     training = serving | required(content["project"]["optional-dependencies"]["train"])
     everything = required(lock.requirements(content))
     for path in sorted((project / "src").rglob("*.py")) + sorted((project / "tests").glob("*.py")):
-        folders = path.relative_to(project).parts[:-1]
-        if "tests" in folders:
+        parts = path.relative_to(project).parts
+        if "tests" in parts:
             allowed = everything
-        elif SERVER & {*folders} or path.name == "contract.py":
+        elif SERVER & {*parts}:
             allowed = serving
         else:
             allowed = everything if path.name == "pretrained.py" else training

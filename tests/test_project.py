@@ -20,8 +20,8 @@ from pytest_cookies.plugin import Cookies
 
 # Each task in both forms under one of the shortest, an ordinary and the longest name.
 NAMES = ["ab", "zeta-forecast", "thirty-letters-are-the-longest"]
-KINDS = list(itertools.product(TASKS, FORMS))
-NAMED = {kind: NAMES[number % len(NAMES)] for number, kind in enumerate(KINDS)}
+TASK_FORMS = list(itertools.product(TASKS, FORMS))
+NAMED = {pair: NAMES[number % len(NAMES)] for number, pair in enumerate(TASK_FORMS)}
 SLOW = [
     pytest.param(task, marks=pytest.mark.slow) for task in TASKS if task != "image-classification"
 ]
@@ -58,9 +58,9 @@ def checks(
     """Every check of every project, under way on as many cores as there are."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield {
-            (*kind, check): pool.submit(run, project, environment, *command)
+            (*task_form, check): pool.submit(run, project, environment, *command)
             for check, command in CHECKS.items()
-            for kind, project in projects.items()
+            for task_form, project in projects.items()
         }
 
 
@@ -85,7 +85,7 @@ def run(project: Path, environment: Path, *command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("task", "form"), KINDS)
+@pytest.mark.parametrize(("task", "form"), TASK_FORMS)
 @pytest.mark.parametrize("check", CHECKS)
 def test_it_passes_its_own_checks(
     checks: dict[Any, Future[str]], task: str, form: str, check: str
@@ -99,7 +99,7 @@ def test_it_passes_its_own_checks(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("task", "form"), KINDS)
+@pytest.mark.parametrize(("task", "form"), TASK_FORMS)
 def test_it_passes_its_own_checks_under_every_name(
     tmp_path: Path, environment: Path, task: str, form: str, name: str
 ) -> None:
@@ -154,6 +154,8 @@ def test_the_readme_shows_what_was_measured_with_pictures_that_exist(
         with Image.open(project / name) as picture:
             extremes = picture.convert("L").getextrema()
             assert extremes[0] != extremes[1], name
+    for link in re.findall(r"\]\(([^)#:]+)\)", readme):
+        assert (project / link).exists(), link
 
 
 def test_real_requests_are_answered_and_the_server_ends(project: Path, demo_output: str) -> None:
@@ -238,26 +240,35 @@ def processes_of(project: Path) -> list[str]:
     return found
 
 
-def commands_of(project: Path) -> set[str]:
+def commands_of(project: Path, environment: Path) -> set[str]:
     """What the command line of a project offers."""
-    command = project / ".venv" / "bin" / project.name
-    text = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
-    commands = set(re.findall(r"^    ([a-z]+) ", text.stdout, re.M))
+    package = project.name.replace("-", "_")
+    text = run(project, environment, "python", "-m", f"{package}.cli", "--help")
+    commands = set(re.findall(r"^    ([a-z]+) ", text, re.M))
     assert {"train", "rollback"} <= commands
     return commands
 
 
+@pytest.mark.parametrize("task_form", TASK_FORMS, ids="-".join)
 def test_make_help_and_the_command_line_list_the_same_commands(
-    project: Path, demo_output: str
+    projects: dict[tuple[str, str], Path], environment: Path, task_form: tuple[str, str]
 ) -> None:
+    project = projects[task_form]
     make = subprocess.run(["make", "help"], cwd=project, capture_output=True, text=True, check=True)
     targets = set(re.findall(r"^  ([a-z]+) ", make.stdout, re.M))
-    assert commands_of(project) <= targets
+    commands = commands_of(project, environment)
+    assert commands <= targets
+    assert ("retrain" in commands) == (task_form[1] == "full")
 
 
-def test_every_command_of_the_readmes_exists(project: Path, demo_output: str) -> None:
-    commands, targets = commands_of(project), set[str]()
-    for folder in (project, ROOT):  # the template's README also tells what to type in a project
+@pytest.mark.parametrize("task_form", TASK_FORMS, ids="-".join)
+def test_every_command_of_the_readmes_exists(
+    projects: dict[tuple[str, str], Path], environment: Path, task_form: tuple[str, str]
+) -> None:
+    project = projects[task_form]
+    commands, targets = commands_of(project, environment), set[str]()
+    # The template's README also says what to type in a project, a full one.
+    for folder in (project, ROOT) if task_form[1] == "full" else (project,):
         text = (folder / "README.md").read_text(encoding="utf-8")
         targets |= set(re.findall(r"^([a-z]+):", (folder / "Makefile").read_text(), re.M))
         for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S):
