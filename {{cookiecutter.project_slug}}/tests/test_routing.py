@@ -26,7 +26,7 @@ from {{ cookiecutter.package_name }}.serving.scheduler import (
 from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 from {{ cookiecutter.package_name }}.task.contract import Item
 
-from .servers import Load, another, challenge, sample, started, until
+from .servers import Load, challenge, install_copy, sample, started, until
 
 CALLERS = 4000
 SHARES = (0.5, 1.0, 0.1)
@@ -34,7 +34,7 @@ SHARES = (0.5, 1.0, 0.1)
 
 @pytest.fixture
 def challenger(deployment: Path) -> BundleRef:
-    return another(deployment, "challenger-1")
+    return install_copy(deployment, "challenger-1")
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_another_test_assigns_the_callers_anew(
     load: Callable[..., ActiveModels], challenger: BundleRef, deployment: Path
 ) -> None:
     first = chosen(load(challenger, 0.5), KEYS)
-    second = chosen(load(another(deployment, "challenger-2"), 0.5), KEYS)
+    second = chosen(load(install_copy(deployment, "challenger-2"), 0.5), KEYS)
     # Of two independent halves a quarter of the callers is in both: 5 standard deviations.
     assert abs(len(first & second) / CALLERS - 0.25) < 5 * math.sqrt(0.25 * 0.75 / CALLERS)
 

@@ -19,10 +19,10 @@ from .servers import (
     Answer,
     Load,
     Server,
-    another,
     challenge,
+    failed_start,
+    install_copy,
     processes,
-    refused,
     running,
     total,
     until,
@@ -39,7 +39,7 @@ def workers(server: Server, count: int = 2) -> set[int]:
 
     def complete() -> bool:
         with contextlib.suppress(OSError):
-            pids.add(server.ask("/healthz").json["worker"])
+            pids.add(server.send("/healthz").json["worker"])
         return len(pids) >= count
 
     until(complete)
@@ -56,7 +56,7 @@ def ended(server: Server) -> int:
 def post_many(server: Server, example: dict[str, Any], count: int) -> list[Answer]:
     """Send so many valid requests, four at a time."""
     with ThreadPoolExecutor(4) as callers:
-        calls = [callers.submit(server.ask, "/v1/predict", example) for _ in range(count)]
+        calls = [callers.submit(server.send, "/v1/predict", example) for _ in range(count)]
     answers = [call.result() for call in calls]
     assert {answer.status for answer in answers} == {200}
     return answers
@@ -69,10 +69,10 @@ def test_two_workers_are_one_server(deployment: Path, example: dict[str, Any]) -
         both = workers(server)
         assert server.process.pid not in both
         post_many(server, example, 60)
-        server.ask("/v1/predict", {})
+        server.send("/v1/predict", {})
 
         def sample(name: str, **labels: str) -> float:
-            return total(server.ask("/metrics").text, name, **labels)
+            return total(server.send("/metrics").text, name, **labels)
 
         route = {"route": "/v1/predict"}
         until(lambda: sample("http_requests_total", status="200", **route) == 60)
@@ -85,18 +85,18 @@ def test_two_workers_are_one_server(deployment: Path, example: dict[str, Any]) -
         assert sample("process_resident_memory_bytes") > 40e6
 
         # both load a new deployment
-        second = another(deployment, "second")
+        second = install_copy(deployment, "second")
         challenge(deployment, second, 1.0)
         loaded: set[int] = set()
 
         def both_loaded() -> bool:
-            models = server.ask("/v1/models").json
+            models = server.send("/v1/models").json
             if len(models["models"]) == 2:
                 loaded.add(models["worker"])
             return loaded >= both
 
         until(both_loaded)
-        answers = [server.ask("/v1/predict", example) for _ in range(10)]
+        answers = [server.send("/v1/predict", example) for _ in range(10)]
         assert {answer.headers["x-model-version"] for answer in answers} == {"second"}
         assert sample("model_info", version="second") == 1
 
@@ -107,7 +107,7 @@ def test_two_workers_are_one_server(deployment: Path, example: dict[str, Any]) -
         again = workers(server)
         assert min(both) not in again
         until(server.ready)
-        assert server.ask("/v1/predict", example).status == 200
+        assert server.send("/v1/predict", example).status == 200
         until(lambda: sample("http_requests_total", status="200", **route) == 71)
         assert sample("model_loaded") == 1
 
@@ -128,7 +128,7 @@ def end_under_load(server: Server, example: dict[str, Any]) -> list[Answer]:
 
     def post() -> Answer | None:
         try:
-            return server.ask("/v1/predict", example)
+            return server.send("/v1/predict", example)
         except OSError:  # it listens no more
             time.sleep(0.01)
             return None
@@ -200,8 +200,8 @@ def test_second_sigterm_ends_the_server_despite_a_silent_client(
 
 
 def test_requests_are_not_logged_by_default(server: Server, example: dict[str, Any]) -> None:
-    assert server.ask("/v1/predict", example).status == 200
-    assert server.ask("/nowhere").status == 404
+    assert server.send("/v1/predict", example).status == 200
+    assert server.send("/nowhere").status == 404
     assert "request" not in [line["message"] for line in server.lines()]
     assert "model loaded" in [line["message"] for line in server.lines()]
 
@@ -215,7 +215,7 @@ def test_failed_start_gives_its_reason_in_one_line(deployment: Path, server: Ser
         ({"deployment_dir": damaged(deployment)}, "model.onnx"),
         ({"environment": "production", "api_keys": "secret"}, "$APP_API_KEYS: api_keys"),
     ):
-        code, lines = refused(deployment, **settings)
+        code, lines = failed_start(deployment, **settings)
         assert code == 2, settings
         (line,) = lines
         assert reason in line
@@ -242,6 +242,6 @@ def test_silent_clients_delay_nobody(server: Server, example: dict[str, Any]) ->
         times = []
         for _ in range(10):
             started = time.perf_counter()
-            assert server.ask("/v1/predict", example).status == 200
+            assert server.send("/v1/predict", example).status == 200
             times.append(time.perf_counter() - started)
         assert sorted(times)[5] < 0.5

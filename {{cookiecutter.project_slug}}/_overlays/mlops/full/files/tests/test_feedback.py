@@ -16,7 +16,7 @@ from {{ cookiecutter.package_name }}.task.contract import SCORE, GroundTruth, Pr
 
 from .prediction_log import observer
 from .quick import BAD_GROUND_TRUTHS, ground_truths
-from .servers import another, crown, inside, remade, sample, started, until
+from .servers import inside, install_copy, rehashed, replace_champion, sample, started, until
 from .test_access import KEYS, WITHOUT_KEY, assert_asks_for_a_key
 from .test_serving import endless
 
@@ -187,7 +187,7 @@ def measure(client: TestClient) -> None:
 
 def deploy_shifted_reference(deployment: Path) -> str:
     """Deploy the model with a reference in which all numbers were larger during training."""
-    new = another(deployment, "shifted")
+    new = install_copy(deployment, "shifted")
     path = folder.bundle_path(deployment, new) / "reference.json"
     reference = json.loads(path.read_bytes())
     for column in (*reference["features"].values(), *reference["predictions"].values()):
@@ -196,7 +196,7 @@ def deploy_shifted_reference(deployment: Path) -> str:
             for name in ("edges", "sample"):
                 column[name] = [1000 + value for value in column[name]]
     path.write_text(json.dumps(reference))
-    crown(deployment, remade(deployment, new))
+    replace_champion(deployment, rehashed(deployment, new))
     return new.version
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from .prediction_log import log_rows
 from .quick import ground_truths
-from .servers import processes, refused, running, total, until
+from .servers import failed_start, processes, running, total, until
 from .test_workers import (
     end_during_a_request,
     end_under_load,
@@ -28,7 +28,7 @@ def test_two_workers_share_log_and_feedback(deployment: Path, example: dict[str,
         answers = post_many(server, example, 60)
 
         def sample(name: str, **labels: str) -> float:
-            return total(server.ask("/metrics").text, name, **labels)
+            return total(server.send("/metrics").text, name, **labels)
 
         until(lambda: sample("prediction_log_rows_total") == 60)
         assert sample("prediction_log_lost_total") == 0
@@ -38,10 +38,10 @@ def test_two_workers_share_log_and_feedback(deployment: Path, example: dict[str,
 
         # feedback finds what the other worker has predicted a moment ago
         for _ in range(4):
-            answer = server.ask("/v1/predict", example).json
+            answer = server.send("/v1/predict", example).json
             truth, _ = ground_truths(answer["predictions"][0])
             feedback = {"feedback": [{"request_id": answer["request_id"], "truth": truth}]}
-            assert server.ask("/v1/feedback", feedback).json["new"] == 1
+            assert server.send("/v1/feedback", feedback).json["new"] == 1
         until(lambda: sample("feedback_total") == 4)
 
         # a killed worker is replaced, and the rows stay
@@ -50,7 +50,7 @@ def test_two_workers_share_log_and_feedback(deployment: Path, example: dict[str,
         until(lambda: min(both) not in processes(server))
         workers(server)
         until(server.ready)
-        assert server.ask("/v1/predict", example).status == 200
+        assert server.send("/v1/predict", example).status == 200
         server.process.send_signal(signal.SIGTERM)
         assert ended(server) == 0
     assert len(log_rows()) == 65
@@ -76,7 +76,7 @@ def test_request_in_progress_at_the_end_is_logged(
 
 
 def test_failed_start_for_an_invalid_database_shows_no_password(deployment: Path) -> None:
-    code, lines = refused(deployment, database_url="mysql://me:secret@host/log")
+    code, lines = failed_start(deployment, database_url="mysql://me:secret@host/log")
     assert code == 2
     (line,) = lines
     assert "$APP_DATABASE_URL: database_url" in line
