@@ -67,8 +67,8 @@ class Steps:
         self.seconds[name] = time.monotonic() - started
 
 
-def bake(folder: Path, task: str) -> Path:
-    """Generate the default project in `folder`, over one that an earlier demo left there.
+def bake(folder: Path, task: str, mlops: str = "full") -> Path:
+    """Generate the task's demo project in `folder`, over one that an earlier demo left there.
 
     Files that the template does not write stay: environment, runs, models.
     """
@@ -78,7 +78,7 @@ def bake(folder: Path, task: str) -> Path:
         sys.exit(f"error: {folder / slug} exists and was not created by the demo; choose DEMO_DIR=")
     folder.mkdir(parents=True, exist_ok=True)
     mark.touch()
-    answers = {"project_name": NAMES[task], "task": task}
+    answers = {"project_name": NAMES[task], "task": task, "mlops": mlops}
     try:
         baked = cookiecutter(
             str(TEMPLATE),

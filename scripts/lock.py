@@ -1,5 +1,6 @@
 """Update the generated project's constraints.txt for all tasks together: `make lock`. Needs uv."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -30,10 +31,10 @@ def main() -> int:
 
 
 def all_tasks(folder: Path) -> tuple[str, str]:
-    """Generate every task in `folder`; return (pyproject.toml of all together, constraints)."""
+    """Generate every task in both forms; return (pyproject.toml of all together, constraints)."""
     needed: dict[str, None] = {}
-    for task in demo.NAMES:
-        project = demo.bake(folder / task, task)
+    for task, mlops in itertools.product(demo.NAMES, ("full", "basic")):
+        project = demo.bake(folder / mlops, task, mlops)
         content = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
         needed |= dict.fromkeys(requirements(content))
     # A JSON list of ASCII strings is a TOML list too. No [project]: nothing is installed.

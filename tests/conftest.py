@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = ROOT / "{{cookiecutter.project_slug}}"
 OVERLAYS = PROJECT / "_overlays"
 TASKS = sorted(path.name for path in (OVERLAYS / "task").iterdir() if path.name[0] != "_")
+FORMS = ["full", "basic"]  # answers to `mlops`
 
 
 def bake(cookies: Cookies, **answers: str) -> Path:

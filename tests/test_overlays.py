@@ -11,7 +11,7 @@ from pathlib import Path
 import lock
 import pytest
 import yaml
-from conftest import OVERLAYS, PROJECT, ROOT, TASKS, bake, pyproject
+from conftest import FORMS, OVERLAYS, PROJECT, ROOT, TASKS, bake, pyproject
 from jinja2 import Environment
 from pytest_cookies.plugin import Cookies
 
@@ -21,6 +21,8 @@ CHOICES.pop("_copy_without_render")
 COMBINATIONS = [
     dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*CHOICES.values())
 ]
+SERVER = {"monitoring", "serving", "store"}  # folders and files that must do without `train`
+SERVER |= {"contract.py", "load.py", "manifest.py", "reference.py"}
 KINDS = ("files", "parts", "also")  # what an overlay may hold, beside nested overlays
 # Built from parts, so that this file does not hold them.
 STUBS = ["TO" + "DO", "FIX" + "ME", "XX" + "X", "NotImplemented" + "Error", "lorem" + " ipsum"]
@@ -186,9 +188,21 @@ def test_overlays_hold_no_jinja_but_the_two_names() -> None:
 
 
 def test_the_task_is_all_that_a_task_pack_adds_to_the_package() -> None:
-    for task in (OVERLAYS / "task").iterdir():
-        package = task / "files" / "src" / "{{cookiecutter.package_name}}"
+    packages = list((OVERLAYS / "task").rglob("src/{{cookiecutter.package_name}}"))
+    assert {package.relative_to(OVERLAYS).parts[2] for package in packages} == {"files", "mlops"}
+    for package in packages:
         assert [path.name for path in package.glob("*")] == ["task"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_basic_project_has_no_prediction_log(cookies: Cookies, task: str) -> None:
+    project = bake(cookies, task=task, mlops="basic")
+    folders = {path.name for path in (project / "src" / "ml_project").iterdir() if path.is_dir()}
+    assert {"training", "serving", "release"} <= folders
+    assert not folders & {"store", "monitoring", "lifecycle"}
+    serving = required(pyproject(project)["project"]["dependencies"])
+    assert "fastapi" in serving
+    assert not serving & {"sqlalchemy", "alembic", "psycopg"}
 
 
 @pytest.fixture(scope="module")
@@ -199,30 +213,33 @@ def owners(environment: Path) -> dict[str, set[str]]:
     return {name: set(map(plain, found)) for name, found in json.loads(done.stdout).items()}
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("task", TASKS)
 def test_names_of_dependencies_are_refused(
-    cookies: Cookies, owners: dict[str, set[str]], task: str
+    cookies: Cookies, owners: dict[str, set[str]], task: str, form: str
 ) -> None:
-    direct = required(lock.requirements(pyproject(bake(cookies, task=task))))
+    direct = required(lock.requirements(pyproject(bake(cookies, task=task, mlops=form))))
     names = direct | {module.lower() for module, found in owners.items() if direct & found}
     names = {name for name in names if name.isidentifier() and not name.startswith("_")}
     missing = names - taken()
     assert not missing, "belong into TAKEN of hooks/pre_gen_project.py"
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("task", TASKS)
 def test_everything_imported_is_required_where_it_is_used(
-    cookies: Cookies, owners: dict[str, set[str]], task: str
+    cookies: Cookies, owners: dict[str, set[str]], task: str, form: str
 ) -> None:
-    project = bake(cookies, task=task)
+    project = bake(cookies, task=task, mlops=form)
     content = pyproject(project)
     serving = required(content["project"]["dependencies"])
     training = serving | required(content["project"]["optional-dependencies"]["train"])
     everything = required(lock.requirements(content))
     for path in sorted((project / "src").rglob("*.py")) + sorted((project / "tests").glob("*.py")):
-        if "tests" in path.relative_to(project).parts:
+        parts = path.relative_to(project).parts
+        if "tests" in parts:
             allowed = everything
-        elif path.parent.name == "serving" or path.name in ("contract.py", "load.py"):
+        elif SERVER & {*parts}:
             allowed = serving
         else:
             allowed = everything if path.name == "pretrained.py" else training

@@ -4,10 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import TASKS, bake
+from conftest import FORMS, TASKS, bake
 from pytest_cookies.plugin import Cookies
 
-FORMS = ["full", "basic"]
 PATH = re.compile(r"`((?:\w+/)*\w+\.py|(?:\w+/)+)`")  # `serving/predict.py`, `training/`
 
 

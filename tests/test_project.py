@@ -1,5 +1,6 @@
 """What is baked works: its own checks and tests pass, and it goes from data to a prediction."""
 
+import itertools
 import json
 import os
 import re
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, TASKS, bake, cookiecutter, demo_of, pyproject
+from conftest import FORMS, ROOT, TASKS, bake, cookiecutter, demo_of, pyproject
 from PIL import Image
 from pytest_cookies.plugin import Cookies
 
-# Each task under one of the shortest, an ordinary and the longest name.
+# Each task in both forms under one of the shortest, an ordinary and the longest name.
 NAMES = ["ab", "zeta-forecast", "thirty-letters-are-the-longest"]
-NAMED = {task: NAMES[number % len(NAMES)] for number, task in enumerate(TASKS)}
+TASK_FORMS = list(itertools.product(TASKS, FORMS))
+NAMED = {pair: NAMES[number % len(NAMES)] for number, pair in enumerate(TASK_FORMS)}
 SLOW = [
     pytest.param(task, marks=pytest.mark.slow) for task in TASKS if task != "image-classification"
 ]
@@ -33,25 +35,32 @@ CHECKS = {
 
 
 @pytest.fixture(scope="session")
-def projects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A project of each task, under its name."""
-    found = {}
-    for task, name in NAMED.items():
-        folder = tmp_path_factory.mktemp("named")
-        done = cookiecutter(folder, "--no-input", f"project_name={name}", f"task={task}")
-        assert done.returncode == 0, done.stderr
-        found[task] = folder / name
-    return found
+def projects(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """A project of each task in each form, under its name."""
+    return {
+        (task, form): bake_named(tmp_path_factory.mktemp("named"), name, task, form)
+        for (task, form), name in NAMED.items()
+    }
+
+
+def bake_named(folder: Path, name: str, task: str, form: str) -> Path:
+    """Bake a project under this name, as a person would."""
+    answers = [f"project_name={name}", f"task={task}", f"mlops={form}"]
+    done = cookiecutter(folder, "--no-input", *answers)
+    assert done.returncode == 0, done.stderr
+    return folder / name
 
 
 @pytest.fixture(scope="session")
-def checks(projects: dict[str, Path], environment: Path) -> Iterator[dict[Any, Future[str]]]:
+def checks(
+    projects: dict[tuple[str, str], Path], environment: Path
+) -> Iterator[dict[Any, Future[str]]]:
     """Every check of every project, under way on as many cores as there are."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield {
-            (task, check): pool.submit(run, project, environment, *command)
+            (*task_form, check): pool.submit(run, project, environment, *command)
             for check, command in CHECKS.items()
-            for task, project in projects.items()
+            for task_form, project in projects.items()
         }
 
 
@@ -76,10 +85,12 @@ def run(project: Path, environment: Path, *command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "form"), TASK_FORMS)
 @pytest.mark.parametrize("check", CHECKS)
-def test_it_passes_its_own_checks(checks: dict[Any, Future[str]], task: str, check: str) -> None:
-    output = checks[task, check].result()
+def test_it_passes_its_own_checks(
+    checks: dict[Any, Future[str]], task: str, form: str, check: str
+) -> None:
+    output = checks[task, form, check].result()
     if check == "tests":
         assert re.search(r"^\d{3,} passed", output.splitlines()[-1]), output[-500:]
     if check == "types":
@@ -88,14 +99,13 @@ def test_it_passes_its_own_checks(checks: dict[Any, Future[str]], task: str, che
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "form"), TASK_FORMS)
 def test_it_passes_its_own_checks_under_every_name(
-    tmp_path: Path, environment: Path, task: str, name: str
+    tmp_path: Path, environment: Path, task: str, form: str, name: str
 ) -> None:
-    done = cookiecutter(tmp_path, "--no-input", f"project_name={name}", f"task={task}")
-    assert done.returncode == 0, done.stderr
+    project = bake_named(tmp_path, name, task, form)
     for command in CHECKS.values():
-        run(tmp_path / name, environment, *command)
+        run(project, environment, *command)
 
 
 @pytest.fixture(scope="session", params=["image-classification", *SLOW])
@@ -144,6 +154,8 @@ def test_the_readme_shows_what_was_measured_with_pictures_that_exist(
         with Image.open(project / name) as picture:
             extremes = picture.convert("L").getextrema()
             assert extremes[0] != extremes[1], name
+    for link in re.findall(r"\]\(([^)#:]+)\)", readme):
+        assert (project / link).exists(), link
 
 
 def test_real_requests_are_answered_and_the_server_ends(project: Path, demo_output: str) -> None:
@@ -228,26 +240,35 @@ def processes_of(project: Path) -> list[str]:
     return found
 
 
-def commands_of(project: Path) -> set[str]:
+def commands_of(project: Path, environment: Path) -> set[str]:
     """What the command line of a project offers."""
-    command = project / ".venv" / "bin" / project.name
-    text = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
-    commands = set(re.findall(r"^    ([a-z]+) ", text.stdout, re.M))
+    package = project.name.replace("-", "_")
+    text = run(project, environment, "python", "-m", f"{package}.cli", "--help")
+    commands = set(re.findall(r"^    ([a-z]+) ", text, re.M))
     assert {"train", "rollback"} <= commands
     return commands
 
 
+@pytest.mark.parametrize("task_form", TASK_FORMS, ids="-".join)
 def test_make_help_and_the_command_line_list_the_same_commands(
-    project: Path, demo_output: str
+    projects: dict[tuple[str, str], Path], environment: Path, task_form: tuple[str, str]
 ) -> None:
+    project = projects[task_form]
     make = subprocess.run(["make", "help"], cwd=project, capture_output=True, text=True, check=True)
     targets = set(re.findall(r"^  ([a-z]+) ", make.stdout, re.M))
-    assert commands_of(project) <= targets
+    commands = commands_of(project, environment)
+    assert commands <= targets
+    assert ("retrain" in commands) == (task_form[1] == "full")
 
 
-def test_every_command_of_the_readmes_exists(project: Path, demo_output: str) -> None:
-    commands, targets = commands_of(project), set[str]()
-    for folder in (project, ROOT):  # the template's README also tells what to type in a project
+@pytest.mark.parametrize("task_form", TASK_FORMS, ids="-".join)
+def test_every_command_of_the_readmes_exists(
+    projects: dict[tuple[str, str], Path], environment: Path, task_form: tuple[str, str]
+) -> None:
+    project = projects[task_form]
+    commands, targets = commands_of(project, environment), set[str]()
+    # The template's README also says what to type in a project, a full one.
+    for folder in (project, ROOT) if task_form[1] == "full" else (project,):
         text = (folder / "README.md").read_text(encoding="utf-8")
         targets |= set(re.findall(r"^([a-z]+):", (folder / "Makefile").read_text(), re.M))
         for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S):

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -12,11 +12,10 @@ from fastapi.testclient import TestClient
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.bundle.deployment import champion_path
 from {{ cookiecutter.package_name }}.config import load_settings
-from {{ cookiecutter.package_name }}.task import data, simulate
+from {{ cookiecutter.package_name }}.task import data
 from {{ cookiecutter.package_name }}.task.settings import Settings
 
-from . import servers
-from .quick import QUICK
+from . import quick, servers
 
 PROJECT = Path(__file__).parents[1]
 CONFIG = PROJECT / "configs" / "default.yaml"
@@ -29,7 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         config = ["--config", str(CONFIG)]
-        assert cli.main(["train", *config, *QUICK]) == 0
+        assert cli.main(["train", *config, *quick.QUICK]) == 0
         for command in ("evaluate", "report", "deploy"):
             assert cli.main([command, *config]) == 0
     return folder
@@ -50,29 +49,11 @@ def deployment(work: Path) -> Path:
     return work / "deployment"
 
 
-class Traffic(NamedTuple):
-    """Items for requests: like those of training, and after a distribution shift."""
-
-    usual: list[dict[str, Any]]
-    shifted: list[dict[str, Any]]
-
-
 @pytest.fixture(scope="session")
-def traffic(trained: Path) -> Traffic:
-    """Draw items from the test split, as `make loop` does."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(trained)
-        settings = load_settings(Settings, CONFIG, QUICK)
-        dataset, rest = data.load(settings.data).holdout(0.9)
-        return Traffic(
-            *(
-                [item.model_dump(exclude_unset=True) for item, _ in pairs]
-                for pairs in (
-                    simulate.normal_requests(dataset, rest, settings),
-                    simulate.shifted_requests(dataset, rest, settings),
-                )
-            )
-        )
+def request_items() -> list[dict[str, Any]]:
+    """Build items for requests from the test split."""
+    settings = load_settings(Settings, CONFIG, quick.QUICK, {})
+    return quick.request_items(data.load(settings.data))[:50]
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def total(text: str, name: str, **labels: str) -> float:
     return value_sum
 
 
-def another(deployment: Path, version: str) -> BundleRef:
+def install_copy(deployment: Path, version: str) -> BundleRef:
     """Install a copy of the champion's bundle under another version."""
     source, _ = folder.champion_path(deployment)
     place = source.with_name(version)
@@ -98,8 +98,8 @@ def another(deployment: Path, version: str) -> BundleRef:
     return BundleRef(version=version, bundle=f"bundles/{version}", manifest_sha256=digest)
 
 
-def remade(deployment: Path, installed: BundleRef) -> BundleRef:
-    """Renew the hashes in its manifest, after its files have been changed."""
+def rehashed(deployment: Path, installed: BundleRef) -> BundleRef:
+    """Renew the hashes in the manifest after files have been changed; return the new BundleRef."""
     path = folder.bundle_path(deployment, installed) / load.MANIFEST
     manifest = json.loads(path.read_bytes())
     manifest["files"] = {name: load.sha256(path.with_name(name)) for name in manifest["files"]}
@@ -107,7 +107,7 @@ def remade(deployment: Path, installed: BundleRef) -> BundleRef:
     return installed.model_copy(update={"manifest_sha256": load.sha256(path)})
 
 
-def crown(deployment: Path, champion: BundleRef) -> None:
+def replace_champion(deployment: Path, champion: BundleRef) -> None:
     """Make it the champion, as `deploy` and `promote` do."""
     folder.replace_deployment(
         deployment, folder.with_champion(deployment, champion), "test", "a test"
@@ -143,7 +143,7 @@ class Server(NamedTuple):
     url: str
     log: Path
 
-    def ask(self, path: str, body: Any = None, **headers: str) -> Answer:
+    def send(self, path: str, body: Any = None, **headers: str) -> Answer:
         """Send a request over a connection of its own."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"content-type": "application/json", **headers}
@@ -157,7 +157,7 @@ class Server(NamedTuple):
     def ready(self) -> bool:
         """Whether it has a model; false too while nothing listens."""
         try:
-            return self.ask("/readyz").status == 200
+            return self.send("/readyz").status == 200
         except OSError:
             return False
 
@@ -203,8 +203,8 @@ def environment(deployment: Path, mark: Path, **settings: Any) -> dict[str, str]
     return {**os.environ, **variables, MARK: str(mark)}
 
 
-def refused(deployment: Path, **settings: Any) -> tuple[int, list[str]]:
-    """Exit code and error messages of a server that must not start."""
+def failed_start(deployment: Path, **settings: Any) -> tuple[int, list[str]]:
+    """Start a server that must not start; return its exit code and error messages."""
     command = [sys.executable, "-m", cli.__name__, "serve"]
     variables = environment(deployment, deployment, **settings)
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
@@ -229,10 +229,10 @@ def processes(server: Server) -> list[int]:
 class Load:
     """Clients that send requests without pause, until the end of the `with` block."""
 
-    def __init__(self, ask: Callable[[], Any], callers: int = 2) -> None:
+    def __init__(self, call: Callable[[], Any], callers: int = 2) -> None:
         self.answers: list[Any] = []
         self._done = threading.Event()
-        self._ask = ask
+        self._call = call
         self._threads = [threading.Thread(target=self._send) for _ in range(callers)]
 
     def __enter__(self) -> "Load":
@@ -247,7 +247,7 @@ class Load:
 
     def _send(self) -> None:
         while not self._done.is_set():
-            self.answers.append(self._ask())
+            self.answers.append(self._call())
 
 
 def memory(pid: int | str = "self") -> float:

@@ -80,12 +80,6 @@ def test_deployment_folder_has_one_variable_for_server_and_commands(config_file:
     assert load_settings(ServerSettings, None, [], env).deployment_dir == Path("elsewhere")
 
 
-def test_database_has_one_variable_for_server_and_commands(config_file: Path) -> None:
-    env = {"APP_DATABASE_URL": "sqlite:///1.db"}
-    assert load_settings(Settings, config_file, [], env).live.database == "sqlite:///1.db"
-    assert load_settings(ServerSettings, None, [], env).database_url == "sqlite:///1.db"
-
-
 def test_variables_of_sections_and_of_the_server_do_not_mix(config_file: Path) -> None:
     env = {"APP_PORT": "1", "APP_NAME": "of the platform", "APP_TRAIN__EPOCHS": "8"}
     assert load_settings(Settings, config_file, [], env).name == "test"

@@ -21,7 +21,7 @@ from {{ cookiecutter.package_name }}.task.settings import Settings
 
 from .conftest import CONFIG
 from .quick import QUICK
-from .servers import another
+from .servers import install_copy
 
 PROMOTE = {"decision": "promote", "reason": "the challenger is better"}
 NO_MLFLOW = "http://127.0.0.1:9"
@@ -88,7 +88,7 @@ def twice(redeployed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def add_challenger(folder: Path, since: str = "2026-01-01T00:00:00+00:00") -> Challenger:
     """Put a copy of the champion beside it, as challenger."""
     before = deployed(folder)
-    copy = another(folder / "deployment", "challenger")
+    copy = install_copy(folder / "deployment", "challenger")
     challenger = Challenger(**copy.model_dump(), share=0.1, since=since)
     after = before.model_copy(update={"challenger": challenger})
     deployment_folder.write_deployment(folder / "deployment", after)

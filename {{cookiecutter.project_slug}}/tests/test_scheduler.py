@@ -29,7 +29,6 @@ from {{ cookiecutter.package_name }}.serving.scheduler import (
 from {{ cookiecutter.package_name }}.task.contract import Contract, Item, Prediction
 
 from . import servers
-from .conftest import Traffic
 
 # Longer items in the same batch change the order of sums in a network, and so the last bits.
 TOLERANCE = 1e-5
@@ -98,8 +97,8 @@ def make(bundle: Bundle, session: Session, pool: WorkerPool) -> Callable[..., Mo
 
 
 @pytest.fixture
-def items(traffic: Traffic) -> list[Item]:
-    return [Item.model_validate(item) for item in traffic.usual[:40]]
+def items(request_items: list[dict[str, Any]]) -> list[Item]:
+    return [Item.model_validate(item) for item in request_items[:40]]
 
 
 def succeeded(result: RequestResult | Exception) -> RequestResult:

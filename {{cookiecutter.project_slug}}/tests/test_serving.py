@@ -18,7 +18,6 @@ from {{ cookiecutter.package_name }}.bundle.load import Bundle
 from {{ cookiecutter.package_name }}.serving.scheduler import Overloaded
 from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 
-from .conftest import Traffic
 from .quick import BAD_ITEMS
 from .servers import Server, close, inside, sample, started
 
@@ -66,9 +65,9 @@ def test_unsafe_request_id_is_replaced(
 
 
 def test_many_items_are_predicted_in_order_and_like_single_ones(
-    client: TestClient, traffic: Traffic
+    client: TestClient, request_items: list[dict[str, Any]]
 ) -> None:
-    items = traffic.usual[:10]
+    items = request_items[:10]
     many = client.post("/v1/predict", json={"items": items}).json()["predictions"]
     for item, prediction in zip(items, many, strict=True):
         (one,) = client.post("/v1/predict", json={"items": [item]}).json()["predictions"]

@@ -14,10 +14,10 @@ from {{ cookiecutter.package_name }}.monitoring import online
 from {{ cookiecutter.package_name }}.serving import feedback, monitor
 from {{ cookiecutter.package_name }}.task.contract import SCORE, GroundTruth, Prediction
 
-from .conftest import Traffic
 from .prediction_log import observer
 from .quick import BAD_GROUND_TRUTHS, ground_truths
-from .servers import another, crown, inside, remade, sample, started, until
+from .servers import inside, install_copy, rehashed, replace_champion, sample, started, until
+from .test_access import KEYS, WITHOUT_KEY, assert_asks_for_a_key
 from .test_serving import endless
 
 
@@ -40,10 +40,12 @@ def counts(answer: Any) -> tuple[int, int, int]:
     return content["new"], content["changed"], content["same"]
 
 
-def test_labels_are_stored_once_and_can_be_changed(deployment: Path, traffic: Traffic) -> None:
+def test_labels_are_stored_once_and_can_be_changed(
+    deployment: Path, request_items: list[dict[str, Any]]
+) -> None:
     # Predictions of a moment ago are found although the log would wait for a minute.
     with started(deployment, log_seconds=60) as client:
-        items = traffic.usual[:3]
+        items = request_items[:3]
         right, wrong = zip(*map(ground_truths, predicted(client, items, "many")), strict=True)
         assert counts(send(client, {"request_id": "many", "truth": right[0]})) == (1, 0, 0)
         labels = [
@@ -57,10 +59,23 @@ def test_labels_are_stored_once_and_can_be_changed(deployment: Path, traffic: Tr
         assert sample(client, "feedback_total", variant="champion") == 3
 
 
+@pytest.mark.parametrize("headers", WITHOUT_KEY)
+def test_feedback_without_a_valid_key_gets_401(deployment: Path, headers: dict[str, str]) -> None:
+    with started(deployment, api_keys=KEYS) as client:
+        assert_asks_for_a_key(client, client.post("/v1/feedback", json={}, headers=headers))
+        assert sample(client, "http_requests_total", status="401") == 1
+
+
+def test_feedback_before_the_first_deployment_names_no_model(tmp_path: Path) -> None:
+    with started(tmp_path / "later", database_url=f"sqlite:///{tmp_path / 'log.db'}") as client:
+        answer = send(client, {"request_id": "a", "truth": {}})
+        assert answer.headers["x-model-version"] == "none"
+
+
 def test_feedback_with_an_unknown_request_is_refused_as_a_whole(
-    client: TestClient, traffic: Traffic
+    client: TestClient, request_items: list[dict[str, Any]]
 ) -> None:
-    (prediction,) = predicted(client, traffic.usual[:1], "known")
+    (prediction,) = predicted(client, request_items[:1], "known")
     truth, _ = ground_truths(prediction)
     known = {"request_id": "known", "truth": truth}
     for unknown in ({"request_id": "stranger"}, {"request_id": "known", "item": 1}):
@@ -73,18 +88,18 @@ def test_feedback_with_an_unknown_request_is_refused_as_a_whole(
 
 
 def test_feedback_before_the_first_prediction_gets_404(
-    client: TestClient, traffic: Traffic, deployment: Path
+    client: TestClient, request_items: list[dict[str, Any]], deployment: Path
 ) -> None:
-    truth, _ = ground_truths(predicted(client, traffic.usual[:1], "elsewhere")[0])
+    truth, _ = ground_truths(predicted(client, request_items[:1], "elsewhere")[0])
     with started(deployment, database_url="sqlite:///fresh.db") as fresh:
         assert send(fresh, {"request_id": "stranger", "truth": truth}).status_code == 404
 
 
 @pytest.mark.parametrize(("truth", "word"), BAD_GROUND_TRUTHS)
 def test_impossible_ground_truth_gets_422(
-    client: TestClient, traffic: Traffic, truth: dict[str, Any], word: str
+    client: TestClient, request_items: list[dict[str, Any]], truth: dict[str, Any], word: str
 ) -> None:
-    (prediction,) = predicted(client, traffic.usual[:1], "one")
+    (prediction,) = predicted(client, request_items[:1], "one")
     good = {"request_id": "one", "truth": ground_truths(prediction)[0]}
     body = json.dumps({"feedback": [good, {"request_id": "one", "truth": truth}]})
     headers = {"content-type": "application/json"}
@@ -123,29 +138,36 @@ def test_feedback_without_content_length_is_limited_too(client: TestClient) -> N
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
-def test_labels_per_request_are_limited(client: TestClient, traffic: Traffic) -> None:
-    (prediction,) = predicted(client, traffic.usual[:1], "one")
+def test_labels_per_request_are_limited(
+    client: TestClient, request_items: list[dict[str, Any]]
+) -> None:
+    (prediction,) = predicted(client, request_items[:1], "one")
     one = {"request_id": "one", "truth": ground_truths(prediction)[0]}
     assert send(client, *[one] * (feedback.MAX_FEEDBACK + 1)).status_code == 422
     assert counts(send(client, *[one] * feedback.MAX_FEEDBACK)) == (1, 0, feedback.MAX_FEEDBACK - 1)
 
 
-def test_feedback_without_a_log_gets_503(deployment: Path, traffic: Traffic) -> None:
+def test_feedback_without_a_log_gets_503(
+    deployment: Path, request_items: list[dict[str, Any]]
+) -> None:
     with started(deployment, database_url="none") as client:
-        (prediction,) = predicted(client, traffic.usual[:1], "one")
+        (prediction,) = predicted(client, request_items[:1], "one")
         answer = send(client, {"request_id": "one", "truth": ground_truths(prediction)[0]})
         assert answer.status_code == 503
         assert "no prediction log" in answer.json()["detail"][0]["msg"]
 
 
 def test_feedback_while_the_database_is_unavailable_gets_503_with_retry_after(
-    deployment: Path, traffic: Traffic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    deployment: Path,
+    request_items: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(feedback, "WRITE_SECONDS", 0.05)
     path = tmp_path / "log.db"
     path.mkdir()
     with started(deployment, database_url=f"sqlite:///{path}") as client:
-        (prediction,) = predicted(client, traffic.usual[:1], "one")
+        (prediction,) = predicted(client, request_items[:1], "one")
         one = {"request_id": "one", "truth": ground_truths(prediction)[0]}
         answer = send(client, one)
         assert answer.status_code == 503
@@ -165,7 +187,7 @@ def measure(client: TestClient) -> None:
 
 def deploy_shifted_reference(deployment: Path) -> str:
     """Deploy the model with a reference in which all numbers were larger during training."""
-    new = another(deployment, "shifted")
+    new = install_copy(deployment, "shifted")
     path = folder.bundle_path(deployment, new) / "reference.json"
     reference = json.loads(path.read_bytes())
     for column in (*reference["features"].values(), *reference["predictions"].values()):
@@ -174,18 +196,20 @@ def deploy_shifted_reference(deployment: Path) -> str:
             for name in ("edges", "sample"):
                 column[name] = [1000 + value for value in column[name]]
     path.write_text(json.dumps(reference))
-    crown(deployment, remade(deployment, new))
+    replace_champion(deployment, rehashed(deployment, new))
     return new.version
 
 
-def test_drift_is_in_the_metrics(client: TestClient, traffic: Traffic, deployment: Path) -> None:
+def test_drift_is_in_the_metrics(
+    client: TestClient, request_items: list[dict[str, Any]], deployment: Path
+) -> None:
     version = deploy_shifted_reference(deployment)
     until(lambda: client.get("/readyz").json()["model_version"] == version)
-    predicted(client, traffic.usual[:1], "first")
+    predicted(client, request_items[:1], "first")
     measure(client)
     assert sample(client, "drift_window_rows", version=version) == 1
     assert sample(client, "drift_detected") == 0, "one row proves nothing"
-    items = (traffic.usual * 8)[:199]
+    items = (request_items * 8)[:199]
     for start in range(0, len(items), 50):
         predicted(client, items[start : start + 50], f"r{start}")
     measure(client)
@@ -207,12 +231,12 @@ def test_drift_is_in_the_metrics(client: TestClient, traffic: Traffic, deploymen
 
 
 def test_live_quality_is_in_the_metrics(
-    client: TestClient, traffic: Traffic, deployment: Path
+    client: TestClient, request_items: list[dict[str, Any]], deployment: Path
 ) -> None:
     bundle = load_bundle(*folder.champion_path(deployment))
     measure(client)
     assert sample(client, "quality_labels") == 0
-    predictions = predicted(client, traffic.usual[:10], "ten")
+    predictions = predicted(client, request_items[:10], "ten")
     truths_sent, scores = [], []
     for place, prediction in enumerate(predictions):
         truth = ground_truths(prediction)[place % 3 == 0]

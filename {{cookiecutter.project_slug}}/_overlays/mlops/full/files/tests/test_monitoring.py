@@ -73,9 +73,10 @@ def test_at_most_one_window_in_a_hundred_is_a_false_alarm() -> None:
     generator = random()
     false = 0
     for _ in range(100):
-        known = window(generator, 600)
+        expected = window(generator, 600)
         false += any(
-            row.drifted for row in compare_distributions(references(known), window(generator, 150))
+            row.drifted
+            for row in compare_distributions(references(expected), window(generator, 150))
         )
     assert false <= 2
 
@@ -84,8 +85,8 @@ def test_slow_series_raise_no_more_false_alarms() -> None:
     generator = random()
     false = 0
     for _ in range(100):
-        known = autoregressive(generator, 1500, 0.9)
-        false += compare(known, autoregressive(generator, 200, 0.9)).drifted
+        expected = autoregressive(generator, 1500, 0.9)
+        false += compare(expected, autoregressive(generator, 200, 0.9)).drifted
     assert false <= 2
 
 
@@ -103,12 +104,12 @@ def test_p_values_are_below_5_percent_in_about_5_percent_of_windows_or_less() ->
 
 def test_shift_of_half_a_standard_deviation_is_found_in_300_rows() -> None:
     generator = random()
-    known = references({"x": generator.normal(size=2000)})
-    found = [
-        compare_distributions(known, {"x": generator.normal(0.5, 1, 300)})[0].drifted
+    expected = references({"x": generator.normal(size=2000)})
+    detected = [
+        compare_distributions(expected, {"x": generator.normal(0.5, 1, 300)})[0].drifted
         for _ in range(60)
     ]
-    assert np.mean(found) >= 0.9
+    assert np.mean(detected) >= 0.9
 
 
 def test_shift_within_a_window_is_not_mistaken_for_correlation() -> None:
@@ -160,11 +161,11 @@ def test_equal_values_stay_equal_when_the_reference_is_rounded() -> None:
 
 
 def test_new_frequent_category_is_drift() -> None:
-    known = np.array(["a", "b"] * 500)
-    row = compare(known, np.array(["a", "b", "new"] * 60))
+    expected = np.array(["a", "b"] * 500)
+    row = compare(expected, np.array(["a", "b", "new"] * 60))
     assert row.drifted
     rare = np.array(["a", "b"] * 150 + ["new"])
-    assert not compare(known, rare).drifted
+    assert not compare(expected, rare).drifted
 
 
 def test_features_that_cannot_be_compared_are_skipped_with_a_reason() -> None:
@@ -176,14 +177,14 @@ def test_features_that_cannot_be_compared_are_skipped_with_a_reason() -> None:
     reference["void"] = distribution(np.array([], str))
     live = {"text": words, "few": numbers[:99], "one": words[:1], "nan": np.full(9, np.nan)}
     live |= {"new": numbers, "empty": numbers, "void": words}
-    found = {row.feature: row for row in compare_distributions(reference, live)}
-    assert not any(row.drifted for row in found.values())
+    rows = {row.feature: row for row in compare_distributions(reference, live)}
+    assert not any(row.drifted for row in rows.values())
     for name in ("gone", "text", "nan", "new", "empty", "void"):
-        assert found[name].why.startswith("skipped: "), name
+        assert rows[name].why.startswith("skipped: "), name
     for name in ("few", "one"):
-        assert "at least 100 are needed" in found[name].why
+        assert "at least 100 are needed" in rows[name].why
     assert compare_distributions({}, {}) == []
-    assert len(drift_table(list(found.values()))) == len(found) + 2
+    assert len(drift_table(list(rows.values()))) == len(rows) + 2
 
 
 def test_values_that_are_not_finite_are_left_out_and_counted() -> None:
@@ -295,7 +296,7 @@ def test_many_requests_of_few_callers_promote_no_more_useless_challengers() -> N
     generator = random()
     promoted = 0
     for _ in range(80):
-        callers = np.minimum(generator.zipf(1.4, 3000), 400)  # a few of them ask most
+        callers = np.minimum(generator.zipf(1.4, 3000), 400)  # a few of them send most
         skill = generator.normal(size=401)  # what a caller asks is easy or hard
         challenger = (generator.random(401) < 0.4)[callers]
         scores = skill[callers] + 0.3 * generator.normal(size=3000)

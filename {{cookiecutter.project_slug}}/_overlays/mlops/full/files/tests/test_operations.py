@@ -69,15 +69,15 @@ def alerts() -> dict[str, dict[str, Any]]:
 
 def expressions() -> dict[str, str]:
     """Every query of the alerts and dashboards, by where it stands."""
-    found = {f"alert {name}": rule["expr"] for name, rule in alerts().items()}
+    queries = {f"alert {name}": rule["expr"] for name, rule in alerts().items()}
     for path in DASHBOARDS:
         dashboard = json.loads(path.read_text(encoding="utf-8"))
         for note in dashboard["annotations"]["list"]:
-            found[f"{path.name} {note['name']}"] = note["expr"]
+            queries[f"{path.name} {note['name']}"] = note["expr"]
         for panel in dashboard["panels"]:
             for target in panel.get("targets", ()):
-                found[f"{path.name} {panel['title']} {target['refId']}"] = target["expr"]
-    return {where: query.replace("$__rate_interval", "5m") for where, query in found.items()}
+                queries[f"{path.name} {panel['title']} {target['refId']}"] = target["expr"]
+    return {where: query.replace("$__rate_interval", "5m") for where, query in queries.items()}
 
 
 def metric_names(expression: str) -> set[str]:
@@ -89,8 +89,8 @@ def metric_names(expression: str) -> set[str]:
     return set(re.findall(r"\b[a-zA-Z_][\w:]*\b(?!\s*\()", expression)) - KEYWORDS
 
 
-def ask(url: str, **parameters: str) -> Any:
-    """The data of an answer of Prometheus."""
+def get_data(url: str, **parameters: str) -> Any:
+    """Return what Prometheus answers: its data, or its error."""
     query = "&".join(f"{name}={quote(value)}" for name, value in parameters.items())
     try:
         with urllib.request.urlopen(f"{url}?{query}", timeout=10) as answer:
@@ -114,7 +114,9 @@ def watched(tools: Path, server: Server, tmp_path: Path) -> Iterator[tuple[Serve
     path = tmp_path / "prometheus.yml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     with services.prometheus(path) as prometheus:
-        until(lambda: ask(f"{prometheus}/api/v1/query", query='up{job="server"} == 1')["result"])
+        until(
+            lambda: get_data(f"{prometheus}/api/v1/query", query='up{job="server"} == 1')["result"]
+        )
         yield server, prometheus
 
 
@@ -150,13 +152,13 @@ def test_every_alert_says_how_bad_it_is_and_which_command_helps(
 ) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--help"])
-    known = set(re.findall(r"^    (\w+) ", capsys.readouterr().out, re.M))
+    commands = set(re.findall(r"^    (\w+) ", capsys.readouterr().out, re.M))
     manual = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
     for name, rule in alerts().items():
         assert rule["labels"]["severity"] in ("critical", "warning"), name
         assert rule["annotations"]["summary"], name
-        commands = re.findall(r"`(\w+)[^`]*`", rule["annotations"]["description"])
-        assert set(commands) <= known, f"{name} names an unknown command"
+        named = re.findall(r"`(\w+)[^`]*`", rule["annotations"]["description"])
+        assert set(named) <= commands, f"{name} names an unknown command"
         assert f"`{name}`" in manual, f"docs/operations.md does not explain {name}"
 
 
@@ -202,14 +204,14 @@ def test_alerts_and_dashboards_read_only_metrics_that_the_server_has(
     watched: tuple[Server, str],
 ) -> None:
     server, prometheus = watched
-    types = re.findall(r"^# TYPE (\S+) (\S+)", server.ask("/metrics").text, re.M)
+    types = re.findall(r"^# TYPE (\S+) (\S+)", server.send("/metrics").text, re.M)
     there = {name for name, kind in types if kind != "histogram"} | PROMETHEUS_SERIES
     for name, kind in types:
         if kind == "histogram":
             there |= {f"{name}_bucket", f"{name}_sum", f"{name}_count"}
     wrong: dict[str, Any] = {}
     for where, expression in expressions().items():
-        answered = ask(f"{prometheus}/api/v1/query", query=expression)
+        answered = get_data(f"{prometheus}/api/v1/query", query=expression)
         if "result" not in answered:
             wrong[where] = answered
         elif unknown := metric_names(expression) - there:
@@ -223,7 +225,7 @@ def test_healthy_server_raises_no_alert_and_a_dead_one_does(
     server, prometheus = watched
 
     def raised() -> list[dict[str, Any]]:
-        return ask(f"{prometheus}/api/v1/alerts")["alerts"]
+        return get_data(f"{prometheus}/api/v1/alerts")["alerts"]
 
     time.sleep(3)  # longer than the quick rules wait
     assert raised() == []
@@ -241,13 +243,13 @@ def compose() -> dict[str, dict[str, Any]]:
 def test_secrets_come_from_env_only_and_the_example_names_every_variable() -> None:
     text = (PROJECT / "compose.yaml").read_text(encoding="utf-8")
     example = (PROJECT / ".env.example").read_text(encoding="utf-8")
-    given = dict(re.findall(r"^([A-Z_]+)=(.*)$", example, re.M))
+    examples = dict(re.findall(r"^([A-Z_]+)=(.*)$", example, re.M))
     used = dict(VARIABLE.findall(text))
-    assert set(used) == set(given)
+    assert set(used) == set(examples)
     for name, rest in used.items():
         if "PASSWORD" in name:
             assert rest.startswith(":?"), f"{name} must be given, a default would be used"
-            assert given[name] == "", f"the example must not hold a {name} that works"
+            assert examples[name] == "", f"the example must not hold a {name} that works"
         elif "KEY" in name:
             assert rest == ":-"
     for name, service in compose().items():

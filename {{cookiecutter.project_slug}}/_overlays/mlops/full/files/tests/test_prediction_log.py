@@ -15,14 +15,19 @@ from fastapi.testclient import TestClient
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
 from {{ cookiecutter.package_name }}.bundle.load import load_bundle
 from {{ cookiecutter.package_name }}.config import UserError, load_settings
+from {{ cookiecutter.package_name }}.interfaces import LabelledItem
 from {{ cookiecutter.package_name }}.serving import columns, log_writer, prediction_events
 from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 from {{ cookiecutter.package_name }}.store.row import PredictionRow
 from {{ cookiecutter.package_name }}.task.contract import Item
+from {{ cookiecutter.package_name }}.task.settings import Settings
 
-from .conftest import Traffic
+from .conftest import CONFIG
+from .labelled import pairs
 from .prediction_log import log_rows, observer, written
 from .servers import inside, sample, started, total, until
+
+__all__ = ["pairs"]  # a fixture
 
 
 @pytest.mark.parametrize("password", ["postgres", "Change-me", ""])
@@ -44,11 +49,17 @@ def test_error_of_an_invalid_database_url_shows_no_password() -> None:
     assert "hunter2" not in str(raised.value)
 
 
+def test_database_has_one_variable_for_server_and_commands() -> None:
+    env = {"APP_DATABASE_URL": "sqlite:///1.db"}
+    assert load_settings(Settings, CONFIG, [], env).live.database == "sqlite:///1.db"
+    assert load_settings(ServerSettings, None, [], env).database_url == "sqlite:///1.db"
+
+
 def test_every_prediction_has_a_complete_row(
-    client: TestClient, traffic: Traffic, deployment: Path
+    client: TestClient, request_items: list[dict[str, Any]], deployment: Path
 ) -> None:
     bundle = load_bundle(*folder.champion_path(deployment))
-    groups = [traffic.usual[:1], traffic.usual[1:4], traffic.usual[4:9]]
+    groups = [request_items[:1], request_items[1:4], request_items[4:9]]
     before, answers = time.time(), []
     for number, items in enumerate(groups):
         headers = {"x-request-id": f"r{number}", "x-caller-key": f"caller {number % 2}"}
@@ -260,9 +271,11 @@ def test_rows_lost_at_shutdown_are_counted_and_logged(
     assert "prediction log lost rows" in [record.getMessage() for record in caplog.records]
 
 
-def test_metrics_count_requests_items_and_predictions(client: TestClient, traffic: Traffic) -> None:
+def test_metrics_count_requests_items_and_predictions(
+    client: TestClient, request_items: list[dict[str, Any]]
+) -> None:
     version = client.get("/readyz").json()["model_version"]
-    groups = [traffic.usual[:1], traffic.usual[1:3], traffic.usual[3:10]]
+    groups = [request_items[:1], request_items[1:3], request_items[3:10]]
     answers = [client.post("/v1/predict", json={"items": items}) for items in groups]
     assert {answer.status_code for answer in answers} == {200}
     model = {"version": version, "variant": "champion"}
@@ -285,9 +298,10 @@ def test_metrics_count_requests_items_and_predictions(client: TestClient, traffi
         assert sample(client, "http_request_seconds_bucket", le=f"{bound}", **route) == count
 
 
-def test_metric_labels_are_bounded(client: TestClient, traffic: Traffic) -> None:
-    for start in range(0, len(traffic.shifted[:200]), 50):
-        client.post("/v1/predict", json={"items": traffic.shifted[start : start + 50]})
+def test_metric_labels_are_bounded(client: TestClient, pairs: list[LabelledItem]) -> None:
+    shifted = [item.model_dump(exclude_unset=True) for item, _ in pairs[:200]]
+    for start in range(0, len(shifted), 50):
+        client.post("/v1/predict", json={"items": shifted[start : start + 50]})
     text = client.get("/metrics").text
     buckets = set(re.findall(r"predicted_total\{[^}]*\}", text))
     outcomes = set(re.findall(r'predicted_total\{.*?outcome="([^"]+)"', text))

@@ -246,9 +246,9 @@ def test_nothing_is_retrained_while_an_ab_test_runs(
 ) -> None:
     before = run_names(tested)
     assert run_retrain() == 0
-    told = capsys.readouterr().out
-    assert "not retraining yet: " in told
-    assert f"the A/B test of {challenger_of(tested).version} is still running" in told
+    output = capsys.readouterr().out
+    assert "not retraining yet: " in output
+    assert f"the A/B test of {challenger_of(tested).version} is still running" in output
     assert history(tested, "decide")[-1]["outcome"] == "a test is running"
     assert run_names(tested) == before
 
@@ -276,9 +276,9 @@ def test_no_trigger_is_recorded_and_nothing_happens(
 
 def test_drift_without_enough_labels_waits(idle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_retrain("--if-needed", "retrain.least_labels=5000", "retrain.new_labels=20") == 0
-    told = capsys.readouterr().out
-    assert "not retraining yet: " in told
-    assert "of the 5000 new labels needed" in told
+    output = capsys.readouterr().out
+    assert "not retraining yet: " in output
+    assert "of the 5000 new labels needed" in output
     assert history(idle, "decide")[-1]["outcome"] == "waits for labels"
 
 
@@ -289,8 +289,8 @@ def test_rejected_challenger_changes_nothing_and_its_labels_trigger_nothing_agai
     real = gate.compare_slices
     monkeypatch.setattr(gate, "compare_slices", lambda pairs: favoured(real(pairs), -0.01))
     assert run_retrain("--if-needed", "train.seeds=[0]", "train.epochs=1") == 0
-    told = capsys.readouterr().out
-    assert "challenger rejected, the champion stays: not significantly better overall" in told
+    output = capsys.readouterr().out
+    assert "challenger rejected, the champion stays: not significantly better overall" in output
     assert (idle / "deployment/deployment.json").read_bytes() == before
     assert list(aliases(idle)) == ["champion"]
     assert history(idle, "gate")[-1]["passed"] is False
@@ -316,10 +316,10 @@ def test_pending_run_whose_data_changed_starts_again(work: Path) -> None:
     about["data"]["fingerprint"] = "of other data"
     (work / "runs" / old / "run.json").write_text(json.dumps(about))
     pending = retrain.PendingRetrain(run=old, feedback=None, reason="drift")
-    told: list[str] = []
-    new, _ = retrain._open_run(settings(), pending, told.append)
+    messages: list[str] = []
+    new, _ = retrain._open_run(settings(), pending, messages.append)
     assert run_names(work) == {old, new.name}
-    assert "the data has changed" in told[0]
+    assert "the data has changed" in messages[0]
     assert retrain.read_pending(settings()) == pending.model_copy(update={"run": new.name})
 
 

@@ -248,11 +248,11 @@ def test_same_rows_are_written_once(database: Database) -> None:
     assert insert_predictions(database, [plain(0, variant="shadow"), plain(0, output="other")]) == 1
     assert count(database, tables.predictions) == 7
     with database.reading() as connection:
-        found = connection.execute(
+        first = connection.execute(
             select(tables.predictions).order_by(tables.predictions.c.id)
         ).first()
-    assert found is not None
-    assert found[1:] == rows[0]
+    assert first is not None
+    assert first[1:] == rows[0]
 
 
 def test_more_rows_than_one_statement_holds_are_written_and_counted(database: Database) -> None:
@@ -352,9 +352,9 @@ def test_repeated_feedback_changes_nothing(database: Database, answers: Answers)
     more = [*some[:2], Feedback(request_id="b", truth=other), *feedbacks(answers, ("a", 1))]
     assert record_feedback(database, more, score(answers))[:3] == (1, 1, 2)
     assert record_feedback(database, [more[2], some[2]], score(answers))[:3] == (0, 1, 1)
-    found = {(row.request_id, row.item): row.truth for row in queries.read_labelled(database)}
-    assert found.keys() == {("a", 0), ("a", 1), ("a", 2), ("b", 0)}
-    assert set(found.values()) == {answers.truth.model_dump_json()}  # the last word of each
+    labels = {(row.request_id, row.item): row.truth for row in queries.read_labelled(database)}
+    assert labels.keys() == {("a", 0), ("a", 1), ("a", 2), ("b", 0)}
+    assert set(labels.values()) == {answers.truth.model_dump_json()}  # the last word of each
 
 
 def test_unknown_requests_and_items_are_named_and_nothing_is_written(
@@ -364,10 +364,10 @@ def test_unknown_requests_and_items_are_named_and_nothing_is_written(
     some = feedbacks(answers, ("a", 0), ("a", 2), ("nobody", 0), *((f"x{n}", 0) for n in range(6)))
     with pytest.raises(UnknownRequest) as raised:
         record_feedback(database, some, score(answers))
-    told = str(raised.value)
-    assert "'a' had 2 items, there is no item 2" in told
-    assert "'nobody'" in told
-    assert told.endswith("and 3 more")
+    message = str(raised.value)
+    assert "'a' had 2 items, there is no item 2" in message
+    assert "'nobody'" in message
+    assert message.endswith("and 3 more")
     assert raised.value.indices == [*range(1, 9)]
     assert count(database, tables.feedback) == 0
 
@@ -435,10 +435,10 @@ def test_windows_hold_the_newest_items_in_the_order_of_time(database: Database) 
     rows = [numbered(number, items=2) for number in range(5)]
     insert_predictions(database, rows[::-1])
     assert queries.read_window(database, 10)[2] == 10
-    found = queries.read_window(database, 5)
-    assert found.rows == 5
-    assert found.features["size"].tolist() == [2.1, 3.0, 3.1, 4.0, 4.1]
-    assert found.prediction_stats["label"].tolist() == ["2.1", "3.0", "3.1", "4.0", "4.1"]
+    window = queries.read_window(database, 5)
+    assert window.rows == 5
+    assert window.features["size"].tolist() == [2.1, 3.0, 3.1, 4.0, 4.1]
+    assert window.prediction_stats["label"].tolist() == ["2.1", "3.0", "3.1", "4.0", "4.1"]
     challenger = numbered(8, variant="challenger")
     insert_predictions(
         database, [numbered(7, variant="shadow"), challenger, numbered(9, model_version="v2")]
@@ -470,29 +470,29 @@ def test_labelled_items_are_read_in_the_order_of_time(database: Database, answer
     between = time.time()
     record_feedback(database, feedbacks(answers, ("bare", 0), ("late", 0)), score(answers))
 
-    known = queries.read_labelled(database)
-    assert [(row.request_id, row.item, row.at, row.unit) for row in known] == [
+    labelled = queries.read_labelled(database)
+    assert [(row.request_id, row.item, row.at, row.unit) for row in labelled] == [
         ("early", 0, 10.0, "b"),
         ("late", 0, 30.0, "a"),
         ("late", 1, 30.0, "a"),
     ]
-    for row in known:
+    for row in labelled:
         assert json.loads(row.input) == answers.item
         assert GroundTruth.model_validate_json(row.truth) == answers.truth
     assert [row[:2] for row in queries.read_labelled(database, after=between)] == [("late", 0)]
 
     contract = answers.bundle.contract
-    found = queries.read_scored(database, contract)
-    assert [(row.request_id, row.item, row.variant) for row in found] == [
+    scored = queries.read_scored(database, contract)
+    assert [(row.request_id, row.item, row.variant) for row in scored] == [
         ("early", 0, "champion"),
         ("early", 0, "shadow"),
         ("bare", 0, "champion"),
         ("late", 0, "champion"),
         ("late", 1, "champion"),
     ]
-    best = found[1].score
-    assert found[0].score != best
-    assert {row.score for row in found[1:]} == {best}
+    best = scored[1].score
+    assert scored[0].score != best
+    assert {row.score for row in scored[1:]} == {best}
     newest = queries.read_scored(database, contract, rows=2)
     assert {row.request_id for row in newest} == {"bare", "late"}
     assert [row.at for row in queries.read_scored(database, contract, variants=["shadow"])] == [

@@ -3,6 +3,8 @@
 import math
 from datetime import datetime, timedelta
 
+from {{ cookiecutter.package_name }}.task.data import Dataset
+
 # settings that train in seconds and still beat chance
 QUICK = ["train.epochs=2", "train.seeds=[0,1]", "data.stride=10", "model.width=8", "model.patch=12"]
 
@@ -46,6 +48,13 @@ BAD_ITEMS = [
     ({**GOOD, "covariates": {"temperature": [20.0] * 240}}, "covariates"),
     ({**GOOD, "weather": "fine"}, "weather"),
 ]
+
+
+def request_items(dataset: Dataset) -> list[dict]:
+    """Build the items (JSON) of requests from the rows of the test split."""
+    windows = zip(dataset.test["series"].tolist(), dataset.test["origin"].tolist(), strict=True)
+    return [dataset.item(number, origin) for number, origin in windows]
+
 
 # invalid ground truths, and a word that the error has to name
 BAD_GROUND_TRUTHS = [

@@ -2,6 +2,8 @@
 
 import math
 
+from {{ cookiecutter.package_name }}.task.data import Dataset
+
 # settings that train in seconds and still beat chance
 QUICK = ["train.epochs=4", "train.seeds=[0,1]", "model.width=8"]
 
@@ -21,6 +23,12 @@ BAD_ITEMS = [
     ({"pixels": [[0.0] * 8] * 8, "image": "x"}, "image"),
     ({"pixels": [[0.0] * 8] * 8, "colour": "red"}, "colour"),
 ]
+
+
+def request_items(dataset: Dataset) -> list[dict]:
+    """Build the items (JSON) of requests from the rows of the test split."""
+    return [dataset.contract.item(image) for image in dataset.test["image"]]
+
 
 # invalid ground truths, and a word that the error has to name
 BAD_GROUND_TRUTHS = [

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from {{ cookiecutter.package_name }}.task.data import Dataset
+
 # The cache is beside the project, so that tests in folders of their own share it.
 CACHE = Path(__file__).parents[1] / "data"
 LIBRARIES = '["numpy", "matplotlib", "sqlalchemy"]'
@@ -35,6 +37,12 @@ BAD_ITEMS = [
     ({"items": [], "exclude": ["unknown"] * 1001}, "exclude"),
     ({"items": [], "user": 5}, "user"),
 ]
+
+
+def request_items(dataset: Dataset) -> list[dict]:
+    """Build the items (JSON) of requests from the rows of the test split."""
+    return [dataset.contract.item(history) for history in dataset.test["history"]]
+
 
 # invalid ground truths, and a word that the error has to name
 BAD_GROUND_TRUTHS = [

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from {{ cookiecutter.package_name }}.task.data import Dataset
+
 # The cache is in the project's ignored folder, so that tests in folders of their own share it.
 CACHE = Path(__file__).parents[1] / "data" / "docstrings"
 
@@ -32,6 +34,12 @@ BAD_ITEMS = [
     ({"text": "axis " * 20_001}, "text"),
     ({"text": "axis", "label": "int"}, "label"),
 ]
+
+
+def request_items(dataset: Dataset) -> list[dict]:
+    """Build the items (JSON) of requests from the rows of the test split."""
+    return [{"text": text} for text in dataset.texts["test"]]
+
 
 # invalid ground truths, and a word that the error has to name
 BAD_GROUND_TRUTHS = [
