@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from {{ cookiecutter.package_name }}.config import UserError
+from {{ cookiecutter.package_name }}.files import write_text
 from {{ cookiecutter.package_name }}.interfaces import LabelledItem
 from {{ cookiecutter.package_name }}.lifecycle import labels
 from {{ cookiecutter.package_name }}.task import objective
@@ -108,7 +109,7 @@ def test_collected_rows_are_appended_to_their_splits(
 ) -> None:
     rows = labels.collect_rows(original, [], logged(pairs), RULES)
     path = tmp_path / "labels.jsonl"
-    feedback_data.write_feedback_rows(path, rows)
+    write_text(path, feedback_data.feedback_text(rows))
     assert feedback_data.read_feedback_rows(path) == rows
     joined = runs.load_data(settings(f"live.feedback={path}"))
     for name in feedback_data.SPLITS:
@@ -128,7 +129,7 @@ def test_collected_rows_are_appended_to_their_splits(
         (lambda text: text.replace('"train"', '"exam"'), "split: "),
         (lambda text: _with(text, "item", {}), ": "),
         (lambda text: _with(text, "truth", {}), "Field required"),
-        (lambda text: _with(text, "request_id", "r-0"), "item 0 of request r-0 stands twice"),
+        (lambda text: _with(text, "request_id", "r-0"), "duplicate item 0 of request r-0"),
     ],
 )
 def test_unusable_line_is_named(

@@ -19,10 +19,7 @@ class LiveSettings(Section):
         default=None, description="labelled requests added to the data; written by retrain"
     )
     set_aside: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="test-split fraction held out as traffic for make loop",
+        default=0.0, ge=0, lt=1, description="test-split fraction held out as traffic for make loop"
     )
 
 
@@ -61,9 +58,7 @@ class ABTestSettings(Section):
     alpha: float = Field(
         default=0.05, gt=0, lt=0.5, description="chance that the interval is ever wrong"
     )
-    least_units: int = Field(
-        default=50, ge=2, description="labelled callers per variant before any verdict"
-    )
+    least_units: int = Field(default=50, ge=2, description="minimum labelled callers per variant")
     most_units: int | None = Field(
         default=None, ge=4, description="labelled callers after which an undecided test stops"
     )
@@ -71,7 +66,7 @@ class ABTestSettings(Section):
 
 
 class LifecyclePathSettings(PathSettings):
-    """Where to write, relative to the working directory."""
+    """Where to write, and where retraining keeps its labels."""
 
     feedback: Path = Field(
         default=Path("feedback"), description="labelled requests that retrain took from the log"

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,7 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
         network=NetworkResult(
             seeds=by_seed,
             mean=_over_seeds(by_seed, np.mean),
-            sd=_over_seeds(by_seed, lambda values: np.std(values, ddof=1))
-            if len(seeds) > 1
-            else None,
+            sd=_over_seeds(by_seed, partial(np.std, ddof=1)) if len(seeds) > 1 else None,
             interval=bootstrap_interval(scores),
         ),
         baselines=baselines,
@@ -92,7 +91,7 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
         train_seconds=round(run.seconds(), 1),
         seconds=round(time.perf_counter() - started, 1),
     )
-    _save_arrays(run.folder / "outputs.npz", outputs[chosen])
+    write_atomically(run.folder / "outputs.npz", lambda path: _save_arrays(path, outputs[chosen]))
     write_json(run.folder / "evaluation.json", evaluation.model_dump())
     return evaluation
 
@@ -100,11 +99,9 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
 def bootstrap_interval(scores: np.ndarray, level: float = 0.95) -> Interval:
     """Return the percentile bootstrap interval of the mean of `scores` (seed, example).
 
-    Seeds and examples are both resampled, so the interval covers the randomness of training and of
-    the sample. Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13. Examples
-    that resemble their neighbours (windows of a series) are resampled in blocks of
-    `objective.BLOCK_LENGTH`, and after the last example comes the first: the circular block
-    bootstrap of Politis and Romano, 1992.
+    Seeds and examples are both resampled (Efron and Tibshirani, An Introduction to the Bootstrap,
+    1993, chapter 13). Examples that resemble their neighbours (windows of a series) are resampled
+    in blocks of `objective.BLOCK_LENGTH`: the circular block bootstrap of Politis and Romano, 1992.
     """
     seeds, count = scores.shape
     length = min(objective.BLOCK_LENGTH, count)
@@ -125,8 +122,5 @@ def _over_seeds(by_seed: dict[int, Metrics], pool: Callable[..., Any]) -> Metric
 
 
 def _save_arrays(path: Path, arrays: Arrays) -> None:
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:  # given a name, NumPy would append .npz to it
-            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-
-    write_atomically(path, write)
+    with path.open("wb") as file:  # given a name, NumPy would append .npz to it
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]

@@ -26,7 +26,7 @@ from . import checkpoint
 
 @dataclass
 class TrainingState:
-    """The progress of one training, stored in every checkpoint and in `history.json`."""
+    """The progress of one training, in every checkpoint and in `history.json`."""
 
     epoch: int = 0  # epochs done
     step: int = 0  # steps done in the current epoch
@@ -41,7 +41,7 @@ class Interrupted(Exception):
 
 
 def training_stage(settings: Settings, dataset: Dataset) -> Stage:
-    """Describe the main training of a run; a network may ask for a pre-training before it."""
+    """Describe the main training of a run."""
 
     def build() -> nn.Module:
         network = model.build(settings, dataset.contract)
@@ -153,15 +153,14 @@ def fit(
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """Return the order (count,) in which an epoch visits the examples; the same for the same
-    arguments."""
+    """Return the order (count,) in which an epoch visits the examples, by seed and epoch alone."""
     mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
     return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
 
 
 def one_cycle(step: int, total: int, peak: float, warmup: float) -> float:
-    """Return the learning rate of a step: a half cosine up to `peak` for the share `warmup` of all
-    steps, then another down to peak / 10,000.
+    """Return the learning rate of a step: half a cosine from peak / 25 up to `peak` for the share
+    `warmup` of all steps, then another down to peak / 10,000.
 
     Smith and Topin, Super-Convergence, https://arxiv.org/abs/1708.07120
     """

@@ -134,7 +134,7 @@ def load(settings: DataSettings) -> Dataset:
 
 
 def split_grid(settings: DataSettings, count: int) -> Blocks:
-    """Put validation blocks in the middle of equal parts of the grid, and the test at its end."""
+    """Put validation blocks in the middle of equal parts of the grid, the test at its end."""
     test = count - round(settings.test_share * count)
     part = test / settings.validation_blocks
     length = settings.validation_share * count / settings.validation_blocks
@@ -349,19 +349,17 @@ def _windows(
         stamps = series.start + contract.step * np.arange(count)
         known = contract.known(stamps, series.covariates)
         scale = contract.series[series.id]
-        parts.append(
-            {
-                "history": sliding_window_view(values, window)[rows - window + 1],
-                "known": sliding_window_view(known, window + horizon, axis=0)[
-                    rows - window + 1
-                ].transpose(0, 2, 1),
-                "target": sliding_window_view(values, horizon)[rows + 1],
-                "origin": stamps[rows],
-                "series": np.full(len(rows), number),
-                "center": np.full(len(rows), scale.center),
-                "unit": np.full(len(rows), scale.unit),
-            }
-        )
+        known_windows = sliding_window_view(known, window + horizon, axis=0).transpose(0, 2, 1)
+        part = {
+            "history": sliding_window_view(values, window)[rows - window + 1],
+            "known": known_windows[rows - window + 1],
+            "target": sliding_window_view(values, horizon)[rows + 1],
+            "origin": stamps[rows],
+            "series": np.full(len(rows), number),
+            "center": np.full(len(rows), scale.center),
+            "unit": np.full(len(rows), scale.unit),
+        }
+        parts.append(part)
     if not parts:
         return {"origin": np.empty(0, np.int64)}
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

@@ -19,13 +19,9 @@ class DataSettings(Section):
     path: Path | None = Field(default=None, description="mnist, folder: the data's folder")
     size: int = Field(default=28, ge=4, le=512, description="folder: resize images to size × size")
     color: bool = Field(default=False, description="folder: RGB instead of grey")
-    folds: int = Field(
-        default=5, ge=3, le=100, description="number of folds; one tests, one validates"
-    )
+    folds: int = Field(default=5, ge=3, le=100, description="folds; one tests, one validates")
     test_fold: int = Field(
-        default=4,
-        ge=0,
-        description="the fold to test on, from 0; the fold before it is the validation split",
+        default=4, ge=0, description="the fold to test on, from 0; the fold before it validates"
     )
 
     @model_validator(mode="after")

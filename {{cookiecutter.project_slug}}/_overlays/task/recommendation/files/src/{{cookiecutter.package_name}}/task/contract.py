@@ -1,7 +1,6 @@
-"""Requests and predictions, and the way between them and the network.
+"""Requests, predictions and their encoding, the same in training and on the server.
 
-Training and the server encode with the same functions, so they cannot diverge. The server imports
-this module: it needs NumPy and pydantic only.
+The server imports this module: it needs NumPy and pydantic only.
 """
 
 import json
@@ -18,8 +17,7 @@ from ..config import UserError
 from ..interfaces import Arrays, BaseContract, ScoreMetric
 from . import imports, ranking
 
-# The network's inputs in the order of `forward`; per input, the names of axes of variable length
-# besides the batch axis.
+# In the order of `forward`; per input, the names of its variable axes besides the batch.
 INPUTS: dict[str, dict[int, str]] = {"history": {1: "length"}}
 OUTPUTS = ("scores",)
 SCORE = ScoreMetric("recall_at_10", True)
