@@ -137,10 +137,9 @@ class Splits(ABC):
 
     def holdout(self, share: float) -> tuple[Self, Arrays]:
         """Split the last `share` of the test rows off; return the other splits and these rows."""
-        kept = round((1 - share) * len(next(iter(self.test.values()))))
-        test = {name: array[:kept] for name, array in self.test.items()}
-        held_out = {name: array[kept:] for name, array in self.test.items()}
-        return replace(self, test=test), held_out
+        end = round((1 - share) * len(next(iter(self.test.values()))))
+        test = {name: array[:end] for name, array in self.test.items()}
+        return replace(self, test=test), {name: array[end:] for name, array in self.test.items()}
 
     def with_examples(self, new: Mapping[str, Sequence[LabelledItem]]) -> Self:
         """Append labelled items to the splits; `new` holds them by the split's name."""
@@ -154,12 +153,12 @@ class Splits(ABC):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over all splits: changes with any value and with any row that moves."""
-        digest = hashlib.sha256()
+        checksum = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             for name, array in split.items():
-                digest.update(f"{name} {array.dtype} {array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+                checksum.update(f"{name} {array.dtype} {array.shape}".encode())
+                checksum.update(np.ascontiguousarray(array).tobytes())
+        return checksum.hexdigest()
 
 
 def random_holdout(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -187,11 +186,9 @@ def join_rows(first: Arrays, second: Arrays, pad_value: int) -> Arrays:
 
 
 class DataModule(Protocol):
-    """`task/data.py`: read, check and split the data."""
+    """`task/data.py`: load the data of `settings.data`. Raises UserError with one line."""
 
-    def load(self, settings: Any) -> Splits:
-        """Load the data of `settings.data`. Raises UserError with one line."""
-        ...
+    def load(self, settings: Any) -> Splits: ...
 
 
 class ModelModule(Protocol):
@@ -265,19 +262,15 @@ class ContractModule(Protocol):
     GroundTruth: Final[type[BaseModel]]  # what turned out to be right about one item
     Contract: Final[type[BaseContract]]  # what the bundle keeps beside the network
 
-    def item_from_file(self, path: Path) -> dict[str, Any]:
-        """Read a file as a request's item (JSON)."""
-        ...
+    def item_from_file(self, path: Path) -> dict[str, Any]: ...
 
 
 class FiguresModule(Protocol):
-    """`task/figures.py`: plots for the report."""
+    """`task/figures.py`: plots of the chosen network, as (file name, caption, figure)."""
 
     def plot_results(
         self, dataset: Any, outputs: Arrays, details: dict[str, Any]
-    ) -> Iterator[tuple[str, str, Figure]]:
-        """Yield (file name, caption, figure) for the chosen network on the test split."""
-        ...
+    ) -> Iterator[tuple[str, str, Figure]]: ...
 
 
 class SimulateModule(Protocol):
@@ -315,31 +308,25 @@ class Stage:
 class Pretrains(Protocol):
     """A network that is pre-trained first and then starts from the weights of that stage."""
 
-    def pretraining(self, settings: Any, dataset: Any) -> Stage | None:
-        """Return the stage to run first, if any."""
-        ...
+    def pretraining(self, settings: Any, dataset: Any) -> Stage | None: ...
 
 
 @runtime_checkable
 class Prepares(Protocol):
-    """A network whose buffers or initial weights are fitted before the first step."""
+    """A network that fits buffers or initial weights before the first step."""
 
-    def prepare(self, train: Arrays, validation: Arrays) -> None:
-        """Fit to `train`; choose settings on `validation`."""
+    def prepare(self, train: Arrays, validation: Arrays) -> None: ...
 
 
 @runtime_checkable
 class Calibrates(Protocol):
-    """A network that is adjusted to its validation outputs after training."""
+    """A network whose stated uncertainty is matched to the errors on validation after training."""
 
-    def calibrate(self, outputs: Arrays, split: Arrays) -> None:
-        """Change buffers so that stated uncertainty matches the errors on `split`."""
+    def calibrate(self, outputs: Arrays, split: Arrays) -> None: ...
 
 
 @runtime_checkable
 class Diagnoses(Protocol):
-    """A network that is evaluated on more than the test split, such as out-of-domain data."""
+    """A network with more tables for an evaluation's `details`, such as out-of-domain data."""
 
-    def diagnose(self, dataset: Any) -> dict[str, Any]:
-        """Return tables to add to the `details` of an evaluation."""
-        ...
+    def diagnose(self, dataset: Any) -> dict[str, Any]: ...

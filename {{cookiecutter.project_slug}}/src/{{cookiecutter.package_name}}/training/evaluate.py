@@ -25,9 +25,8 @@ def load_network(run: Run, dataset: Dataset, seed: int) -> Any:
     """Load the network of a seed's best epoch, calibrated on validation if it can be."""
     path = run.seed_folder(seed) / "best.safetensors"
     if not path.exists():
-        raise UserError(
-            f"{path}: missing, the run is not finished; go on with: train --resume {run.name}"
-        )
+        command = f"train --resume {run.name}"
+        raise UserError(f"{path}: missing, the run is not finished; go on with: {command}")
     network = model.build(run.settings, dataset.contract)
     checkpoint.load_weights(path, network)
     network.to(pick_device(run.settings.train.device))
@@ -65,14 +64,14 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
             ahead_interval=bootstrap_interval(sign * (scores - baseline_scores)),
         )
 
-    # 3. What the task has to say about the chosen network.
+    # 3. The task's own tables about the chosen network.
     network = load_network(run, dataset, chosen)
     sentence = model.describe(network)
     details = objective.details(outputs[chosen], test, contract)
     if isinstance(network, Diagnoses):
         details |= network.diagnose(dataset)
 
-    # 4. Both files; `evaluation.json` comes last, as the sign that all is done.
+    # 4. Both files; `evaluation.json` comes last, for it marks the evaluation as complete.
     evaluation = Evaluation(
         run=run.name,
         metric=objective.PRIMARY_METRIC,

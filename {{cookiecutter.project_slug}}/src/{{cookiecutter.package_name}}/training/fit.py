@@ -37,7 +37,7 @@ class TrainingState:
 
 
 class Interrupted(Exception):
-    """The training was asked to stop and has saved its checkpoint."""
+    """The training was stopped and has saved its checkpoint."""
 
 
 def training_stage(settings: Settings, dataset: Dataset) -> Stage:
@@ -96,15 +96,9 @@ def fit(
     last = folder / "last.safetensors"
     if last.exists():
         state = TrainingState(**checkpoint.restore(last, network, optimizer, loss_sum))
-    bar = tqdm(
-        total=train.epochs * steps,
-        initial=state.epoch * steps + state.step,
-        desc=f"{stage.name}, seed {seed}",
-        unit="step",
-        disable=None,
-        leave=False,
-    )
-    with bar:
+    total, done = train.epochs * steps, state.epoch * steps + state.step
+    title = f"{stage.name}, seed {seed}"
+    with tqdm(desc=title, total=total, initial=done, unit="step", leave=False, disable=None) as bar:
         while state.epoch < train.epochs and state.epoch - state.best_epoch < train.patience:
             # 3. The steps of an epoch; after a resume, those that are left of it.
             started = time.perf_counter()
@@ -116,7 +110,7 @@ def fit(
                     raise Interrupted
                 done = state.epoch * steps + state.step
                 for group in optimizer.param_groups:
-                    group["lr"] = one_cycle(done, train.epochs * steps, train.lr, train.warmup)
+                    group["lr"] = one_cycle(done, total, train.lr, train.warmup)
                 rows = rows.to(device)
                 loss = stage.loss(network, {k: v[rows] for k, v in data.items()})
                 optimizer.zero_grad()

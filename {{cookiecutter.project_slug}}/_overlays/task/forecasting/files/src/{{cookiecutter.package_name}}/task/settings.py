@@ -44,9 +44,7 @@ class DataSettings(Section):
     validation_share: float = Field(
         default=0.12, gt=0, lt=0.5, description="share of the time, in blocks, for validation"
     )
-    validation_blocks: int = Field(
-        default=4, ge=1, le=50, description="number of validation blocks before the test"
-    )
+    validation_blocks: int = Field(default=4, ge=1, le=50, description="blocks before the test")
     stride: int = Field(default=1, ge=1, description="steps between training windows")
 
     @field_validator("timezone")
@@ -62,9 +60,8 @@ class DataSettings(Section):
         if self.seasons != sorted(set(self.seasons)):
             raise ValueError("seasons must be unique and ascending")
         if self.window < self.seasons[-1]:
-            raise ValueError(
-                f"window={self.window} must not be shorter than the season {self.seasons[-1]}"
-            )
+            season = f"the season {self.seasons[-1]}"
+            raise ValueError(f"window={self.window} must not be shorter than {season}")
         columns = [self.time, self.target, *self.covariates, *([self.id] if self.id else [])]
         twice = next((name for name in columns if columns.count(name) > 1), None)
         if twice is not None:

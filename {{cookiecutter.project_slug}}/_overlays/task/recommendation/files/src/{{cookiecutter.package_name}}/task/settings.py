@@ -43,18 +43,10 @@ class DataSettings(Section):
     min_rating: float | None = Field(
         default=None, allow_inf_nan=False, description="ignore lower ratings; by default all count"
     )
-    core: int = Field(
-        default=5, ge=3, le=1000, description="minimum of items per user and of users per item"
-    )
-    longest: int = Field(
-        default=500, ge=10, le=1000, description="maximum of items per user; the last ones are kept"
-    )
-    folds: int = Field(
-        default=5, ge=3, le=100, description="folds of users; one tests, one validates"
-    )
-    test_fold: int = Field(
-        default=4, ge=0, description="the fold to test on, from 0; the fold before it validates"
-    )
+    core: int = Field(default=5, ge=3, le=1000, description="fewest items per user, users per item")
+    longest: int = Field(default=500, ge=10, le=1000, description="last items of a user to keep")
+    folds: int = Field(default=5, ge=3, le=100, description="user folds; one tests, one validates")
+    test_fold: int = Field(default=4, ge=0, description="the test fold; the one before validates")
     warm: float = Field(
         default=0.1, ge=0, le=0.5, description="share of training users tested on held-out items"
     )
@@ -83,12 +75,8 @@ class ModelSettings(Section):
 class ObjectiveSettings(Section):
     """The loss: predict all of a user's items from a random part of them."""
 
-    keep_least: float = Field(
-        default=0.4, gt=0, le=1, description="smallest share of items that the network sees"
-    )
-    keep_most: float = Field(
-        default=0.8, gt=0, le=1, description="largest share of items that the network sees"
-    )
+    keep_least: float = Field(default=0.4, gt=0, le=1, description="smallest share of items seen")
+    keep_most: float = Field(default=0.8, gt=0, le=1, description="largest share of items seen")
     kept_weight: float = Field(
         default=0.5, ge=0, le=1, description="weight of items that the network sees; others have 1"
     )

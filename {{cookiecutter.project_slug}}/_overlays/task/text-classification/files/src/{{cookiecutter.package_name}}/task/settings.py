@@ -43,15 +43,11 @@ class DataSettings(Section):
     test_share: float = Field(
         default=0.25, gt=0, le=0.5, description="test share of the files or texts, by hash"
     )
-    limit: int | None = Field(
-        default=None, ge=10, description="use at most so many texts per split, for a quick try"
-    )
+    limit: int | None = Field(default=None, ge=10, description="maximum texts per split")
     tokens: int = Field(
         default=64, ge=4, le=4096, description="maximum length; longer texts are cut"
     )
-    vocabulary: int = Field(
-        default=6000, ge=300, le=200_000, description="size of the trained tokenizer's vocabulary"
-    )
+    vocabulary: int = Field(default=6000, ge=300, le=200_000, description="of a trained tokenizer")
     tokenizer: str | None = Field(
         default=None, description="folder with tokenizer.json, or a hub id, instead of training one"
     )
@@ -102,12 +98,8 @@ class PretrainSettings(Section):
 class ObjectiveSettings(Section):
     """The loss and the augmentation."""
 
-    label_smoothing: float = Field(
-        default=0.05, ge=0, lt=1, description="label smoothing of the cross entropy"
-    )
-    hidden: float = Field(
-        default=0.1, ge=0, lt=1, description="augmentation: share of tokens replaced by the mask"
-    )
+    label_smoothing: float = Field(default=0.05, ge=0, lt=1, description="of the cross entropy")
+    hidden: float = Field(default=0.1, ge=0, lt=1, description="augmentation: masked token share")
 
 
 class TextTrainSettings(TrainSettings):
