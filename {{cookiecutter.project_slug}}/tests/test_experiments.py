@@ -28,7 +28,7 @@ def test_every_number_in_the_readme_is_in_the_evaluation(trained: Path) -> None:
     assert report.results_summary(evaluation) in text
     for name, baseline in evaluation.baselines.items():
         line = next(line for line in text.splitlines() if line.startswith(f"| {name}"))
-        assert report._number(PRIMARY_METRIC, baseline.metrics[PRIMARY_METRIC]) in line
+        assert report._number(baseline.metrics[PRIMARY_METRIC]) in line
         assert baseline.verdict in line
 
 
@@ -54,14 +54,16 @@ def test_model_card_states_origin_quality_and_settings(trained: Path) -> None:
 
 def test_text_outside_of_the_markers_is_kept(work: Path) -> None:
     page = work / "README.md"
-    before, after = page.read_text(encoding="utf-8").split(report.BEGIN)
-    rest = after.split(report.END)[1]
-    page.write_text(f"# Mine ✨\n\n{report.BEGIN}old{report.END}\nmy end", encoding="utf-8")
+    before, after = page.read_text(encoding="utf-8").split(report.RESULTS_BEGIN)
+    rest = after.split(report.RESULTS_END)[1]
+    page.write_text(
+        f"# Mine ✨\n\n{report.RESULTS_BEGIN}old{report.RESULTS_END}\nmy end", encoding="utf-8"
+    )
     assert rewrite() == 0
     text = page.read_text(encoding="utf-8")
-    assert text.startswith(f"# Mine ✨\n\n{report.BEGIN}")
-    assert text.endswith(f"{report.END}\nmy end")
-    assert "old" not in text.split(report.BEGIN)[1].split("\n")[0]
+    assert text.startswith(f"# Mine ✨\n\n{report.RESULTS_BEGIN}")
+    assert text.endswith(f"{report.RESULTS_END}\nmy end")
+    assert "old" not in text.split(report.RESULTS_BEGIN)[1].split("\n")[0]
     assert before
     assert rest is not None
 
@@ -73,7 +75,9 @@ def test_reporting_twice_changes_nothing(work: Path) -> None:
     assert {p: p.read_bytes() for p in work.rglob("*") if p.suffix in (".md", ".png")} == first
 
 
-@pytest.mark.parametrize("text", ["no markers", report.BEGIN, report.END + report.BEGIN])
+@pytest.mark.parametrize(
+    "text", ["no markers", report.RESULTS_BEGIN, report.RESULTS_END + report.RESULTS_BEGIN]
+)
 def test_page_without_markers_is_named_and_nothing_is_written(
     work: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,29 +1,28 @@
-"""Load typed settings: YAML file < environment < command line, each value's source remembered.
+"""Load typed settings: YAML file < environment < command line, the last one wins.
 
-A setting lives in a section (`train.lr`). It can be given in the YAML file, as the environment
-variable `APP_TRAIN__LR` or as `train.lr=0.01` on the command line; the later wins. A schema
-without sections, the server's, is set by `APP_PORT` or `port=8000`. Every invalid value is one
-line that names the source, the key, the value and what is allowed.
+A setting in a section is `train.lr`, as an environment variable `APP_TRAIN__LR`. A schema without
+sections, the server's, has `port` and `APP_PORT`. Each invalid value is reported in one line with
+its source, its key and what is allowed.
 """
 
 import difflib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 ENV_PREFIX = "APP_"
-# Never shown in a message: they are secrets, or a URL that may hold a password.
-SECRETS = {"api_keys", "database", "database_url"}
+SECRETS = {"api_keys", "database", "database_url"}  # never printed; a URL may hold a password
 # Never parsed as JSON: a key or a folder's name may look like a number.
 TEXT = {*SECRETS, "cors_origins", "deployment", "deployment_dir"}
 
 S = TypeVar("S", bound=BaseModel)
-Key = tuple[str, ...]  # ("train", "lr")
-Given = dict[Key, tuple[Any, str]]  # key → (value, its source)
+KeyPath = tuple[str, ...]  # ("train", "lr")
+SourcedValues = dict[KeyPath, tuple[Any, str]]  # (value, its source)
 
 
 class UserError(Exception):
@@ -35,7 +34,7 @@ class WorkError(Exception):
 
 
 class Variable(NamedTuple):
-    """Names a setting's second environment variable, in its type: `Annotated[str, Variable(…)]`."""
+    """Gives a setting another environment variable: `Annotated[str, Variable("NAME")]`."""
 
     name: str
 
@@ -46,33 +45,30 @@ def load_settings(
     overrides: Sequence[str] = (),
     env: Mapping[str, str] = os.environ,
 ) -> S:
-    """Load `schema` from the YAML file, the environment and `key=value` overrides.
-
-    Raises UserError with one line per invalid value.
-    """
+    """Load `schema` from the sources. Raises UserError with one line per invalid value."""
     sections, variables = has_sections(schema), dict(_variables(schema))
-    given: Given = {}
+    values: SourcedValues = {}
     if path is not None:
-        given |= {key: (value, str(path)) for key, value in _leaves(_read_yaml(path))}
+        values |= {key: (value, str(path)) for key, value in _leaves(_read_yaml(path))}
     for name, text in env.items():
         if name in variables:
-            _put(given, variables[name], text, f"${name}")
+            _put(values, variables[name], text, f"${name}")
         if sections and name.startswith(ENV_PREFIX) and "__" in name:
             key = tuple(name.removeprefix(ENV_PREFIX).lower().split("__"))
-            _put(given, key, text, f"${name}")
+            _put(values, key, text, f"${name}")
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals or not name:
             form = "section.key=value, for example train.epochs=5" if sections else "key=value"
             raise UserError(f"command line: {override!r} is not of the form {form}")
-        _put(given, tuple(name.split(".")), text, "command line")
-    return validate(schema, given)
+        _put(values, tuple(name.split(".")), text, "command line")
+    return validate(schema, values)
 
 
-def validate(schema: type[S], given: Given) -> S:
-    """Fill `schema` with the given values. Raises UserError naming the source of each bad one."""
+def validate(schema: type[S], values: SourcedValues) -> S:
+    """Fill `schema` with values. Raises UserError naming the source of each invalid one."""
     tree: dict[str, Any] = {}
-    for key, (value, source) in given.items():
+    for key, (value, source) in values.items():
         node = tree
         for part in key[:-1]:
             node = node.setdefault(part, {})
@@ -84,7 +80,7 @@ def validate(schema: type[S], given: Given) -> S:
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(schema, detail, given) for detail in error.errors()]
+        lines = (_explain(schema, detail, values) for detail in error.errors())
         raise UserError("\n".join(lines)) from None
 
 
@@ -94,28 +90,28 @@ def describe_settings(schema: type[BaseModel], prefix: str = "") -> Iterator[tup
         if section := _section(field.annotation):
             yield from describe_settings(section, f"{prefix}{name}.")
         else:
-            default = "required" if field.is_required() else _show(field.get_default())
+            default = "required" if field.is_required() else _as_text(field.get_default())
             yield f"{prefix}{name}", default, field.description or ""
 
 
 def flatten(settings: BaseModel) -> dict[str, str]:
     """Map every setting's `section.key` to its value as text."""
-    leaves = _leaves(settings.model_dump(mode="json"))
-    return {".".join(key): _show(value) for key, value in leaves}
+    tree = settings.model_dump(mode="json")
+    return {".".join(key): _as_text(value) for key, value in _leaves(tree)}
 
 
 def has_sections(schema: type[BaseModel]) -> bool:
-    """Say whether keys have the form `section.key`; the server's are flat."""
+    """Return whether keys have the form `section.key`; the server's are flat."""
     return any(_section(field.annotation) for field in schema.model_fields.values())
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return annotation if is_section else None
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation if is_model else None
 
 
-def _variables(schema: type[BaseModel], prefix: Key = ()) -> Iterator[tuple[str, Key]]:
-    """Yield the variables that do not follow from `section.key`, each with its key."""
+def _variables(schema: type[BaseModel], prefix: KeyPath = ()) -> Iterator[tuple[str, KeyPath]]:
+    """Yield (variable, key) where the variable is not `APP_SECTION__KEY`."""
     for name, field in schema.model_fields.items():
         if section := _section(field.annotation):
             yield from _variables(section, (*prefix, name))
@@ -140,22 +136,18 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _put(given: Given, key: Key, text: str, source: str) -> None:
-    """Set a value and forget what it replaces: the same key, or keys below it."""
-    for old in [old for old in given if old[: len(key)] == key]:
-        del given[old]
-    given[key] = (text if key[-1] in TEXT else _parse(text), source)
+def _put(values: SourcedValues, key: KeyPath, text: str, source: str) -> None:
+    """Replace a key, and those below it, by a value: JSON (`0.1`, `[1, 2]`) or else text."""
+    for old in [old for old in values if old[: len(key)] == key]:
+        del values[old]
+    value: Any = text
+    if key[-1] not in TEXT:
+        with suppress(ValueError):
+            value = json.loads(text)
+    values[key] = (value, source)
 
 
-def _parse(text: str) -> Any:
-    """Parse `0.1`, `true`, `[1, 2]` as JSON; everything else is a string."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _leaves(tree: Mapping[Any, Any], prefix: Key = ()) -> Iterator[tuple[Key, Any]]:
+def _leaves(tree: Mapping[Any, Any], prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
     for key, value in tree.items():
         path = (*prefix, str(key))
         if isinstance(value, Mapping) and value:
@@ -164,26 +156,26 @@ def _leaves(tree: Mapping[Any, Any], prefix: Key = ()) -> Iterator[tuple[Key, An
             yield path, value
 
 
-def _show(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return str(value) if isinstance(value, (str, Path)) else json.dumps(value, default=str)
 
 
-def _explain(schema: type[BaseModel], detail: Any, given: Given) -> str:
-    """Say in one line what is wrong with a value: source, key, value, what is allowed."""
+def _explain(schema: type[BaseModel], detail: Any, values: SourcedValues) -> str:
+    """Report an invalid value in one line: source, key, value, what is allowed."""
     location = tuple(str(part) for part in detail["loc"])
     name = ".".join(location)
     if detail["type"] == "missing":
         return f"{name}: is required, set it in the YAML file or as {name}=…"
-    source = next((given[key][1] for key in given if key[: len(location)] == location), None)
+    source = next((values[key][1] for key in values if key[: len(location)] == location), None)
     for cut in range(len(location), 0, -1):  # an element of a list carries its list's source
-        source = source or (given[location[:cut]][1] if location[:cut] in given else None)
+        source = source or (values[location[:cut]][1] if location[:cut] in values else None)
     if detail["type"] == "extra_forbidden":
         keys = [key for key, _, _ in describe_settings(schema)]
         near = difflib.get_close_matches(name, [*keys, *schema.model_fields], 1, 0.6)
         section = [key for key in keys if key.startswith(f"{location[0]}.")]
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(section or keys)}"
-        return f"{source}: {name}={_show(detail['input'])}: no such setting, {hint}"
+        return f"{source}: {name}={_as_text(detail['input'])}: no such setting, {hint}"
     reason = detail["msg"].removeprefix("Value error, ")
     reason = reason[0].lower() + reason[1:]
-    value = "" if SECRETS & set(location) else f"={_show(detail['input'])}"
+    value = "" if SECRETS & set(location) else f"={_as_text(detail['input'])}"
     return f"{source or 'default'}: {name}{value}: {reason}"

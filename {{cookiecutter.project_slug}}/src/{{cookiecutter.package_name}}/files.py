@@ -18,10 +18,7 @@ T = TypeVar("T")
 
 
 class Document(BaseModel):
-    """A JSON document that the project writes, or a part of one.
-
-    Unknown keys are ignored: code that was rolled back still reads what newer code has written.
-    """
+    """A JSON document, or a part of one. Older code may read it, so unknown keys are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -45,16 +42,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def replace_section(path: Path, begin: str, end: str, lines: Sequence[str]) -> None:
-    """Rewrite what stands between two marker lines of a page. Raises UserError without them."""
+    """Rewrite a page's section between two marker lines. Raises UserError without them."""
     before, after = split_around_section(path, begin, end)
     write_text(path, "\n".join([before + begin, "", *lines, "", end + after]))
 
 
 def split_around_section(path: Path, begin: str, end: str) -> tuple[str, str]:
-    """Return the text before and after a page's marked section.
+    """Return the text before and after a page's marked section. Raises UserError without markers.
 
-    Raises UserError unless the page holds both markers once, in this order. What follows the comma
-    in a marker is for people, and older pages have other words there.
+    What follows the comma in a marker is for people; older pages have other words there.
     """
     text = path.read_text(encoding="utf-8")
     name = re.escape(begin.partition(",")[0])
@@ -69,11 +65,8 @@ def split_around_section(path: Path, begin: str, end: str) -> tuple[str, str]:
 
 def write_figure(path: Path, figure: "Figure") -> None:
     """Write a figure as PNG; the same figure gives the same bytes."""
-
-    def write(temporary: Path) -> None:
-        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
-
-    write_atomically(path, write)
+    style: Any = {"format": "png", "dpi": 120, "metadata": {"Software": None}}
+    write_atomically(path, lambda temporary: figure.savefig(temporary, **style))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,15 +1,11 @@
-"""Everything that the core asks of a task pack: types both use, base classes, Protocols.
+"""Everything that the core asks of a task pack, the package `task/`.
 
-A pack is the package `task/`. The core uses its modules by the names and signatures of the
-Protocols below (`DataModule` … `SimulateModule`); `make check` names a member that is missing
-(`tests/test_interfaces.py`). Four more Protocols (`Pretrains`, `Prepares`, `Calibrates`,
-`Diagnoses`) are optional methods of the network that `model.build` returns.
+Its modules implement the Protocols `DataModule` … `SimulateModule`; `make check` names a missing
+member (`tests/test_interfaces.py`). `Pretrains`, `Prepares`, `Calibrates` and `Diagnoses` are
+optional methods of the network that `model.build` returns.
 
 The server imports this module, so nothing here may need torch at run time.
 """
-
-# Modules keep constants and classes under names that a method would not have.
-# ruff: noqa: N802
 
 from __future__ import annotations
 
@@ -19,7 +15,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    NamedTuple,
+    Protocol,
+    Self,
+    runtime_checkable,
+)
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -36,7 +41,7 @@ LabelledItem = tuple[Any, Any]  # an `Item` and its `GroundTruth`
 
 
 class InvalidItem(ValueError):
-    """Say that item number `index` of a request is invalid, in which `field`, and why."""
+    """Reject `field` of item number `index` of a request."""
 
     def __init__(self, index: int, field: str, reason: str) -> None:
         super().__init__(reason)
@@ -52,16 +57,16 @@ class MetricFormat(NamedTuple):
 
 
 class ScoreMetric(NamedTuple):
-    """The name of the metric that is the mean of `Contract.score`; `objective` has it too."""
+    """The metric that is the mean of `Contract.score`; one of `objective.METRICS`."""
 
     name: str
     higher_is_better: bool
 
 
 class BaseContract(BaseModel, ABC):
-    """Everything but the network that inference needs; travels in the bundle as JSON.
+    """Everything but the network that inference needs; the bundle holds it as JSON.
 
-    Training and the server encode with the same object. Must not need torch.
+    Training and the server encode with the same object, which must not need torch.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,33 +84,28 @@ class BaseContract(BaseModel, ABC):
 
     def save(self, folder: Path) -> None:
         """Write the contract into a bundle's folder."""
-        text = self.model_dump_json(indent=2)
-        (folder / self.FILE).write_text(text + "\n", encoding="utf-8")
+        (folder / self.FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     @abstractmethod
     def encode(self, items: list[Any]) -> Arrays:
-        """Turn `Item`s into the network's inputs, one row per item; raises InvalidItem."""
+        """Encode `Item`s as the network's inputs, a row each. Raises InvalidItem."""
 
     @abstractmethod
     def decode(self, outputs: Arrays, items: Sequence[Any]) -> Sequence[Any]:
-        """Turn the network's outputs for these items into one `Prediction` per item."""
+        """Decode the network's outputs into one `Prediction` per item."""
 
     @abstractmethod
     def score(self, prediction: Any, ground_truth: Any) -> float:
-        """Score a `Prediction` against its `GroundTruth`; the mean of scores is `SCORE`.
-
-        Raises ValueError for a ground truth that is impossible for this model.
-        """
+        """Score a `Prediction` by its `GroundTruth`; ValueError for an impossible one."""
 
     def score_json(self, prediction: Any, truth: Any) -> float:
-        """Score decoded JSON, such as the prediction log holds; ValueError if it does not fit."""
-        return self.score(
-            self.PREDICTION.model_validate(prediction), self.GROUND_TRUTH.model_validate(truth)
-        )
+        """Score decoded JSON, as in the prediction log. Raises ValueError if it is invalid."""
+        ground_truth = self.GROUND_TRUTH.model_validate(truth)
+        return self.score(self.PREDICTION.model_validate(prediction), ground_truth)
 
     @abstractmethod
     def features(self, inputs: Arrays) -> Arrays:
-        """Reduce encoded inputs to the few values (item,) that drift is measured on."""
+        """Reduce inputs to the few values (item,) that drift is measured on."""
 
     @abstractmethod
     def prediction_stats(self, outputs: Arrays) -> Arrays:
@@ -114,17 +114,17 @@ class BaseContract(BaseModel, ABC):
 
 @dataclass(frozen=True)
 class Splits(ABC):
-    """The data set: three splits with the same arrays; `about` is a sentence for the report."""
+    """The data set: three splits with the same arrays."""
 
     train: Arrays
     validation: Arrays
     test: Arrays
-    about: str
+    about: str  # a sentence for the report
     contract: BaseContract
 
     @property
     def pad_value(self) -> int:
-        """The value that pads shorter rows of inputs of variable length."""
+        """What pads the shorter rows of inputs of variable length."""
         return 0
 
     @abstractmethod
@@ -133,14 +133,13 @@ class Splits(ABC):
 
     @abstractmethod
     def encode_labelled(self, pairs: Sequence[LabelledItem]) -> Arrays:
-        """Encode labelled items as rows of a split; ValueError for unusable ones."""
+        """Encode labelled items as rows of a split. Raises ValueError for unusable ones."""
 
     def holdout(self, share: float) -> tuple[Self, Arrays]:
         """Split the last `share` of the test rows off; return the other splits and these rows."""
-        kept = round((1 - share) * len(next(iter(self.test.values()))))
-        test = {name: array[:kept] for name, array in self.test.items()}
-        held_out = {name: array[kept:] for name, array in self.test.items()}
-        return replace(self, test=test), held_out
+        end = round((1 - share) * len(next(iter(self.test.values()))))
+        test = {name: array[:end] for name, array in self.test.items()}
+        return replace(self, test=test), {name: array[end:] for name, array in self.test.items()}
 
     def with_examples(self, new: Mapping[str, Sequence[LabelledItem]]) -> Self:
         """Append labelled items to the splits; `new` holds them by the split's name."""
@@ -154,19 +153,19 @@ class Splits(ABC):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over all splits: changes with any value and with any row that moves."""
-        digest = hashlib.sha256()
+        checksum = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             for name, array in split.items():
-                digest.update(f"{name} {array.dtype} {array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+                checksum.update(f"{name} {array.dtype} {array.shape}".encode())
+                checksum.update(np.ascontiguousarray(array).tobytes())
+        return checksum.hexdigest()
 
 
 def random_holdout(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Choose a random `share` of so many rows; return the rows kept, in order, and those chosen.
+    """Split `count` rows at random; return those kept, in order, and a `share` of them.
 
-    For data whose neighbouring rows are alike (one writer's digits, one library's texts): its last
-    rows differ in kind from the others.
+    For data whose neighbouring rows are alike (one writer's digits, one library's texts), so that
+    the last rows differ in kind from the others.
     """
     order = np.random.default_rng(0).permutation(count)
     kept = round((1 - share) * count)
@@ -179,21 +178,17 @@ def join_rows(first: Arrays, second: Arrays, pad_value: int) -> Arrays:
     for name, array in first.items():
         blocks = [array, second[name].astype(array.dtype)]
         shape = np.max([block.shape[1:] for block in blocks], axis=0).astype(int)
-        widths = [[(0, 0), *((0, n) for n in shape - block.shape[1:])] for block in blocks]
-        padded = [
-            np.pad(block, width, constant_values=pad_value)
-            for block, width in zip(blocks, widths, strict=True)
-        ]
-        joined[name] = np.concatenate(padded)
+        for place, block in enumerate(blocks):
+            widths = [(0, 0), *((0, missing) for missing in shape - block.shape[1:])]
+            blocks[place] = np.pad(block, widths, constant_values=pad_value)
+        joined[name] = np.concatenate(blocks)
     return joined
 
 
 class DataModule(Protocol):
-    """`task/data.py`: read, check and split the data."""
+    """`task/data.py`: load the data of `settings.data`. Raises UserError with one line."""
 
-    def load(self, settings: Any) -> Splits:
-        """Load the data that `settings.data` names; UserError in one line if it is unusable."""
-        ...
+    def load(self, settings: Any) -> Splits: ...
 
 
 class ModelModule(Protocol):
@@ -214,25 +209,10 @@ class ObjectiveModule(Protocol):
     `outputs` are the network's, `split` is the measured split, both with n rows.
     """
 
-    @property
-    def PRIMARY_METRIC(self) -> str:
-        """The metric by which epochs, seeds and models are compared."""
-        ...
-
-    @property
-    def HIGHER_IS_BETTER(self) -> bool:
-        """The direction of `PRIMARY_METRIC`."""
-        ...
-
-    @property
-    def METRICS(self) -> Mapping[str, MetricFormat]:
-        """The metrics that tables show, in this order."""
-        ...
-
-    @property
-    def BLOCK_LENGTH(self) -> int:
-        """So many neighbouring test rows are resampled together (block bootstrap)."""
-        ...
+    PRIMARY_METRIC: Final[str]  # compares epochs, seeds and models
+    HIGHER_IS_BETTER: Final[bool]
+    METRICS: Final[Mapping[str, MetricFormat]]  # in the order of the tables
+    BLOCK_LENGTH: Final[int]  # neighbouring test rows that are resampled together
 
     def loss(self, settings: Any, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """Compute the scalar loss of a training batch, augmentation included."""
@@ -251,7 +231,7 @@ class ObjectiveModule(Protocol):
         ...
 
     def slices(self, split: Arrays, contract: Any) -> dict[str, np.ndarray]:
-        """Name subsets of those rows, bool (n,), on which a new model must not be worse."""
+        """Select named subsets of these rows, bool (n,), that no new model may be worse on."""
         ...
 
     def details(self, outputs: Arrays, split: Arrays, contract: Any) -> dict[str, Any]:
@@ -274,80 +254,45 @@ class BaselineModule(Protocol):
 class ContractModule(Protocol):
     """`task/contract.py`: requests, predictions and the way between them and the network."""
 
-    @property
-    def INPUTS(self) -> Mapping[str, Mapping[int, str]]:
-        """The inputs in `forward`'s order; per input, the names of axes of variable length."""
-        ...
+    INPUTS: Final[Mapping[str, Mapping[int, str]]]  # in `forward`'s order; names of variable axes
+    OUTPUTS: Final[tuple[str, ...]]
+    SCORE: Final[ScoreMetric]
+    Item: Final[type[BaseModel]]  # one item of a request
+    Prediction: Final[type[BaseModel]]  # for one item
+    GroundTruth: Final[type[BaseModel]]  # what turned out to be right about one item
+    Contract: Final[type[BaseContract]]  # what the bundle keeps beside the network
 
-    @property
-    def OUTPUTS(self) -> tuple[str, ...]:
-        """The names of the network's outputs."""
-        ...
-
-    @property
-    def SCORE(self) -> ScoreMetric:
-        """The metric that is the mean of `Contract.score`."""
-        ...
-
-    @property
-    def Item(self) -> type[BaseModel]:
-        """One item of a request."""
-        ...
-
-    @property
-    def Prediction(self) -> type[BaseModel]:
-        """The prediction for one item."""
-        ...
-
-    @property
-    def GroundTruth(self) -> type[BaseModel]:
-        """What turned out to be right about one item."""
-        ...
-
-    @property
-    def Contract(self) -> type[BaseContract]:
-        """What the bundle keeps beside the network."""
-        ...
-
-    def item_from_file(self, path: Path) -> dict[str, Any]:
-        """Read a file as a request's item (JSON)."""
-        ...
+    def item_from_file(self, path: Path) -> dict[str, Any]: ...
 
 
 class FiguresModule(Protocol):
-    """`task/figures.py`: plots for the report."""
+    """`task/figures.py`: plots of the chosen network, as (file name, caption, figure)."""
 
     def plot_results(
         self, dataset: Any, outputs: Arrays, details: dict[str, Any]
-    ) -> Iterator[tuple[str, str, Figure]]:
-        """Yield (file name, caption, figure) for the chosen network on the test split."""
-        ...
+    ) -> Iterator[tuple[str, str, Figure]]: ...
 
 
 class SimulateModule(Protocol):
-    """`task/simulate.py`: labelled requests for `make loop`, made of held-out test rows."""
+    """`task/simulate.py`: labelled requests for `make loop`, made of held-out test rows.
 
-    @property
-    def SHIFT_DESCRIPTION(self) -> str:
-        """A sentence: what changes in the simulated world."""
+    No shifted request shares data with a normal one; both come in the order of sending.
+    """
+
+    SHIFT_DESCRIPTION: Final[str]  # a sentence: what changes in the simulated world
+
+    def normal_requests(self, dataset: Any, held_out: Arrays, settings: Any) -> list[LabelledItem]:
+        """Return items like those of training."""
         ...
 
-    def normal_requests(
-        self, dataset: Any, held_out: Arrays, settings: Any
-    ) -> Sequence[LabelledItem]:
-        """Return items like those of training, in the order in which they are sent."""
-        ...
-
-    def shifted_requests(
-        self, dataset: Any, held_out: Arrays, settings: Any
-    ) -> Sequence[LabelledItem]:
-        """Return items after the shift; none shares data with the normal ones."""
+    def shifted_requests(self, dataset: Any, held_out: Arrays, settings: Any) -> list[LabelledItem]:
+        """Return items after the shift."""
         ...
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One training from first to last step: everything that the training loop needs to know."""
+    """One training, with everything that the training loop needs."""
 
     name: str
     train: TrainSettings
@@ -363,33 +308,25 @@ class Stage:
 class Pretrains(Protocol):
     """A network that is pre-trained first and then starts from the weights of that stage."""
 
-    def pretraining(self, settings: Any, dataset: Any) -> Stage | None:
-        """Return the stage to run first, or None."""
-        ...
+    def pretraining(self, settings: Any, dataset: Any) -> Stage | None: ...
 
 
 @runtime_checkable
 class Prepares(Protocol):
-    """A network with buffers or initial weights that are fitted before its first step."""
+    """A network that fits buffers or initial weights before the first step."""
 
-    def prepare(self, train: Arrays, validation: Arrays) -> None:
-        """Fit to `train`; choose settings on `validation`."""
-        ...
+    def prepare(self, train: Arrays, validation: Arrays) -> None: ...
 
 
 @runtime_checkable
 class Calibrates(Protocol):
-    """A network that is adjusted after training, by its outputs on validation."""
+    """A network whose stated uncertainty is matched to the errors on validation after training."""
 
-    def calibrate(self, outputs: Arrays, split: Arrays) -> None:
-        """Change buffers so that stated uncertainty matches the errors on `split`."""
-        ...
+    def calibrate(self, outputs: Arrays, split: Arrays) -> None: ...
 
 
 @runtime_checkable
 class Diagnoses(Protocol):
-    """A network that is evaluated on more than the test split, such as out-of-domain data."""
+    """A network with more tables for an evaluation's `details`, such as out-of-domain data."""
 
-    def diagnose(self, dataset: Any) -> dict[str, Any]:
-        """Return tables to add to the `details` of an evaluation."""
-        ...
+    def diagnose(self, dataset: Any) -> dict[str, Any]: ...

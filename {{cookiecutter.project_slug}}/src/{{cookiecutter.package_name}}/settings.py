@@ -16,7 +16,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
-# A duplicate would count one run as two when the spread over seeds is reported.
+# A duplicate would count one run twice in the spread over seeds.
 def _without_duplicates(seeds: Any) -> Any:
     if isinstance(seeds, list):
         for seed in seeds:
@@ -31,15 +31,11 @@ Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], BeforeValidator(_
 class TrainSettings(Section):
     """How to train the network; the same for every task."""
 
-    seeds: Seeds = Field(
-        default=[0, 1, 2], min_length=1, description="one network is trained per seed"
-    )
+    seeds: Seeds = Field(default=[0, 1, 2], min_length=1, description="one network per seed")
     epochs: int = Field(default=40, ge=1, description="maximum passes over the training split")
     batch_size: int = Field(default=64, ge=1, description="examples per step")
     lr: float = Field(default=4e-3, gt=0, le=10, description="peak of the one-cycle schedule")
-    warmup: float = Field(
-        default=0.25, gt=0, lt=1, description="fraction of the steps before the peak"
-    )
+    warmup: float = Field(default=0.25, gt=0, lt=1, description="fraction of steps before the peak")
     weight_decay: float = Field(default=1e-2, ge=0, description="decoupled weight decay of AdamW")
     clip_norm: float = Field(default=1.0, gt=0, description="maximum L2 norm of the gradient")
     patience: int = Field(default=15, ge=1, description="epochs without improvement before a stop")
@@ -65,7 +61,7 @@ class PathSettings(Section):
 
 
 class CoreSettings(Section):
-    """What every project needs besides its paths; `BaseSettings` adds these and the rest."""
+    """What every project needs; `BaseSettings` adds the paths and the rest."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",

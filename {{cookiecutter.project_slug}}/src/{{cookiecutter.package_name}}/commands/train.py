@@ -71,7 +71,8 @@ def run_evaluate(options: Namespace) -> None:
 
     run, dataset = open_run_with_data(options)
     evaluation = evaluate_tracked(run, dataset)
-    print("\n".join(["", *results_table(evaluation), "", results_summary(evaluation), ""]))
+    table = markdown_table(results_table(evaluation))
+    print("\n".join(["", *table, "", results_summary(evaluation), ""]))
     for name, table in evaluation.details.items():
         if isinstance(table, dict):
             columns = list(next(iter(table.values())))

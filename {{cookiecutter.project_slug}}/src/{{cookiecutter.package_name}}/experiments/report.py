@@ -1,11 +1,9 @@
 """Document a run: the results section of the README, MODEL_CARD.md and docs/experiments/.
 
-The wording is in `templates/`; here the values are computed. Only what stands between the markers
-of a page is rewritten; what a person wrote around them stays.
+The wording is in `templates/`, the values are computed here. Text outside a page's markers stays.
 """
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,112 +18,97 @@ from ..training.documents import BaselineResult, Evaluation, NetworkResult, RunI
 from ..training.runs import Run
 from . import plots
 
-BEGIN = "<!-- results:begin, rewritten by the command report -->"
-END = "<!-- results:end -->"
-
-Rows = list[list[str]]  # of a table, its head first
+RESULTS_BEGIN = "<!-- results:begin, rewritten by the command report -->"
+RESULTS_END = "<!-- results:end -->"
 
 
 def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: str) -> list[Path]:
-    """Write figures and pages about a run; returns the files, README first.
+    """Write figures and pages about a run; return the files, README first.
 
     `command` is the project's console command. Raises UserError when a page has lost its markers,
     before anything is written.
     """
-    # 1. The pages, which must be there whole before anything changes.
+    # 1. The text around the markers; a page that is missing gets a title.
     readme, card = Path("README.md"), Path("MODEL_CARD.md")
     experiments = run.settings.paths.experiments
     index = experiments / "README.md"
-    pages = {path: _around(path) for path in (readme, card, index)}
+    templates = {readme: "results.md.j2", card: "model_card.md.j2", index: "experiments.md.j2"}
+    around: dict[Path, tuple[str, str]] = {}
+    for page in templates:
+        around[page] = f"# {'Model card' if page == card else 'Experiments'}\n\n", "\n"
+        if page.exists():
+            around[page] = split_around_section(page, RESULTS_BEGIN, RESULTS_END)
 
-    # 2. The figures: the task's own stand between those of every task.
+    # 2. The figures: the task's own between those of every task.
     with np.load(run.folder / "outputs.npz", allow_pickle=False) as stored:
         outputs = dict(stored)
-    pictures: list[tuple[Path, str]] = []
+    pictures: dict[Path, str] = {}
     for name, caption, figure in (
         ("comparison.png", "The network against the baselines.", plots.comparison(evaluation)),
         *figures.plot_results(dataset, outputs, evaluation.details),
         ("curves.png", "The course of training, one line per seed.", plots.curves(run)),
     ):
-        path = experiments / run.name / name
-        write_figure(path, figure)
-        pictures.append((path, caption))
+        write_figure(experiments / run.name / name, figure)
+        pictures[experiments / run.name / name] = caption
 
-    # 3. The values that the templates show.
-    settings = flatten(run.settings).items()
+    # 3. The pages.
+    settings = [[f"`{key}`", f"`{value}`"] for key, value in flatten(run.settings).items()]
     values = {
         "command": command,
         "run": run,
         "evaluation": evaluation,
         "summary": results_summary(evaluation),
-        "results": results_rows(evaluation),
-        "pictures": [(path.as_posix(), caption) for path, caption in pictures],
+        "results": results_table(evaluation),
+        "pictures": {path.as_posix(): caption for path, caption in pictures.items()},
         "versions": ", ".join(f"{name} {version}" for name, version in run.info.versions.items()),
         "details": _detail_tables(evaluation),
-        "settings": [
-            ["Setting", "Value"],
-            *([f"`{k}`", f"`{v}`"] for k, v in settings if not k.startswith("paths.")),
-        ],
-        "runs": _all_runs(run.settings.paths.runs),
+        "settings": [row for row in settings if not row[0].startswith("`paths.")],
+        "runs": _runs_table(run.settings.paths.runs),
     }
-
-    # 4. The pages, each whole or not at all.
-    templates = {readme: "results.md.j2", card: "model_card.md.j2", index: "experiments.md.j2"}
-    for path, (before, after) in pages.items():
-        text = _templates().get_template(templates[path]).render(values)
-        write_text(path, "\n".join([before + BEGIN, "", text, "", END + after]))
-    return [*pages, *(path for path, _ in pictures)]
+    for page, (before, after) in around.items():
+        text = TEMPLATES.get_template(templates[page]).render(values)
+        write_text(page, "\n".join([before + RESULTS_BEGIN, "", text, "", RESULTS_END + after]))
+    return [*templates, *pictures]
 
 
 def results_summary(evaluation: Evaluation) -> str:
     """Sum up the evaluation in sentences that claim no more than the intervals allow."""
     best_name, best = evaluation.best_baseline()
-    return (
-        _templates()
-        .get_template("summary.md.j2")
-        .render(
-            evaluation=evaluation,
-            metric=METRICS[PRIMARY_METRIC],
-            mean=_mean(PRIMARY_METRIC, evaluation.network),
-            seeds=len(evaluation.network.seeds),
-            interval=_span(evaluation.network.interval),
-            best_name=best_name,
-            best=best,
-            others=[
-                (name, baseline)
-                for name, baseline in evaluation.baselines.items()
-                if name != best_name and baseline.verdict != "ahead"
-            ],
-        )
-    )
+    others = [
+        (name, baseline)
+        for name, baseline in evaluation.baselines.items()
+        if name != best_name and baseline.verdict != "ahead"
+    ]
+    values = {"evaluation": evaluation, "best_name": best_name, "best": best, "others": others}
+    return TEMPLATES.get_template("summary.md.j2").render(values)
 
 
-def results_rows(evaluation: Evaluation) -> Rows:
-    """Make the table of the network and the baselines."""
+def results_table(evaluation: Evaluation) -> list[list[str]]:
+    """Tabulate the network and the baselines, with a header."""
     titles = [metric.title for metric in METRICS.values()]
-    network = [_mean(name, evaluation.network) for name in METRICS]
-    return [
+    network = [_mean(evaluation.network, name) for name in METRICS]
+    rows = [
         ["Model", *titles, "95 % interval", "Network ahead by", "Verdict"],
         ["**Network**", *network, _span(evaluation.network.interval), "", ""],
-        *(
-            [
-                name,
-                *(_number(metric, baseline.metrics[metric]) for metric in METRICS),
-                _span(baseline.interval),
-                _lead(baseline),
-                baseline.verdict,
-            ]
-            for name, baseline in evaluation.baselines.items()
-        ),
     ]
+    for name, baseline in evaluation.baselines.items():
+        metrics = [_number(baseline.metrics[metric], metric) for metric in METRICS]
+        lead = [_lead(baseline), baseline.verdict]
+        rows.append([name, *metrics, _span(baseline.interval), *lead])
+    return rows
 
 
-def results_table(evaluation: Evaluation) -> list[str]:
-    """Format the network and the baselines as a Markdown table."""
-    return markdown_table(results_rows(evaluation))
+def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Format rows as the lines of a Markdown table; columns line up in the source too."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
 
 
-def _detail_tables(evaluation: Evaluation) -> list[Rows]:
+def _detail_tables(evaluation: Evaluation) -> list[list[list[str]]]:
     """Make the task's tables of the chosen seed, per class or by another breakdown."""
     tables = []
     for name, table in evaluation.details.items():
@@ -139,77 +122,47 @@ def _detail_tables(evaluation: Evaluation) -> list[Rows]:
     return tables
 
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Format rows as the lines of a Markdown table; columns line up in the source too."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in rows
-    ]
-    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
-
-
-@cache
-def _templates() -> Environment:
-    """Open the templates, with filters for tables, the primary metric and the network's lead."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["table"] = lambda rows: "\n".join(markdown_table(rows))
-    environment.filters["number"] = lambda value: _number(PRIMARY_METRIC, value)
-    environment.filters["lead"] = _lead
-    return environment
-
-
-def _all_runs(folder: Path) -> Rows:
-    """Make the table of all evaluated runs, the newest first."""
+def _runs_table(folder: Path) -> list[list[str]]:
+    """Tabulate all evaluated runs, the newest first."""
     rows = [["Run", METRICS[PRIMARY_METRIC].title, "Best baseline", "Seeds", "Rows", "Command"]]
     for path in sorted(folder.glob("*/evaluation.json"), reverse=True):
         evaluation = read_document(path, Evaluation)
         info = read_document(path.with_name("run.json"), RunInfo)
-        _, best = evaluation.best_baseline()
-        rows.append(
-            [
-                f"`{evaluation.run}`",
-                _mean(PRIMARY_METRIC, evaluation.network),
-                _number(PRIMARY_METRIC, best.metrics[PRIMARY_METRIC]),
-                str(len(evaluation.network.seeds)),
-                str(evaluation.rows.total),
-                f"`{info.command}`",
-            ]
-        )
+        best = _number(evaluation.best_baseline()[1].metrics[PRIMARY_METRIC])
+        counts = [str(len(evaluation.network.seeds)), str(evaluation.rows.total)]
+        mean = _mean(evaluation.network)
+        rows.append([f"`{evaluation.run}`", mean, best, *counts, f"`{info.command}`"])
     return rows
 
 
-def _around(path: Path) -> tuple[str, str]:
-    """What stands before and after the markers; a page that is missing gets only a title."""
-    if not path.exists():
-        title = "Experiments" if path.name == "README.md" else "Model card"
-        return f"# {title}\n\n", "\n"
-    return split_around_section(path, BEGIN, END)
-
-
-def _number(metric: str, value: float, sign: str = "") -> str:
+def _number(value: float, metric: str = PRIMARY_METRIC, sign: str = "") -> str:
     """Format a metric's value as in tables; `sign` "+" writes the sign of gains too."""
     return f"{value * METRICS[metric].scale:{sign}.{METRICS[metric].digits}f}"
 
 
-def _mean(metric: str, network: NetworkResult) -> str:
+def _mean(network: NetworkResult, metric: str = PRIMARY_METRIC) -> str:
     """Format a mean over seeds with its standard deviation, if there is one."""
-    spread = f" ± {_number(metric, network.sd[metric])}" if network.sd else ""
-    return _number(metric, network.mean[metric]) + spread
+    spread = f" ± {_number(network.sd[metric], metric)}" if network.sd else ""
+    return _number(network.mean[metric], metric) + spread
 
 
 def _lead(baseline: BaselineResult) -> str:
     """Format the network's lead over a baseline with its interval."""
-    lead, low, high = (
-        _number(PRIMARY_METRIC, value, "+") for value in (baseline.ahead, *baseline.ahead_interval)
-    )
+    values = (baseline.ahead, *baseline.ahead_interval)
+    lead, low, high = (_number(value, sign="+") for value in values)
     return f"{lead} ({low} to {high})"
 
 
 def _span(interval: tuple[float, float]) -> str:
-    return " to ".join(_number(PRIMARY_METRIC, end) for end in interval)
+    return " to ".join(map(_number, interval))
+
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.filters |= {"number": _number, "mean": _mean, "span": _span, "lead": _lead}
+TEMPLATES.filters["table"] = lambda rows: "\n".join(markdown_table(rows))
+TEMPLATES.globals["metric"] = METRICS[PRIMARY_METRIC]

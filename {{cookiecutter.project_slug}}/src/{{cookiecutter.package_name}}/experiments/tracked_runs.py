@@ -1,7 +1,4 @@
-"""Train and evaluate a run, and log both to MLflow.
-
-MLflow takes seconds to import, so it is imported only where something is logged.
-"""
+"""Train and evaluate a run, and log both to MLflow (imported late, for it takes seconds)."""
 
 from ..config import WorkError
 from ..files import read_document
@@ -13,8 +10,7 @@ from ..training.runs import Run, TrainingJob, train_run
 
 
 def train_tracked(run: Run, dataset: Dataset, resume_command: str) -> None:
-    """Train the networks that are not trained yet. Raises WorkError when it was stopped, naming
-    the command that resumes it."""
+    """Train the networks that are missing. Raises WorkError with `resume_command` when stopped."""
     from .tracking import Tracker, track
 
     tracker = Tracker(run.settings)
@@ -25,7 +21,7 @@ def train_tracked(run: Run, dataset: Dataset, resume_command: str) -> None:
     try:
         with track(tracker, run):
             for job, state in train_run(run, dataset, on_epoch):
-                tracker.finish(tracker.child(run, job.name), "FINISHED")
+                tracker.client.set_terminated(tracker.child(run, job.name), "FINISHED")
                 print(
                     f"{job.name}: {job.stage.primary_metric} {state.best:.4f} on validation "
                     f"in epoch {state.best_epoch} of {state.epoch}, {state.seconds:.1f} s"
@@ -35,7 +31,7 @@ def train_tracked(run: Run, dataset: Dataset, resume_command: str) -> None:
 
 
 def evaluate_tracked(run: Run, dataset: Dataset) -> Evaluation:
-    """Evaluate the run, even if it was evaluated before."""
+    """Evaluate the run, even if this was done before."""
     from .tracking import Tracker
 
     evaluation = evaluate(run, dataset)
@@ -44,6 +40,6 @@ def evaluate_tracked(run: Run, dataset: Dataset) -> Evaluation:
 
 
 def read_or_evaluate(run: Run, dataset: Dataset) -> Evaluation:
-    """Read the run's evaluation; evaluate the run first if that was not done yet."""
+    """Read the run's evaluation; evaluate the run first if it is missing."""
     path = run.folder / "evaluation.json"
     return read_document(path, Evaluation) if path.exists() else evaluate_tracked(run, dataset)

@@ -1,7 +1,6 @@
 """MLflow: a parent run per training with a child run per network, and the registry of bundles.
 
-Stored in SQLite and local folders, or on the tracking server of MLFLOW_TRACKING_URI. MLflow takes
-seconds to import, so only commands that need it import this module.
+MLflow takes seconds to import, so only commands that need it import this module.
 """
 
 import logging
@@ -39,26 +38,30 @@ class Tracker:
 
     def __init__(self, settings: Settings) -> None:
         self.name = settings.name
-        self.client = _client(os.environ.get("MLFLOW_TRACKING_URI") or settings.paths.tracking)
-        self.experiment = self._experiment()
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or settings.paths.tracking
+        database = Path(urlsplit(uri).path[1:]) if uri.startswith("sqlite:") else None
+        self.client = _client(uri, database)
+        if experiment := self.client.get_experiment_by_name(self.name):
+            self.experiment = experiment.experiment_id
+        else:
+            artifacts = database and database.resolve().with_name("mlartifacts").as_uri()
+            self.experiment = self.client.create_experiment(self.name, artifacts)
         self._logged: dict[str, int] = {}  # epochs by MLflow run
 
     def parent(self, run: Run) -> str:
         """Return the id of the MLflow run of a whole training; created on first use."""
-        return self._find(run.name) or self._create(run.name, run, {})
+        return self._mlflow_run(run.name, run, {})
 
     def child(self, run: Run, job: str) -> str:
         """Return the id of the MLflow run of one network (`seed-0`); created on first use."""
-        name = f"{run.name}-{job}"
         tags = {"mlflow.parentRunId": self.parent(run), "part": job}
-        return self._find(name) or self._create(name, run, tags)
+        return self._mlflow_run(f"{run.name}-{job}", run, tags)
 
     def log_epochs(self, run_id: str, state: TrainingState) -> None:
-        """Log the metrics of the epochs that MLflow does not have yet, one request per epoch."""
-        done = self._logged.get(run_id)
-        if done is None:
-            done = len(self.client.get_metric_history(run_id, "loss"))
-        for epoch in range(done + 1, state.epoch + 1):
+        """Log the metrics of the epochs that MLflow does not have yet."""
+        if run_id not in self._logged:
+            self._logged[run_id] = len(self.client.get_metric_history(run_id, "loss"))
+        for epoch in range(self._logged[run_id] + 1, state.epoch + 1):
             self.log_metrics(run_id, state.history[epoch - 1], epoch)
         self._logged[run_id] = state.epoch
 
@@ -67,28 +70,24 @@ class Tracker:
         now = time.time_ns() // 1_000_000
         self.client.log_batch(run_id, [Metric(k, v, now, step) for k, v in metrics.items()])
 
-    def finish(self, run_id: str, status: str) -> None:
-        """Close an MLflow run as FINISHED, FAILED or KILLED."""
-        self.client.set_terminated(run_id, status)
-
     def log_evaluation(self, run: Run, evaluation: Evaluation) -> None:
         """Log the test metrics of each seed, of their mean and of the baselines."""
         for seed, metrics in evaluation.network.seeds.items():
-            by_name = {f"test_{name}": value for name, value in metrics.items()}
-            self.log_metrics(self.child(run, f"seed-{seed}"), by_name)
-        by_name = {f"test_{name}": value for name, value in evaluation.network.mean.items()}
+            self.log_metrics(
+                self.child(run, f"seed-{seed}"), {f"test_{k}": v for k, v in metrics.items()}
+            )
+        metrics = {f"test_{k}": v for k, v in evaluation.network.mean.items()}
         for name, baseline in evaluation.baselines.items():
             short = re.sub(r"\W+", "_", name.lower())  # MLflow refuses commas and the like
-            by_name |= {f"baseline_{short}_{k}": value for k, value in baseline.metrics.items()}
+            metrics |= {f"baseline_{short}_{k}": v for k, v in baseline.metrics.items()}
         parent = self.parent(run)
-        self.log_metrics(parent, by_name)
+        self.log_metrics(parent, metrics)
         self.client.log_artifact(parent, str(run.folder / "evaluation.json"))
 
     def log_gate(self, run: Run, gate: dict[str, Any]) -> None:
-        """Log how the run, as a challenger, compared with the champion of its time."""
-        parent = self.parent(run)
-        numbers = {f"gate_{name}": float(gate[name]) for name in ("passed", "ahead", "low", "high")}
-        self.log_metrics(parent, numbers)
+        """Log the comparison of the run, a challenger, with the champion."""
+        parent, names = self.parent(run), ("passed", "ahead", "low", "high")
+        self.log_metrics(parent, {f"gate_{name}": float(gate[name]) for name in names})
         self.client.log_artifact(parent, str(run.folder / "gate.json"))
 
     def register(self, run: Run, bundle: Path, version: str) -> ModelVersion:
@@ -126,35 +125,23 @@ class Tracker:
                 f"{version.source}: {error}"
             ) from None
 
-    def _experiment(self) -> str:
-        experiment = self.client.get_experiment_by_name(self.name)
-        if experiment is not None:
-            return experiment.experiment_id
-        uri, artifacts = self.client.tracking_uri, None
-        if uri.startswith("sqlite:"):  # files lie beside the database
-            artifacts = _file(uri).resolve().with_name("mlartifacts").as_uri()
-        return self.client.create_experiment(self.name, artifacts)
-
-    def _find(self, name: str) -> str | None:
-        runs = self.client.search_runs(
-            [self.experiment], f"attributes.run_name = '{name}'", max_results=1
-        )
-        return runs[0].info.run_id if runs else None
-
-    def _create(self, name: str, run: Run, tags: dict[str, str]) -> str:
-        info = run.info
-        origin = {
-            "mlflow.source.git.commit": str(info.git.commit),
-            "git_dirty": str(info.git.dirty),
-            "data_fingerprint": info.data.fingerprint,
-            "hardware": info.hardware,
-            "command": info.command,
+    def _mlflow_run(self, name: str, run: Run, tags: dict[str, str]) -> str:
+        """Return the id of the MLflow run of this name; create it with the run's origin."""
+        query = f"attributes.run_name = '{name}'"
+        if existing := self.client.search_runs([self.experiment], query, max_results=1):
+            return existing[0].info.run_id
+        tags = tags | {
+            "mlflow.source.git.commit": str(run.info.git.commit),
+            "git_dirty": str(run.info.git.dirty),
+            "data_fingerprint": run.info.data.fingerprint,
+            "hardware": run.info.hardware,
+            "command": run.info.command,
             "folder": str(run.folder),
         }
-        created = self.client.create_run(self.experiment, run_name=name, tags=origin | tags)
+        run_id = self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
         parameters = [Param(key, value[:6000]) for key, value in flatten(run.settings).items()]
-        self.client.log_batch(created.info.run_id, params=parameters)
-        return created.info.run_id
+        self.client.log_batch(run_id, params=parameters)
+        return run_id
 
 
 @contextmanager
@@ -168,20 +155,14 @@ def track(tracker: Tracker, run: Run) -> Iterator[None]:
         status = "KILLED"
         raise
     finally:
-        tracker.finish(tracker.parent(run), status)
+        tracker.client.set_terminated(tracker.parent(run), status)
 
 
-def _file(uri: str) -> Path:
-    """Return the database's file in a URI like `sqlite:///runs/mlflow.db`."""
-    return Path(urlsplit(uri).path[1:])
-
-
-def _client(uri: str) -> MlflowClient:
-    """Return a client whose store exists: two processes must not create one database at once."""
+def _client(uri: str, database: Path | None) -> MlflowClient:
+    """Return a client whose store exists: two processes must not create one `database` at once."""
     lock = nullcontext()
     try:
-        if uri.startswith("sqlite:"):
-            database = _file(uri)
+        if database:
             database.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(database.with_name(f".{database.name}.lock"))
         with lock:

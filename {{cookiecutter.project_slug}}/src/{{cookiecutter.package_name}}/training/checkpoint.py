@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..config import UserError
 from ..files import write_atomically
@@ -22,33 +23,25 @@ Tensors = dict[str, Tensor]
 
 def save_weights(path: Path, network: nn.Module) -> None:
     """Write the weights without the state of the training."""
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    _write(path, tensors, {})
+    _write(path, network.state_dict(), {})
 
 
 def load_weights(path: Path, network: nn.Module) -> None:
     """Load stored weights into a network. Raises UserError when the file does not fit."""
-    tensors, _ = _read(path)
-    _load_state(path, network, tensors)
+    _load_state(path, network, _read(path)[0])
 
 
 def load_shared_weights(path: Path, network: nn.Module) -> None:
-    """Load the stored weights whose name and shape a network has too. Raises UserError when it
-    has none of them."""
-    tensors, _ = _read(path)
-    weights = network.state_dict()
-    shared = {k: v for k, v in tensors.items() if k in weights and weights[k].shape == v.shape}
+    """Load the weights that fit a network's by name and shape. Raises UserError if none does."""
+    stored, weights = _read(path)[0], network.state_dict()
+    shared = {k: v for k, v in stored.items() if k in weights and weights[k].shape == v.shape}
     if not shared:
         raise UserError(f"{path}: has no weights in common with this network")
     network.load_state_dict({**weights, **shared})
 
 
 def save(
-    path: Path,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss_sum: Tensor,
-    progress: dict[str, Any],
+    path: Path, network: nn.Module, optimizer: Optimizer, loss_sum: Tensor, progress: dict[str, Any]
 ) -> None:
     """Write everything that the next step depends on."""
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
@@ -60,15 +53,15 @@ def save(
     name, keys, *rest = np.random.get_state()
     tensors["random.numpy"] = torch.from_numpy(np.asarray(keys, np.int64))
     about = {"progress": progress, "numpy": [name, *rest], "python": random.getstate()}
-    _write(path, {name: tensor.contiguous() for name, tensor in tensors.items()}, about)
+    _write(path, tensors, about)
 
 
 def restore(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, loss_sum: Tensor
+    path: Path, network: nn.Module, optimizer: Optimizer, loss_sum: Tensor
 ) -> dict[str, Any]:
-    """Load what `save` wrote into network, optimiser, `loss_sum` and every random generator.
+    """Restore what `save` wrote, random generators included, and return the progress.
 
-    Returns the progress. Raises UserError when the file cannot be read or does not fit.
+    Raises UserError when the file cannot be read or does not fit.
     """
     tensors, about = _read(path)
     _load_state(path, network, _below(tensors, "network."))
@@ -89,6 +82,7 @@ def restore(
 
 
 def _write(path: Path, tensors: Tensors, about: dict[str, Any]) -> None:
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     metadata = {"about": json.dumps(about)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 

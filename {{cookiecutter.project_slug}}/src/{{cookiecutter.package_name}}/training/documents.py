@@ -32,7 +32,7 @@ class DataInfo(Document):
 class RunInfo(Document):
     """`run.json`: settings, data, code and hardware of a run."""
 
-    settings: dict[str, Any]  # as they were written: today's code validates them again
+    settings: dict[str, Any]  # as they were written; today's code validates them again
     data: DataInfo
     git: GitState
     hardware: str
@@ -51,11 +51,11 @@ class NetworkResult(Document):
 
 
 class BaselineResult(Document):
-    """Test metrics of a baseline, and how far the network is ahead of it."""
+    """Test metrics of a baseline, and the network's lead over it."""
 
     metrics: Metrics
     interval: Interval  # 95 %, of the primary metric
-    ahead: float  # in the primary metric; above zero where the network is better
+    ahead: float  # the lead in the primary metric; positive where the network is better
     ahead_interval: Interval
 
     @property

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,8 @@ def load_network(run: Run, dataset: Dataset, seed: int) -> Any:
     """Load the network of a seed's best epoch, calibrated on validation if it can be."""
     path = run.seed_folder(seed) / "best.safetensors"
     if not path.exists():
-        raise UserError(
-            f"{path}: missing, the run is not finished; go on with: train --resume {run.name}"
-        )
+        command = f"train --resume {run.name}"
+        raise UserError(f"{path}: missing, the run is not finished; go on with: {command}")
     network = model.build(run.settings, dataset.contract)
     checkpoint.load_weights(path, network)
     network.to(pick_device(run.settings.train.device))
@@ -64,14 +64,14 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
             ahead_interval=bootstrap_interval(sign * (scores - baseline_scores)),
         )
 
-    # 3. What the task has to say about the chosen network.
+    # 3. The task's own tables about the chosen network.
     network = load_network(run, dataset, chosen)
     sentence = model.describe(network)
     details = objective.details(outputs[chosen], test, contract)
     if isinstance(network, Diagnoses):
         details |= network.diagnose(dataset)
 
-    # 4. Both files; `evaluation.json` comes last, as the sign that all is done.
+    # 4. Both files; `evaluation.json` comes last, for it marks the evaluation as complete.
     evaluation = Evaluation(
         run=run.name,
         metric=objective.PRIMARY_METRIC,
@@ -81,9 +81,7 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
         network=NetworkResult(
             seeds=by_seed,
             mean=_over_seeds(by_seed, np.mean),
-            sd=_over_seeds(by_seed, lambda values: np.std(values, ddof=1))
-            if len(seeds) > 1
-            else None,
+            sd=_over_seeds(by_seed, partial(np.std, ddof=1)) if len(seeds) > 1 else None,
             interval=bootstrap_interval(scores),
         ),
         baselines=baselines,
@@ -92,7 +90,7 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
         train_seconds=round(run.seconds(), 1),
         seconds=round(time.perf_counter() - started, 1),
     )
-    _save_arrays(run.folder / "outputs.npz", outputs[chosen])
+    write_atomically(run.folder / "outputs.npz", lambda path: _save_arrays(path, outputs[chosen]))
     write_json(run.folder / "evaluation.json", evaluation.model_dump())
     return evaluation
 
@@ -100,11 +98,9 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
 def bootstrap_interval(scores: np.ndarray, level: float = 0.95) -> Interval:
     """Return the percentile bootstrap interval of the mean of `scores` (seed, example).
 
-    Seeds and examples are both resampled, so the interval covers the randomness of training and of
-    the sample. Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13. Examples
-    that resemble their neighbours (windows of a series) are resampled in blocks of
-    `objective.BLOCK_LENGTH`, and after the last example comes the first: the circular block
-    bootstrap of Politis and Romano, 1992.
+    Seeds and examples are both resampled (Efron and Tibshirani, An Introduction to the Bootstrap,
+    1993, chapter 13). Examples that resemble their neighbours (windows of a series) are resampled
+    in blocks of `objective.BLOCK_LENGTH`: the circular block bootstrap of Politis and Romano, 1992.
     """
     seeds, count = scores.shape
     length = min(objective.BLOCK_LENGTH, count)
@@ -125,8 +121,5 @@ def _over_seeds(by_seed: dict[int, Metrics], pool: Callable[..., Any]) -> Metric
 
 
 def _save_arrays(path: Path, arrays: Arrays) -> None:
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:  # given a name, NumPy would append .npz to it
-            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-
-    write_atomically(path, write)
+    with path.open("wb") as file:  # given a name, NumPy would append .npz to it
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]

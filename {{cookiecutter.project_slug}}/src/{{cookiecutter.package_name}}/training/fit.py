@@ -26,7 +26,7 @@ from . import checkpoint
 
 @dataclass
 class TrainingState:
-    """The progress of one training, stored in every checkpoint and in `history.json`."""
+    """The progress of one training, in every checkpoint and in `history.json`."""
 
     epoch: int = 0  # epochs done
     step: int = 0  # steps done in the current epoch
@@ -37,11 +37,11 @@ class TrainingState:
 
 
 class Interrupted(Exception):
-    """The training was asked to stop and has saved its checkpoint."""
+    """The training was stopped and has saved its checkpoint."""
 
 
 def training_stage(settings: Settings, dataset: Dataset) -> Stage:
-    """Describe the main training of a run; a network may ask for a pre-training before it."""
+    """Describe the main training of a run."""
 
     def build() -> nn.Module:
         network = model.build(settings, dataset.contract)
@@ -96,15 +96,9 @@ def fit(
     last = folder / "last.safetensors"
     if last.exists():
         state = TrainingState(**checkpoint.restore(last, network, optimizer, loss_sum))
-    bar = tqdm(
-        total=train.epochs * steps,
-        initial=state.epoch * steps + state.step,
-        desc=f"{stage.name}, seed {seed}",
-        unit="step",
-        disable=None,
-        leave=False,
-    )
-    with bar:
+    total, done = train.epochs * steps, state.epoch * steps + state.step
+    title = f"{stage.name}, seed {seed}"
+    with tqdm(desc=title, total=total, initial=done, unit="step", leave=False, disable=None) as bar:
         while state.epoch < train.epochs and state.epoch - state.best_epoch < train.patience:
             # 3. The steps of an epoch; after a resume, those that are left of it.
             started = time.perf_counter()
@@ -116,7 +110,7 @@ def fit(
                     raise Interrupted
                 done = state.epoch * steps + state.step
                 for group in optimizer.param_groups:
-                    group["lr"] = one_cycle(done, train.epochs * steps, train.lr, train.warmup)
+                    group["lr"] = one_cycle(done, total, train.lr, train.warmup)
                 rows = rows.to(device)
                 loss = stage.loss(network, {k: v[rows] for k, v in data.items()})
                 optimizer.zero_grad()
@@ -153,15 +147,14 @@ def fit(
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """Return the order (count,) in which an epoch visits the examples; the same for the same
-    arguments."""
+    """Return the order (count,) in which an epoch visits the examples, by seed and epoch alone."""
     mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
     return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
 
 
 def one_cycle(step: int, total: int, peak: float, warmup: float) -> float:
-    """Return the learning rate of a step: a half cosine up to `peak` for the share `warmup` of all
-    steps, then another down to peak / 10,000.
+    """Return the learning rate of a step: half a cosine from peak / 25 up to `peak` for the share
+    `warmup` of all steps, then another down to peak / 10,000.
 
     Smith and Topin, Super-Convergence, https://arxiv.org/abs/1708.07120
     """

@@ -1,11 +1,11 @@
-"""A run's folder: settings, origin, one sub-folder per seed, the evaluation.
+"""A run's folder: settings, origin, a folder per network, the evaluation.
 
 runs/20261123-201500/
     run.json                     settings, data, code, hardware
     seed-0/last.safetensors      the checkpoint to resume from
     seed-0/best.safetensors      the weights of the best epoch
     seed-0/history.json          loss and metrics of each epoch
-    pretraining/…                the same, of a stage that the network asks for before its own
+    pretraining/…                the same, if the network asks for a pre-training
     evaluation.json outputs.npz  written by `evaluate`
     bundle/                      written by `deploy`
 """
@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +38,7 @@ from .fit import TrainingState, fit, training_stage
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder with the content of its `run.json`."""
+    """A run's folder and its `run.json`."""
 
     folder: Path
     settings: Settings
@@ -52,7 +52,7 @@ class Run:
         return self.folder / f"seed-{seed}"
 
     def history(self, seed: int) -> TrainingState:
-        """Read the course of one seed's training."""
+        """Read the progress of one seed's training."""
         return read_document(self.seed_folder(seed) / "history.json", TrainingState)
 
     def seconds(self) -> float:
@@ -72,14 +72,15 @@ class Run:
 
 def create_run(settings: Settings, dataset: Dataset, folder: Path | None = None) -> Run:
     """Write `run.json` of a new run, into a new folder or one that was reserved for it."""
-    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    rows = {name: len(next(iter(arrays.values()))) for name, arrays in splits.items()}
+    splits = (dataset.train, dataset.validation, dataset.test)
+    train, validation, test = (len(next(iter(arrays.values()))) for arrays in splits)
+    rows = RowCounts(train=train, validation=validation, test=test)
     hardware = f"{os.cpu_count()} CPU cores ({platform.machine()}), {platform.system()}"
     if torch.cuda.is_available():
         hardware = torch.cuda.get_device_name()
     info = RunInfo(
         settings=settings.model_dump(mode="json"),
-        data=DataInfo(about=dataset.about, fingerprint=dataset.fingerprint, rows=RowCounts(**rows)),
+        data=DataInfo(about=dataset.about, fingerprint=dataset.fingerprint, rows=rows),
         git=git_state(),
         hardware=hardware,
         versions={"python": platform.python_version(), "torch": torch.__version__},
@@ -96,34 +97,29 @@ def reserve_folder(settings: Settings) -> Path:
     parent, name = settings.paths.runs, datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     parent.mkdir(parents=True, exist_ok=True)
     for suffix in ("", *(f"-{number}" for number in range(2, 100))):
-        folder = parent / (name + suffix)
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
+        with suppress(FileExistsError):
+            (parent / (name + suffix)).mkdir()
+            return parent / (name + suffix)
     raise UserError(f"{parent}: a hundred runs were started in the same second; try again")
 
 
 def open_run(settings: Settings, which: str | None = None) -> Run:
-    """Open the run with this name or folder, by default the newest.
-
-    It keeps the settings that it was made with, except for the paths: those are today's.
-    """
+    """Open the run with this name or folder, by default the newest. It keeps its settings, but for
+    the paths, which are today's."""
     parent = settings.paths.runs
     if which is None:
         path = max(parent.glob("*/run.json"), default=None)
         if path is None:
             raise UserError(f"{parent}: no run here yet; start one with the command train")
     else:
-        places = Path(which) / "run.json", parent / which / "run.json"
-        path = next((place for place in places if place.is_file()), None)
-        if path is None:
-            raise UserError(f"{which}: no such run ({places[1]} does not exist)")
-    folder = path.parent
-    info = read_document(path, RunInfo)
-    given = {(key,): (value, str(folder)) for key, value in info.settings.items()}
-    validated = validate(Settings, given)  # again: the code may have changed since
+        path = Path(which) / "run.json"
+        if not path.is_file():
+            path = parent / which / "run.json"
+        if not path.is_file():
+            raise UserError(f"{which}: no such run ({path} does not exist)")
+    info, folder = read_document(path, RunInfo), path.parent
+    values = {(key,): (value, str(folder)) for key, value in info.settings.items()}
+    validated = validate(Settings, values)  # again: the code may have changed since
     return Run(folder, validated.model_copy(update={"paths": settings.paths}), info)
 
 
@@ -138,14 +134,12 @@ class TrainingJob:
 
 
 def training_jobs(run: Run, dataset: Dataset) -> list[TrainingJob]:
-    """List what the run trains: the network's own pre-training if it asks for one, then a network
-    per seed."""
+    """List what the run trains: a pre-training if the network has one, then a network per seed."""
     settings, seeds = run.settings, run.settings.train.seeds
     network = model.build(settings, dataset.contract)
-    pretraining = network.pretraining(settings, dataset) if isinstance(network, Pretrains) else None
     jobs, start = [], None
-    if pretraining:
-        jobs.append(TrainingJob("pretraining", pretraining, seeds[0]))
+    if isinstance(network, Pretrains) and (stage := network.pretraining(settings, dataset)):
+        jobs.append(TrainingJob("pretraining", stage, seeds[0]))
         start = run.folder / "pretraining" / "best.safetensors"
     stage = training_stage(settings, dataset)
     return [*jobs, *(TrainingJob(f"seed-{seed}", stage, seed, start) for seed in seeds)]
@@ -159,15 +153,12 @@ def train_run(
     """Train the run's networks, yielding each job with its final state; finished ones are read."""
     with stop_on_signals() as stop:
         for job in training_jobs(run, dataset):
-            folder = run.folder / job.name
 
-            def save_history(
-                state: TrainingState, job: TrainingJob = job, folder: Path = folder
-            ) -> None:
-                write_json(folder / "history.json", vars(state))
+            def save_history(state: TrainingState, job: TrainingJob = job) -> None:
+                write_json(run.folder / job.name / "history.json", vars(state))
                 on_epoch(job, state)
 
-            state = fit(job.stage, job.seed, folder, save_history, stop, job.start)
+            state = fit(job.stage, job.seed, run.folder / job.name, save_history, stop, job.start)
             save_history(state)  # once more: a kill may have hit between checkpoint and history
             yield job, state
 
@@ -175,27 +166,24 @@ def train_run(
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns true after Ctrl-C or SIGTERM; a second one ends at once."""
-    stopped = False
+    received: list[int] = []
 
     def stop(number: int, _frame: object) -> None:
-        nonlocal stopped
-        stopped = True
+        received.append(number)
         signal.signal(number, before[number])
 
-    before: dict[int, Any] = {
-        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
         signal.signal(number, stop)
     try:
-        yield lambda: stopped
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def git_state() -> GitState:
-    """Ask git for the commit of the working directory and whether files differ from it."""
+    """Ask git for the commit and for uncommitted changes."""
 
     def git(*arguments: str) -> str | None:
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from {{ cookiecutter.package_name }}.config import UserError
+from {{ cookiecutter.package_name }}.files import write_text
 from {{ cookiecutter.package_name }}.interfaces import LabelledItem
 from {{ cookiecutter.package_name }}.lifecycle import labels
 from {{ cookiecutter.package_name }}.task import objective
@@ -108,7 +109,7 @@ def test_collected_rows_are_appended_to_their_splits(
 ) -> None:
     rows = labels.collect_rows(original, [], logged(pairs), RULES)
     path = tmp_path / "labels.jsonl"
-    feedback_data.write_feedback_rows(path, rows)
+    write_text(path, feedback_data.feedback_text(rows))
     assert feedback_data.read_feedback_rows(path) == rows
     joined = runs.load_data(settings(f"live.feedback={path}"))
     for name in feedback_data.SPLITS:

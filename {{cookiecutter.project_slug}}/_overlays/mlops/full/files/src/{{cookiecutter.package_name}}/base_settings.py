@@ -19,25 +19,16 @@ class LiveSettings(Section):
         default=None, description="labelled requests added to the data; written by retrain"
     )
     set_aside: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="test-split fraction held out as traffic for make loop",
+        default=0.0, ge=0, lt=1, description="test-split fraction held out as traffic for make loop"
     )
 
 
 class RetrainSettings(Section):
     """When to retrain, and how to test the new model."""
 
-    new_labels: int = Field(
-        default=1000, ge=1, description="retrain after this many new labelled predictions"
-    )
-    quality_drop: float = Field(
-        default=0.1, gt=0, description="retrain if quality is worse by this fraction"
-    )
-    max_days: float = Field(
-        default=90, gt=0, description="retrain if the champion is older than this many days"
-    )
+    new_labels: int = Field(default=1000, ge=1, description="retrain after this many new labels")
+    quality_drop: float = Field(default=0.1, gt=0, description="retrain at this relative drop")
+    max_days: float = Field(default=90, gt=0, description="retrain if the champion is older")
     least_labels: int = Field(
         default=100, ge=1, description="new labels needed to retrain for drift or lower quality"
     )
@@ -50,20 +41,14 @@ class RetrainSettings(Section):
     mode: Literal["split", "shadow"] = Field(
         default="split", description="split: the challenger answers callers; shadow: only listens"
     )
-    share: float = Field(
-        default=0.1, gt=0, le=1, description="of the callers (split) or requests (shadow)"
-    )
+    share: float = Field(default=0.1, gt=0, le=1, description="of callers, or of shadowed requests")
 
 
 class ABTestSettings(Section):
     """When the A/B test of a challenger is decided."""
 
-    alpha: float = Field(
-        default=0.05, gt=0, lt=0.5, description="chance that the interval is ever wrong"
-    )
-    least_units: int = Field(
-        default=50, ge=2, description="labelled callers per variant before any verdict"
-    )
+    alpha: float = Field(default=0.05, gt=0, lt=0.5, description="error rate over the whole test")
+    least_units: int = Field(default=50, ge=2, description="minimum labelled callers per variant")
     most_units: int | None = Field(
         default=None, ge=4, description="labelled callers after which an undecided test stops"
     )
@@ -71,7 +56,7 @@ class ABTestSettings(Section):
 
 
 class LifecyclePathSettings(PathSettings):
-    """Where to write, relative to the working directory."""
+    """Where to write, and where retraining keeps its labels."""
 
     feedback: Path = Field(
         default=Path("feedback"), description="labelled requests that retrain took from the log"

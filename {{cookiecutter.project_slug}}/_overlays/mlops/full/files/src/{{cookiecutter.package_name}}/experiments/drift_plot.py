@@ -14,11 +14,11 @@ from matplotlib.ticker import MaxNLocator
 from ..files import write_figure
 from ..monitoring.drift import FeatureDrift
 
-BLUE, GREY = "#1f5fa8", "#8a8f98"
-MAX_PANELS = 12
-COLUMNS = 3
+MAX_PANELS, COLUMNS = 12, 3
 MAX_BARS = 8  # of the most frequent categories
 BINS = 30
+REFERENCE: dict[str, Any] = {"label": "reference", "color": "#8a8f98", "alpha": 0.5}
+ONLINE: dict[str, Any] = {"label": "online", "color": "#1f5fa8"}
 
 
 def draw_drift(
@@ -27,10 +27,7 @@ def draw_drift(
     drift: list[FeatureDrift],
     path: Path,
 ) -> None:
-    """Write a PNG with a panel for each compared feature: the drifted first, 12 at most.
-
-    `online` holds arrays (n,) by feature.
-    """
+    """Write a PNG with a panel per feature, drifted ones first; `online` holds arrays (n,)."""
     compared = [row for row in drift if row.statistic]
     panels = sorted(compared, key=lambda row: (not row.drifted, -row.psi))[:MAX_PANELS]
     columns = max(1, min(COLUMNS, len(panels)))
@@ -63,19 +60,10 @@ def _draw_histograms(axis: Axes, expected: Mapping[str, Any], values: np.ndarray
     if whole:  # one bar for each number
         bins = np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
         axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    for side, color, label in zip(sides, (GREY, BLUE), ("reference", "online"), strict=True):
-        weights = np.full(len(side), 1 / len(side))
-        filled = color == GREY
-        axis.hist(
-            side,
-            bins,
-            weights=weights,
-            histtype="stepfilled" if filled else "step",
-            color=color,
-            alpha=0.5 if filled else 1,
-            linewidth=0 if filled else 1.5,
-            label=label,
-        )
+    filled: dict[str, Any] = {**REFERENCE, "histtype": "stepfilled", "linewidth": 0}
+    outline: dict[str, Any] = {**ONLINE, "histtype": "step", "linewidth": 1.5}
+    for side, style in zip(sides, (filled, outline), strict=True):
+        axis.hist(side, bins, weights=np.full(len(side), 1 / len(side)), **style)
     axis.set_yticks([])
 
 
@@ -87,9 +75,8 @@ def _draw_bars(axis: Axes, expected: Mapping[str, Any], values: np.ndarray) -> N
     for name, count in zip(names.tolist(), counts.tolist(), strict=True):
         shares.setdefault(name, [0.0, 0.0])[1] = count / len(values)
     top = sorted(shares, key=lambda name: -max(shares[name]))[:MAX_BARS]
-    for offset, color, label, side in ((-0.2, GREY, "reference", 0), (0.2, BLUE, "online", 1)):
+    for side, (offset, style) in enumerate([(-0.2, REFERENCE), (0.2, ONLINE)]):
         places = [place + offset for place in range(len(top))]
-        lengths = [shares[name][side] for name in top]
-        axis.barh(places, lengths, 0.38, color=color, label=label, alpha=1 if side else 0.5)
+        axis.barh(places, [shares[name][side] for name in top], 0.38, **style)
     axis.set_yticks(range(len(top)), [name[:18] for name in top])
     axis.invert_yaxis()

@@ -136,7 +136,7 @@ def _plan(
     write_pending(settings, pending)
     # 3. Collect.
     if path and rows != collected:
-        feedback_data.write_feedback_rows(path, rows)
+        write_text(path, feedback_data.feedback_text(rows))
     splits = [row.split for row in rows]
     names = (*feedback_data.SPLITS, "unused")
     say("labelled requests: " + ", ".join(f"{splits.count(name)} {name}" for name in names))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..config import UserError
-from ..files import first_error, write_text
+from ..files import first_error
 from ..interfaces import LabelledItem
 from ..task.contract import GroundTruth, Item
 from ..task.data import Dataset
@@ -20,7 +20,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 class FeedbackRow(BaseModel):
-    """One item of a request with its ground truth; `unused` rows are kept, so they stay unused."""
+    """One item of a request with its ground truth; stored `unused` rows stay unused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,11 +59,6 @@ def read_feedback_rows(path: Path) -> list[FeedbackRow]:
     return list(rows.values())
 
 
-def write_feedback_rows(path: Path, rows: Iterable[FeedbackRow]) -> None:
-    """Write the rows to a file, atomically."""
-    write_text(path, feedback_text(rows))
-
-
 def feedback_text(rows: Iterable[FeedbackRow]) -> str:
     """Format rows as a file's content, a JSON line each."""
     return "".join(f"{row.model_dump_json()}\n" for row in rows)
@@ -71,25 +66,19 @@ def feedback_text(rows: Iterable[FeedbackRow]) -> str:
 
 def with_feedback(dataset: Dataset, path: Path) -> Dataset:
     """Append a file's rows to the splits of a dataset. Raises UserError naming file and line."""
-    rows = {
-        number: row
-        for number, row in enumerate(read_feedback_rows(path), 1)
-        if row.split != "unused"
-    }
-    examples: dict[str, list[LabelledItem]] = {name: [] for name in SPLITS}
+    rows = read_feedback_rows(path)
     try:
-        for row in rows.values():
-            examples[row.split].append(row.pair())
-        return dataset.with_examples(examples)
+        pairs = {name: [row.pair() for row in rows if row.split == name] for name in SPLITS}
+        return dataset.with_examples(pairs)
     except ValueError:  # of all rows together: find the line
-        for number, row in rows.items():
-            if reason := why_unusable(dataset, row):
+        for number, row in enumerate(rows, 1):
+            if row.split != "unused" and (reason := why_unusable(dataset, row)):
                 raise UserError(f"{path}: line {number}: {reason}") from None
         raise
 
 
 def why_unusable(dataset: Dataset, row: FeedbackRow) -> str | None:
-    """Say why a row cannot become an example; None when it can."""
+    """Return why a row cannot become an example, None when it can."""
     try:
         dataset.encode_labelled([row.pair()])
     except ValidationError as error:

@@ -6,12 +6,7 @@
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import (
-    accuracy_score,
-    confusion_matrix,
-    f1_score,
-    precision_recall_fscore_support,
-)
+from sklearn import metrics as sklearn_metrics
 
 from ..interfaces import Arrays, MetricFormat, Metrics
 from .classes import ClassContract, probabilities
@@ -21,7 +16,7 @@ METRICS = {
     "macro_f1": MetricFormat("Macro F1, %", 100, 1),
 }
 
-ABSENT: Any = 0  # the precision, recall and F1 of a class without examples or predictions
+ABSENT: Any = 0  # precision, recall and F1 of a class without examples or predictions
 MIN_SLICE_EXAMPLES = 20  # the mean of fewer examples is too noisy to compare
 
 
@@ -55,16 +50,15 @@ def f1_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
 def metrics(outputs: Arrays, split: Arrays, contract: ClassContract) -> Metrics:
     """Compute accuracy, macro F1 over all classes (0 for absent ones) and, given logits, log loss.
 
-    Log loss is the mean in nats. It is not scikit-learn's, which clips probabilities at 2e-16 and
-    so hides how wrong a confident network is.
+    Log loss is in nats; scikit-learn's clips probabilities at 2e-16, which hides how wrong a
+    confident network is.
     """
     actual, predicted = split["label"], predicted_classes(outputs)
     places = range(len(contract.labels))
+    options: Any = {"labels": places, "average": "macro", "zero_division": ABSENT}
     values = {
-        "accuracy": float(accuracy_score(actual, predicted)),
-        "macro_f1": float(
-            f1_score(actual, predicted, labels=places, average="macro", zero_division=ABSENT)
-        ),
+        "accuracy": float(sklearn_metrics.accuracy_score(actual, predicted)),
+        "macro_f1": float(sklearn_metrics.f1_score(actual, predicted, **options)),
     }
     if "logits" in outputs:
         chances = probabilities(outputs)[np.arange(len(actual)), actual]
@@ -82,17 +76,12 @@ def details(outputs: Arrays, split: Arrays, contract: ClassContract) -> dict[str
     """Compute a table per class and the confusion matrix, counts (true class, predicted class)."""
     actual, predicted = split["label"], predicted_classes(outputs)
     places = range(len(contract.labels))
-    columns: Any = precision_recall_fscore_support(
+    columns: Any = sklearn_metrics.precision_recall_fscore_support(
         actual, predicted, labels=places, zero_division=ABSENT
     )
     per_class = {
-        name: {
-            "precision": float(precision),
-            "recall": float(recall),
-            "f1": float(f1),
-            "examples": int(examples),
-        }
-        for name, precision, recall, f1, examples in zip(contract.labels, *columns, strict=True)
+        name: {"precision": float(p), "recall": float(r), "f1": float(f1), "examples": int(count)}
+        for name, p, r, f1, count in zip(contract.labels, *columns, strict=True)
     }
-    confusion = confusion_matrix(actual, predicted, labels=places)
+    confusion = sklearn_metrics.confusion_matrix(actual, predicted, labels=places)
     return {"per_class": per_class, "confusion": confusion.tolist()}

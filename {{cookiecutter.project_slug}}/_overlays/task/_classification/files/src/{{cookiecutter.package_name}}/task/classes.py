@@ -1,7 +1,6 @@
-"""What every classifier's contract shares: predictions, ground truth, scores. NumPy only.
+"""What every classifier's contract shares: predictions, ground truth, scores.
 
-The network's output is `logits` (n, class). The server imports this module; metrics of whole
-splits are in `class_metrics`.
+The network's output is `logits` (n, class). The server imports this module: NumPy only.
 """
 
 from collections.abc import Sequence
@@ -54,14 +53,11 @@ class ClassContract(BaseContract):
     def decoded(self, outputs: Arrays) -> list[dict[str, Any]]:
         """Return the fields of a `Classified` for each row of the logits."""
         shares = probabilities(outputs)
-        best = shares.argmax(axis=1).tolist()
+        best = shares.argmax(axis=1)
+        by_class = (dict(zip(self.labels, row, strict=True)) for row in shares.tolist())
         return [
-            {
-                "label": self.labels[winner],
-                "probability": row[winner],
-                "probabilities": dict(zip(self.labels, row, strict=True)),
-            }
-            for winner, row in zip(best, shares.tolist(), strict=True)
+            {"label": label, "probability": row[label], "probabilities": row}
+            for label, row in zip([self.labels[place] for place in best], by_class, strict=True)
         ]
 
 
@@ -70,9 +66,8 @@ def class_index(ground_truth: GroundTruth, labels: Sequence[str]) -> int:
     if ground_truth.label not in labels:
         names = ", ".join(map(_short, labels[:MAX_NAMED]))
         names += ", …" if len(labels) > MAX_NAMED else ""
-        raise ValueError(
-            f"label: {_short(ground_truth.label)!r} is not a class of this model ({names})"
-        )
+        label = _short(ground_truth.label)
+        raise ValueError(f"label: {label!r} is not a class of this model ({names})")
     return labels.index(ground_truth.label)
 
 

@@ -1,8 +1,8 @@
 """Times as seconds on a regular grid, time zones, calendar features. The server imports it.
 
-Times of a series are interpreted in one of three ways. Without UTC offsets they are taken as they
-are, without daylight saving. With offsets they are converted to UTC. With a time zone, times
-without offset are local to it, daylight saving included, and so is the calendar.
+Times without UTC offsets are taken as they are, without daylight saving; times with offsets are
+converted to UTC. With a time zone, times without offset are local to it, daylight saving included,
+and so is the calendar.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ CHANNELS = {"day": 4, "week": 6, "year": 4}
 
 
 class BadTime(ValueError):
-    """Say that the time at `position` of a sequence is invalid."""
+    """An invalid time at `position` of a sequence."""
 
     def __init__(self, position: int, reason: str) -> None:
         super().__init__(reason)
@@ -39,8 +39,7 @@ def parse_times(texts: Sequence[str]) -> list[datetime]:
     naive = bool(moments) and moments[0].tzinfo is None
     for position, moment in enumerate(moments):
         if not FIRST_YEAR <= moment.year <= LAST_YEAR:
-            reason = f"{moment} is outside the years {FIRST_YEAR} to {LAST_YEAR}"
-            raise BadTime(position, reason)
+            raise BadTime(position, f"{moment} is outside the years {FIRST_YEAR} to {LAST_YEAR}")
         if (moment.tzinfo is None) != naive:
             kind = "a" if naive else "no"
             raise BadTime(position, f"{moment} has {kind} UTC offset, unlike the first time")
@@ -56,9 +55,8 @@ def to_seconds(moments: Sequence[datetime], zone: ZoneInfo | None) -> np.ndarray
     stamps = np.empty(len(moments), np.int64)
     for position, moment in enumerate(moments):
         stamp = int(moment.replace(tzinfo=zone).timestamp())
-        if datetime.fromtimestamp(stamp, zone).replace(tzinfo=None) != moment.replace(
-            microsecond=0
-        ):
+        local = datetime.fromtimestamp(stamp, zone).replace(tzinfo=None)
+        if local != moment.replace(microsecond=0):
             raise BadTime(position, f"{moment} does not exist in {zone.key} (daylight saving)")
         if position and stamp <= stamps[position - 1]:  # the second pass through a repeated hour
             stamp = int(moment.replace(tzinfo=zone, fold=1).timestamp())

@@ -1,7 +1,6 @@
-"""Requests and predictions, and the way between them and the network.
+"""Requests, predictions and their encoding, the same in training and on the server.
 
-Training and the server encode with the same functions, so they cannot diverge. The server imports
-this module: it needs NumPy and pydantic only.
+The server imports this module: it needs NumPy and pydantic only.
 """
 
 from collections.abc import Sequence
@@ -17,8 +16,7 @@ from ..config import UserError
 from ..interfaces import Arrays, BaseContract, InvalidItem, ScoreMetric
 from . import clock, table
 
-# The network's inputs in the order of `forward`; per input, the names of axes of variable length
-# besides the batch axis. The window is fixed, so there is none.
+# In the order of `forward`; per input, the names of its variable axes besides the batch: none.
 INPUTS: dict[str, dict[int, str]] = {"history": {}, "known": {}}
 OUTPUTS = ("quantiles",)
 SCORE = ScoreMetric("mase", False)
@@ -99,7 +97,7 @@ class Covariate(BaseModel):
 
 
 class Contract(BaseContract):
-    """The time grid, the window, the covariates and the scalers (fitted to the training split)."""
+    """The time grid, the window, the covariates and the scalers, fitted to the training split."""
 
     TASK: ClassVar[str] = "forecasting"
     SCORE: ClassVar = SCORE
@@ -156,17 +154,15 @@ class Contract(BaseContract):
         """Encode items, float32: `history` (item, window), the scaled target, and `known`
         (item, window + horizon, channel).
 
-        Raises InvalidItem for errors that the schema cannot express.
+        Raises InvalidItem for what the schema cannot express.
         """
         history = np.empty((len(items), self.window), np.float32)
         known = np.empty((len(items), self.window + self.horizon, self.channels), np.float32)
         for index, item in enumerate(items):
             key = self._series_key(index, item)
             if (item.horizon or 1) > self.horizon:
-                reason = (
-                    f"{item.horizon} exceeds the {self.horizon} steps that this model forecasts"
-                )
-                raise InvalidItem(index, "horizon", reason)
+                limit = f"the {self.horizon} steps that this model forecasts"
+                raise InvalidItem(index, "horizon", f"{item.horizon} exceeds {limit}")
             last = self._last_time(index, item)
             history[index] = self._scaled_history(index, item, key)
             steps = np.arange(1 - self.window, self.horizon + 1)
@@ -203,13 +199,10 @@ class Contract(BaseContract):
 
     def scaled_actual(self, ground_truth: GroundTruth, key: str) -> np.ndarray:
         """Scale actual values, float32 (n,); ValueError if they are far outside training's."""
-        values = np.array(ground_truth.values)
-        with np.errstate(over="ignore"):
-            scaled = self.scaled(values, key)
-        if not (np.abs(scaled) < MAX_SCALED).all():
-            worst = values[np.argmax(np.abs(values))]
-            raise ValueError(f"values: {worst:g} is far outside the training data")
-        return scaled
+        try:
+            return self._scaled_in_range(ground_truth.values, key)
+        except ValueError as error:
+            raise ValueError(f"values: {error}") from None
 
     def origin(self, item: Item) -> int:
         """Return the newest time of an item in seconds."""
@@ -255,35 +248,39 @@ class Contract(BaseContract):
         skipped = len(item.times) - self.window
         try:
             moments = clock.parse_times(item.times[skipped:])
-            if moments[0].tzinfo is not None and not self.offsets and self.timezone is None:
-                raise clock.BadTime(0, "has a UTC offset, unlike the times in training")
-            if moments[0].tzinfo is None and self.offsets and self.timezone is None:
-                raise clock.BadTime(0, "has no UTC offset, unlike the times in training")
+            if self.timezone is None and self.offsets != (moments[0].tzinfo is not None):
+                kind = "no" if self.offsets else "a"
+                raise clock.BadTime(0, f"has {kind} UTC offset, unlike the times in training")
             stamps = clock.to_seconds(moments, self.zone)
         except clock.BadTime as error:
             place = f"entry {skipped + error.position}: {error}"
             raise InvalidItem(index, "times", place) from None
         steps = np.diff(stamps)
         if (steps != self.step).any():
-            first = int(np.argmax(steps != self.step))
+            wrong = int(np.argmax(steps != self.step))
+            entry, span = skipped + wrong + 1, clock.span_name(int(steps[wrong]))
             reason = (
-                f"entry {skipped + first + 1}: {item.times[skipped + first + 1]} is "
-                f"{clock.span_name(int(steps[first]))} after the entry before, this model needs "
-                f"steps of {clock.span_name(self.step)}"
+                f"entry {entry}: {item.times[entry]} is {span} after the entry before, this model "
+                f"needs steps of {clock.span_name(self.step)}"
             )
             raise InvalidItem(index, "times", reason)
         return int(stamps[-1])
 
     def _scaled_history(self, index: int, item: Item, key: str) -> np.ndarray:
-        if len(item.values) != len(item.times):
-            reason = f"got {len(item.values)} for {len(item.times)} times"
-            raise InvalidItem(index, "values", reason)
-        values = np.array(item.values[-self.window :])
+        try:
+            if len(item.values) != len(item.times):
+                raise ValueError(f"got {len(item.values)} for {len(item.times)} times")
+            return self._scaled_in_range(item.values[-self.window :], key)
+        except ValueError as error:
+            raise InvalidItem(index, "values", str(error)) from None
+
+    def _scaled_in_range(self, numbers: list[float], key: str) -> np.ndarray:
+        values = np.array(numbers)
         with np.errstate(over="ignore"):
             scaled = self.scaled(values, key)
         if not (np.abs(scaled) < MAX_SCALED).all():
             worst = values[np.argmax(np.abs(values))]
-            raise InvalidItem(index, "values", f"{worst:g} is far outside the training data")
+            raise ValueError(f"{worst:g} is far outside the training data")
         return scaled
 
     def _item_covariates(self, index: int, item: Item) -> np.ndarray:
@@ -323,9 +320,7 @@ def item_from_file(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: row 1: needs a column of times and one of values")
     time, value, *covariates = names
     values = rows.columns[value]
-    count = len(values)
-    while count and not values[count - 1]:
-        count -= 1
+    count = max((place for place, text in enumerate(values, 1) if text), default=0)
     past = table.Table(path, {value: values[:count]}, rows.lines[:count])
     item: dict[str, Any] = {
         "times": rows.columns[time][:count],

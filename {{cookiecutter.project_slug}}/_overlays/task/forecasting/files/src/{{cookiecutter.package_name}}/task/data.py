@@ -31,6 +31,7 @@ class Series:
 
     id: str
     start: int  # seconds
+    offset: int  # steps from the start of the grid that all series share
     values: np.ndarray  # (n,) in the target's units
     covariates: np.ndarray  # (n, name)
 
@@ -109,17 +110,24 @@ def load(settings: DataSettings) -> Dataset:
     path = settings.path or INCLUDED
     # 1. Read the series and put them on one grid.
     all_series, step, offsets = _read_series(settings, path)
-    first = min(series.start for series in all_series)
-    end = max((series.start - first) // step + len(series.values) for series in all_series)
     # 2. Split the grid and fit the scalers.
-    blocks = split_grid(settings, end)
-    contract = _fit_contract(settings, path, all_series, step, offsets, first, blocks)
+    blocks = split_grid(settings, max(row.offset + len(row.values) for row in all_series))
+    contract = _fit_contract(settings, path, all_series, step, offsets, blocks)
     # 3. Cut the windows.
     by_split = {
-        name: _windows(settings, contract, all_series, first, blocks, name)
+        name: _windows(contract, all_series, origins(settings, contract, blocks, name))
         for name in ("train", "validation", "test")
     }
-    _check_size(settings, path, by_split)
+    needed = {"train": MIN_TRAIN_WINDOWS, "validation": MIN_ORIGINS, "test": MIN_ORIGINS}
+    for name, least in needed.items():
+        count = len(np.unique(by_split[name]["origin"]))
+        if count < least:
+            raise UserError(
+                f"{path}: too short: {name} gets {count} windows of {settings.window} past "
+                f"and {settings.horizon} future steps and needs {least}; add rows, or lower "
+                "data.window, data.seasons, data.horizon or data.validation_blocks, or change "
+                "the shares"
+            )
     about = (
         f"{settings.target} of {path.name}: {sum(len(series.values) for series in all_series):,} "
         f"rows in steps of {clock.span_name(step)}"
@@ -134,7 +142,7 @@ def load(settings: DataSettings) -> Dataset:
 
 
 def split_grid(settings: DataSettings, count: int) -> Blocks:
-    """Put validation blocks in the middle of equal parts of the grid, and the test at its end."""
+    """Put validation blocks in the middle of equal parts of the grid, the test at its end."""
     test = count - round(settings.test_share * count)
     part = test / settings.validation_blocks
     length = settings.validation_share * count / settings.validation_blocks
@@ -157,73 +165,63 @@ def _read_series(settings: DataSettings, path: Path) -> tuple[list[Series], int,
         if settings.id and not key:
             raise UserError(f"{path}: row {rows.lines[place]}, column {settings.id!r}: is empty")
         rows_of.setdefault(key, []).append(place)
-    # 2. Find the step; check that every series is regular and on the same grid.
+    # 2. Convert the times to seconds.
     zone = None if settings.timezone is None else clock.ZoneInfo(settings.timezone)
-    stamps, offsets = _stamps(rows, settings, texts, list(rows_of.values()), zone)
-    steps = np.concatenate([np.diff(stamps[own_rows]) for own_rows in rows_of.values()])
+    stamps, places = np.empty(len(texts), np.int64), list(range(len(texts)))
+    try:
+        moments = clock.parse_times(texts)
+        for places in rows_of.values():
+            stamps[places] = clock.to_seconds([moments[place] for place in places], zone)
+    except clock.BadTime as error:
+        line = rows.lines[places[error.position]]
+        raise UserError(f"{path}: row {line}, column {settings.time!r}: {error}") from None
+    offsets = moments[0].tzinfo is not None
+    # 3. Infer the step; check that every series is regular and on the same grid.
+    steps = np.concatenate([np.diff(stamps[places]) for places in rows_of.values()])
     if not len(steps):
         raise UserError(f"{path}: row {rows.lines[-1]}: one row per series is not a time series")
     lengths, counts = np.unique(np.abs(steps), return_counts=True)
     step = int(lengths[counts.argmax()])
-    for own_rows in rows_of.values():
-        _check_order(rows, settings, texts, stamps, own_rows, step, offsets)
-    all_series = [
-        Series(key, int(stamps[own_rows[0]]), values[own_rows], covariates[own_rows])
-        for key, own_rows in rows_of.items()
-    ]
-    for series in all_series:
-        if (series.start - all_series[0].start) % step:
+    for places in rows_of.values():
+        _check_order(rows, settings, stamps, places, step, offsets)
+    starts = {key: int(stamps[places[0]]) for key, places in rows_of.items()}
+    first, first_key = min(starts.values()), next(iter(starts))
+    all_series = []
+    for key, places in rows_of.items():
+        if (starts[key] - starts[first_key]) % step:
             raise UserError(
-                f"{path}: column {settings.id!r}: the series {series.id!r} is not on the same "
-                f"grid of {clock.span_name(step)} as {all_series[0].id!r}"
+                f"{path}: column {settings.id!r}: the series {key!r} is not on the same grid of "
+                f"{clock.span_name(step)} as {first_key!r}"
             )
+        offset = (starts[key] - first) // step
+        all_series.append(Series(key, starts[key], offset, values[places], covariates[places]))
     return all_series, step, offsets
-
-
-def _stamps(
-    rows: table.Table,
-    settings: DataSettings,
-    texts: list[str],
-    places: list[list[int]],
-    zone: clock.ZoneInfo | None,
-) -> tuple[np.ndarray, bool]:
-    """Return each row's time in seconds, and whether times have UTC offsets."""
-    stamps = np.empty(len(texts), np.int64)
-    place = list(range(len(texts)))
-    try:
-        moments = clock.parse_times(texts)
-        for place in places:
-            stamps[place] = clock.to_seconds([moments[row] for row in place], zone)
-    except clock.BadTime as error:
-        line = rows.lines[place[error.position]]
-        raise UserError(f"{rows.path}: row {line}, column {settings.time!r}: {error}") from None
-    return stamps, moments[0].tzinfo is not None
 
 
 def _check_order(
     rows: table.Table,
     settings: DataSettings,
-    texts: list[str],
     stamps: np.ndarray,
-    own_rows: list[int],
+    places: list[int],
     step: int,
     offsets: bool,
 ) -> None:
     """Raise UserError at a series' first row that is not one step after the row before."""
-    # 1. Find the row.
-    steps = np.diff(stamps[own_rows])
+    # 1. Locate the row.
+    texts, stamps = rows.columns[settings.time], stamps[places]
+    steps = np.diff(stamps)
     wrong = (steps != step) | (steps <= 0)
     if not wrong.any():
         return
     bad = int(np.argmax(wrong))
-    row, before = own_rows[bad + 1], own_rows[bad]
+    row, before = places[bad + 1], places[bad]
     change, earlier = int(steps[bad]), rows.lines[before]
     # 2. Say what is wrong with it.
     local = not offsets and settings.timezone is None
     clock_change = local and abs(change - step) in (1800, 3600)
-    duplicate = (stamps[own_rows[: bad + 1]] == stamps[row]).any()
-    if change == 0 or (change < 0 and duplicate):
-        earlier = rows.lines[own_rows[int(np.argmax(stamps[own_rows] == stamps[row]))]]
+    same = np.flatnonzero(stamps == stamps[bad + 1])
+    if change == 0 or (change < 0 and same[0] <= bad):
+        earlier = rows.lines[places[same[0]]]
         reason = f"{texts[row]} is a duplicate of row {earlier}"
         clock_change |= local and -change in (0, 1800, 3600)
     elif change < 0:
@@ -234,10 +232,8 @@ def _check_order(
             f"{earlier} ({texts[before]}) and {texts[row]}"
         )
     else:
-        reason = (
-            f"{texts[row]} is {clock.span_name(change)} after row {earlier}, steps are "
-            f"{clock.span_name(step)}"
-        )
+        span, usual = clock.span_name(change), clock.span_name(step)
+        reason = f"{texts[row]} is {span} after row {earlier}, steps are {usual}"
     # 3. Suggest what to do.
     if change == 0 and settings.id is None:
         reason += "; if there are several series, name their column in data.id"
@@ -252,16 +248,15 @@ def _fit_contract(
     all_series: list[Series],
     step: int,
     offsets: bool,
-    first: int,
     blocks: Blocks,
 ) -> Contract:
     """Fit the scalers to the steps outside validation and test; choose the calendar features."""
-    season, scales = settings.seasons[-1], {}
-    masks = [
-        _training_steps(blocks, (series.start - first) // step, len(series.values))
-        for series in all_series
-    ]
-    for series, mask in zip(all_series, masks, strict=True):
+    season, scales, pooled = settings.seasons[-1], {}, []
+    for series in all_series:
+        mask = np.ones(len(series.values), bool)
+        for first, end in [*blocks.validation, blocks.test]:
+            mask[max(first - series.offset, 0) : max(end - series.offset, 0)] = False
+        pooled.append(series.covariates[mask])
         values = series.values[mask]
         both = mask[season:] & mask[:-season]
         changes = np.abs(series.values[season:] - series.values[:-season])[both]
@@ -277,14 +272,11 @@ def _fit_contract(
                 "season to the next in the training part; there is nothing to learn"
             )
         scales[series.id] = Scale(center=float(values.mean()), unit=float(changes.mean()))
-    pairs = zip(all_series, masks, strict=True)
-    pooled = np.concatenate([series.covariates[mask] for series, mask in pairs])
     covariates = []
-    for column, name in enumerate(settings.covariates):
-        spread = float(pooled[:, column].std())
+    for name, column in zip(settings.covariates, np.concatenate(pooled).T, strict=True):
+        center, spread = float(column.mean()), float(column.std())
         if not spread > 0:
             raise UserError(f"{path}: column {name!r}: is constant in the training part")
-        center = float(pooled[:, column].mean())
         covariates.append(Covariate(name=name, center=center, spread=spread))
     years = step * blocks.test[0] / (365 * clock.DAY)
     periods = {"day": step < clock.DAY, "week": step < 7 * clock.DAY, "year": years >= 2}
@@ -300,14 +292,6 @@ def _fit_contract(
         covariates=covariates,
         series=scales,
     )
-
-
-def _training_steps(blocks: Blocks, start: int, count: int) -> np.ndarray:
-    """Mark the steps [start, start + count) of the grid outside validation and test, bool."""
-    free = np.ones(count, bool)
-    for first, end in [*blocks.validation, blocks.test]:
-        free[max(first - start, 0) : max(end - start, 0)] = False
-    return free
 
 
 def origins(
@@ -327,21 +311,12 @@ def origins(
             yield np.arange(first - 1, end - horizon, stride)
 
 
-def _windows(
-    settings: DataSettings,
-    contract: Contract,
-    all_series: list[Series],
-    first: int,
-    blocks: Blocks,
-    name: str,
-) -> Arrays:
-    """Cut a split's windows, ordered by time."""
-    window, horizon = contract.window, contract.horizon
-    grid_steps = np.concatenate(list(origins(settings, contract, blocks, name)))
+def _windows(contract: Contract, all_series: list[Series], ranges: Iterator[np.ndarray]) -> Arrays:
+    """Cut the windows with these origins, ordered by time."""
+    window, horizon, grid_steps = contract.window, contract.horizon, np.concatenate(list(ranges))
     parts: list[Arrays] = []
     for number, series in enumerate(all_series):
-        start, count = (series.start - first) // contract.step, len(series.values)
-        rows = grid_steps - start
+        rows, count = grid_steps - series.offset, len(series.values)
         rows = rows[(rows >= window - 1) & (rows < count - horizon)]
         if not len(rows):
             continue
@@ -349,34 +324,19 @@ def _windows(
         stamps = series.start + contract.step * np.arange(count)
         known = contract.known(stamps, series.covariates)
         scale = contract.series[series.id]
-        parts.append(
-            {
-                "history": sliding_window_view(values, window)[rows - window + 1],
-                "known": sliding_window_view(known, window + horizon, axis=0)[
-                    rows - window + 1
-                ].transpose(0, 2, 1),
-                "target": sliding_window_view(values, horizon)[rows + 1],
-                "origin": stamps[rows],
-                "series": np.full(len(rows), number),
-                "center": np.full(len(rows), scale.center),
-                "unit": np.full(len(rows), scale.unit),
-            }
-        )
+        known_windows = sliding_window_view(known, window + horizon, axis=0).transpose(0, 2, 1)
+        part = {
+            "history": sliding_window_view(values, window)[rows - window + 1],
+            "known": known_windows[rows - window + 1],
+            "target": sliding_window_view(values, horizon)[rows + 1],
+            "origin": stamps[rows],
+            "series": np.full(len(rows), number),
+            "center": np.full(len(rows), scale.center),
+            "unit": np.full(len(rows), scale.unit),
+        }
+        parts.append(part)
     if not parts:
         return {"origin": np.empty(0, np.int64)}
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     order = np.argsort(joined["origin"], kind="stable")
     return {key: np.ascontiguousarray(array[order]) for key, array in joined.items()}
-
-
-def _check_size(settings: DataSettings, path: Path, by_split: dict[str, Arrays]) -> None:
-    needed = {"train": MIN_TRAIN_WINDOWS, "validation": MIN_ORIGINS, "test": MIN_ORIGINS}
-    for name, least in needed.items():
-        count = len(np.unique(by_split[name]["origin"]))
-        if count < least:
-            raise UserError(
-                f"{path}: too short: {name} gets {count} windows of {settings.window} past "
-                f"and {settings.horizon} future steps and needs {least}; add rows, or lower "
-                "data.window, data.seasons, data.horizon or data.validation_blocks, or change "
-                "the shares"
-            )

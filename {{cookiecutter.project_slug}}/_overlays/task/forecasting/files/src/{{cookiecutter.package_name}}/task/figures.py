@@ -98,9 +98,8 @@ def _plot_coverage(dataset: Dataset, outputs: Arrays) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     for place, (share, color) in enumerate(zip(QUANTILES, (GREY, BLUE, BLACK), strict=True)):
         below = (target <= quantiles[:, :, place]).mean(axis=0)
-        left.plot(
-            steps, 100 * below, color=color, marker=".", label=f"{100 * share:.0f} % quantile"
-        )
+        name = f"{100 * share:.0f} % quantile"
+        left.plot(steps, 100 * below, color=color, marker=".", label=name)
         left.axhline(100 * share, color=color, linestyle="--", linewidth=0.8)
     inside = objective.covered(quantiles, target).mean(axis=0)
     right.plot(steps, 100 * inside, color=BLUE, marker=".")
@@ -142,9 +141,8 @@ def autocorrelation(values: np.ndarray, lags: int) -> np.ndarray:
     """Compute the sample autocorrelation (lags + 1,) of values (n,) at lags 0, 1, …"""
     centered = values - values.mean()
     total = max(float(centered @ centered), np.finfo(float).tiny)
-    return np.array(
-        [centered[lag:] @ centered[: len(centered) - lag] / total for lag in range(lags + 1)]
-    )
+    count = len(centered)
+    return np.array([centered[k:] @ centered[: count - k] / total for k in range(lags + 1)])
 
 
 def _style_axis(axis: Axes) -> None:

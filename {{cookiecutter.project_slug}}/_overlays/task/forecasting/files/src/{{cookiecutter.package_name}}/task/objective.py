@@ -1,8 +1,8 @@
 """The loss and the metrics.
 
-Errors are measured on scaled values, whose unit is the mean change from season to season in
-training: their mean absolute error is the MASE (Hyndman and Koehler, Another look at
-measures of forecast accuracy, International Journal of Forecasting 22, 2006).
+The unit of scaled values is the mean change from season to season in training: their mean absolute
+error is the MASE (Hyndman and Koehler, Another look at measures of forecast accuracy,
+International Journal of Forecasting 22, 2006).
 """
 
 from typing import Any
@@ -16,11 +16,9 @@ from . import clock
 from .contract import QUANTILES, Contract
 from .settings import Settings
 
-PRIMARY_METRIC = "mase"  # the metric by which epochs, seeds and models are compared
+PRIMARY_METRIC = "mase"
 HIGHER_IS_BETTER = False
-# Neighbouring test windows that are resampled together. Eight windows start within a horizon, so
-# these span three horizons: neighbours share steps and weather.
-BLOCK_LENGTH = 24
+BLOCK_LENGTH = 24  # test windows: three horizons, for neighbours share steps and weather
 MIN_SLICE_EXAMPLES = 20  # the mean of fewer origins is too noisy to compare
 
 METRICS = {
@@ -53,6 +51,9 @@ def scores(outputs: Arrays, split: Arrays) -> np.ndarray:
     return np.bincount(group, error) / counts
 
 
+slice_scores = scores
+
+
 def metrics(outputs: Arrays, split: Arrays, contract: Contract) -> Metrics:
     """Compute MASE, sMAPE in %, pinball loss (scaled) and coverage of the 80 % interval."""
     quantiles, target = outputs["quantiles"].astype(np.float64), split["target"].astype(np.float64)
@@ -83,11 +84,6 @@ def details(outputs: Arrays, split: Arrays, contract: Contract) -> dict[str, Any
     return {"steps_ahead": table}
 
 
-def slice_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
-    """Score origins (n,) by their absolute error."""
-    return scores(outputs, split)
-
-
 def slices(split: Arrays, contract: Contract) -> dict[str, np.ndarray]:
     """Select origins, bool (n,) like the scores, by weekday and hour in local time."""
     local = clock.local_seconds(np.unique(split["origin"]), contract.zone)
@@ -109,5 +105,5 @@ def pinball(quantiles: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def covered(quantiles: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Tell whether the target lies between the outer quantiles, bool (n, step)."""
+    """Return whether the target lies between the outer quantiles, bool (n, step)."""
     return (quantiles[:, :, 0] <= target) & (target <= quantiles[:, :, 2])

@@ -16,9 +16,7 @@ class DataSettings(Section):
     """The series, the window and the splits by time."""
 
     path: Path | None = Field(default=None, description="a CSV file; by default Victoria's demand")
-    separator: str = Field(
-        default=",", min_length=1, max_length=1, description="of the CSV file's columns"
-    )
+    separator: str = Field(default=",", min_length=1, max_length=1, description="column separator")
     time: NonEmpty = Field(default="time", description="column of ISO 8601 times in regular steps")
     target: NonEmpty = Field(default="demand_gw", description="column to forecast")
     covariates: list[NonEmpty] = Field(
@@ -38,26 +36,15 @@ class DataSettings(Section):
         description="steps per season, ascending; forecasts are relative to the last",
     )
     window: int = Field(
-        default=216,
-        ge=8,
-        le=10_000,
-        description="past steps that the network sees, at least a season",
+        default=216, ge=8, le=10_000, description="past steps the network sees, at least a season"
     )
     test_share: float = Field(
-        default=0.15,
-        gt=0,
-        lt=0.5,
-        description="share of the time, at its end, that is the test split",
+        default=0.15, gt=0, lt=0.5, description="share of the time, at its end, for the test"
     )
     validation_share: float = Field(
-        default=0.12,
-        gt=0,
-        lt=0.5,
-        description="share of the time, in blocks, that is the validation split",
+        default=0.12, gt=0, lt=0.5, description="share of the time, in blocks, for validation"
     )
-    validation_blocks: int = Field(
-        default=4, ge=1, le=50, description="number of validation blocks before the test"
-    )
+    validation_blocks: int = Field(default=4, ge=1, le=50, description="blocks before the test")
     stride: int = Field(default=1, ge=1, description="steps between training windows")
 
     @field_validator("timezone")
@@ -73,9 +60,8 @@ class DataSettings(Section):
         if self.seasons != sorted(set(self.seasons)):
             raise ValueError("seasons must be unique and ascending")
         if self.window < self.seasons[-1]:
-            raise ValueError(
-                f"window={self.window} must not be shorter than the season {self.seasons[-1]}"
-            )
+            season = f"the season {self.seasons[-1]}"
+            raise ValueError(f"window={self.window} must not be shorter than {season}")
         columns = [self.time, self.target, *self.covariates, *([self.id] if self.id else [])]
         twice = next((name for name in columns if columns.count(name) > 1), None)
         if twice is not None:
@@ -89,9 +75,7 @@ class ModelSettings(Section):
     kind: Literal["lstm", "transformer"] = Field(
         default="lstm", description="recurrent network, or attention over all patches"
     )
-    width: int = Field(
-        default=64, ge=4, le=2048, multiple_of=4, description="length of a patch's vector"
-    )
+    width: int = Field(default=64, ge=4, le=2048, multiple_of=4, description="patch embedding size")
     layers: int = Field(default=1, ge=1, le=24, description="LSTM layers or transformer blocks")
     heads: int = Field(default=4, ge=1, le=64, description="attention heads (transformer)")
     patch: int = Field(default=4, ge=1, le=64, description="steps per patch")

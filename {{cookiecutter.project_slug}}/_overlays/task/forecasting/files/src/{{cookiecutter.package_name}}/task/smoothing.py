@@ -22,9 +22,8 @@ ERROR_CORRELATIONS = (0.0, 0.7, 0.9, 0.97)
 def forecast(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Return point forecasts (n, horizon) for validation and test, tuned on validation."""
     count = len(dataset.contract.seasons)
-    weights = np.array(
-        list(itertools.product(LEVEL_GAINS, ERROR_CORRELATIONS, *[SEASON_GAINS] * count))
-    )
+    grid = itertools.product(LEVEL_GAINS, ERROR_CORRELATIONS, *[SEASON_GAINS] * count)
+    weights = np.array(list(grid))
     validation = candidate_forecasts(dataset, dataset.validation, weights)
     errors = np.abs(validation - dataset.validation["target"][:, :, None]).mean(axis=(0, 1))
     best = int(errors.argmin())

@@ -6,6 +6,7 @@ No pandas: row numbers are those that an editor shows, and `predict` needs no ex
 import csv
 import math
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 from ..config import UserError
@@ -54,23 +55,24 @@ def read_table(path: Path, separator: str = ",") -> Table:
     rows: list[list[str]] = []
     line = 0
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=separator, strict=True)
-            header = [cell.strip() for cell in next(reader, [])]
-            _check_header(path, header, separator)
-            for row in reader:
-                line = reader.line_num
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    reason = f"has {len(row)} cells, the header has {len(header)}"
-                    raise UserError(f"{path}: row {line} {reason}")
-                rows.append([cell.strip() for cell in row])
-                lines.append(line)
+        file = StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
+        reader = csv.reader(file, delimiter=separator, strict=True)
+        header = [cell.strip() for cell in next(reader, [])]
+        _check_header(path, header, separator)
+        for row in reader:
+            line = reader.line_num
+            if not row:
+                continue
+            if len(row) != len(header):
+                reason = f"has {len(row)} cells, the header has {len(header)}"
+                raise UserError(f"{path}: row {line} {reason}")
+            rows.append([cell.strip() for cell in row])
+            lines.append(line)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: row {_first_bad_line(path)} is not UTF-8 text") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}: row {line} is not UTF-8 text") from None
     except csv.Error as error:
         raise UserError(f"{path}: row {line + 1} is not valid CSV: {error}") from None
     if not rows:
@@ -89,12 +91,3 @@ def _check_header(path: Path, header: list[str], separator: str) -> None:
         raise UserError(
             f"{path}: row 1: only one column; is the separator {other!r} instead of {separator!r}?"
         )
-
-
-def _first_bad_line(path: Path) -> int:
-    for line, content in enumerate(path.read_bytes().split(b"\n"), start=1):
-        try:
-            content.decode("utf-8")
-        except UnicodeDecodeError:
-            return line
-    return 1

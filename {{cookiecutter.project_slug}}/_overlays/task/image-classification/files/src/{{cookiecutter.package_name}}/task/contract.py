@@ -1,7 +1,6 @@
-"""Requests and predictions, and the way between them and the network.
+"""Requests, predictions and their encoding, the same in training and on the server.
 
-Training and the server encode with the same functions, so they cannot diverge. The server imports
-this module: it needs NumPy, Pillow and pydantic only.
+The server imports this module: it needs NumPy, Pillow and pydantic only.
 """
 
 import base64
@@ -16,28 +15,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..interfaces import Arrays, InvalidItem
-from .classes import OUTPUTS, SCORE, ClassContract, Classified, GroundTruth
+from .classes import OUTPUTS as OUTPUTS
+from .classes import SCORE, ClassContract, Classified, GroundTruth
 
-__all__ = [
-    "INPUTS",
-    "OUTPUTS",
-    "SCORE",
-    "Contract",
-    "GroundTruth",
-    "Item",
-    "Prediction",
-    "item_from_file",
-]
-
-# The network's inputs in the order of `forward`; per input, the names of axes of variable length
-# besides the batch axis: {1: "time"}.
+# In the order of `forward`; per input, the names of its variable axes ({1: "time"}).
 INPUTS: dict[str, dict[int, str]] = {"image": {}}
 
 MAX_PIXELS = 16_000_000  # larger images are refused before they are decompressed
 
 Pixel = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 # fail_fast: a body full of invalid values must not cost more than one.
-Rows = Annotated[list[Annotated[list[Pixel], Field(fail_fast=True)]], Field(fail_fast=True)]
+PixelRows = Annotated[list[Annotated[list[Pixel], Field(fail_fast=True)]], Field(fail_fast=True)]
 
 
 class Item(BaseModel):
@@ -46,9 +34,8 @@ class Item(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     image: str | None = Field(default=None, description="a PNG or JPEG file in base64, of any size")
-    pixels: Rows | None = Field(
-        default=None,
-        description="grey levels from 0 to 1, row by row, in the model's size",
+    pixels: PixelRows | None = Field(
+        default=None, description="grey levels from 0 to 1, row by row, in the model's size"
     )
 
 
@@ -74,7 +61,7 @@ class Contract(ClassContract):
     def encode(self, items: list[Item]) -> Arrays:
         """Encode items as `image`, float32 (item, channel, row, column) in 0..1.
 
-        Raises InvalidItem for errors that the schema cannot express.
+        Raises InvalidItem for what the schema cannot express.
         """
         images = np.empty((len(items), self.channels, *self.size), np.float32)
         for index, item in enumerate(items):
@@ -126,8 +113,7 @@ class Contract(ClassContract):
                 reason = f"row {number} has {len(row)} values, this model needs {width}"
                 raise InvalidItem(index, "pixels", reason)
         if len(pixels) != height:
-            reason = f"has {len(pixels)} rows, this model needs {height}"
-            raise InvalidItem(index, "pixels", reason)
+            raise InvalidItem(index, "pixels", f"has {len(pixels)} rows, this model needs {height}")
         return np.asarray(pixels, np.float32)
 
 
@@ -137,10 +123,7 @@ def item_from_file(path: Path) -> dict[str, Any]:
 
 
 def read_image(
-    file: Path | BytesIO,
-    size: tuple[int, int],
-    color: bool,
-    formats: tuple[str, ...] | None = None,
+    file: Path | BytesIO, size: tuple[int, int], color: bool, formats: tuple[str, ...] | None = None
 ) -> np.ndarray:
     """Read an image file as float32 (channel, row, column) in 0..1, resized to `size`.
 

@@ -65,7 +65,7 @@ def _digits(settings: DataSettings) -> Dataset:
         "scikit-learn's handwritten digits (UCI, CC BY 4.0), 8 × 8 grey levels. The file is sorted "
         f"by writer, so it is cut into {settings.folds} contiguous folds, not shuffled."
     )
-    return _split(settings, images, digits.astype(np.int64), folds, contract, about)
+    return _split_by_fold(settings, images, digits.astype(np.int64), folds, contract, about)
 
 
 def _mnist(settings: DataSettings, folder: Path) -> Dataset:
@@ -73,17 +73,21 @@ def _mnist(settings: DataSettings, folder: Path) -> Dataset:
     test_images, test_labels = _idx_pair(folder, "t10k")
     if images.shape[1:] != test_images.shape[1:]:
         raise UserError(f"{folder}: training and test images differ in size")
-    names = [str(label) for label in sorted({*labels.tolist(), *test_labels.tolist()})]
-    lookup = {int(name): index for index, name in enumerate(names)}
+    digits = np.union1d(labels, test_labels)
+    names = [str(digit) for digit in digits]
     splits.require_two_classes(folder, names)
     last = _contiguous_folds(len(images), settings.folds) == settings.folds - 1
-    pairs = [(images[~last], labels[~last]), (images[last], labels[last])]
+    parts = [
+        (images[~last], labels[~last]),
+        (images[last], labels[last]),
+        (test_images, test_labels),
+    ]
     train, validation, test = (
         {
             "image": (pixels[:, None] / 255).astype(np.float32),
-            "label": np.array([lookup[int(digit)] for digit in digits], np.int64),
+            "label": np.searchsorted(digits, part_labels).astype(np.int64),
         }
-        for pixels, digits in [*pairs, (test_images, test_labels)]
+        for pixels, part_labels in parts
     )
     contract = Contract(labels=names, size=(images.shape[1], images.shape[2]), color=False)
     about = (
@@ -123,10 +127,10 @@ def _folder(settings: DataSettings, folder: Path) -> Dataset:
         f"{settings.size}; each image's hash decides its split."
     )
     arrays = np.stack(images), np.array(labels, np.int64), np.array(folds)
-    return _checked(folder, _split(settings, *arrays, contract, about))
+    return _checked(folder, _split_by_fold(settings, *arrays, contract, about))
 
 
-def _split(
+def _split_by_fold(
     settings: DataSettings,
     images: np.ndarray,
     labels: np.ndarray,
@@ -180,8 +184,6 @@ def _idx(folder: Path, name: str, dimensions: int) -> tuple[Path, np.ndarray]:
     shape = tuple(np.frombuffer(content, ">u4", dimensions, offset=4).tolist())
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
     if 0 in shape or values.size != np.prod(shape):
-        expected = " × ".join(map(str, shape))
-        raise UserError(
-            f"{path}: its header announces {expected} values, but it holds {values.size}"
-        )
+        size = " × ".join(map(str, shape))
+        raise UserError(f"{path}: its header announces {size} values, but it holds {values.size}")
     return path, values.reshape(shape)

@@ -1,30 +1,21 @@
 """The loss, the augmentation and the metrics."""
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..interfaces import Arrays
-from .class_metrics import METRICS, details, hits, metrics, slices
+from .class_metrics import METRICS as METRICS
+from .class_metrics import details as details
+from .class_metrics import hits
+from .class_metrics import metrics as metrics
+from .class_metrics import slices as slices
 from .settings import ObjectiveSettings, Settings
 
-__all__ = [
-    "BLOCK_LENGTH",
-    "HIGHER_IS_BETTER",
-    "METRICS",
-    "PRIMARY_METRIC",
-    "details",
-    "loss",
-    "metrics",
-    "scores",
-    "slice_scores",
-    "slices",
-]
-
-PRIMARY_METRIC = "accuracy"  # the metric by which epochs, seeds and models are compared
+PRIMARY_METRIC = "accuracy"
 HIGHER_IS_BETTER = True
 BLOCK_LENGTH = 1  # test images are resampled one by one
+
+scores = slice_scores = hits  # 1 for a correct example, else 0; their mean is the accuracy
 
 
 def loss(settings: Settings, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -46,13 +37,3 @@ def augment(image: Tensor, settings: ObjectiveSettings) -> Tensor:
     affine = torch.stack(rows, dim=1).view(count, 2, 3)
     grid = functional.affine_grid(affine, list(image.shape), align_corners=False)
     return functional.grid_sample(image, grid, align_corners=False)
-
-
-def scores(outputs: Arrays, split: Arrays) -> np.ndarray:
-    """Score examples (n,): 1 if correct, else 0; their mean is the accuracy."""
-    return hits(outputs, split)
-
-
-def slice_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
-    """Score examples (n,): 1 if correct, else 0."""
-    return hits(outputs, split)

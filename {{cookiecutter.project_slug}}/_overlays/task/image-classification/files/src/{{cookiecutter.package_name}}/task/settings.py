@@ -19,14 +19,8 @@ class DataSettings(Section):
     path: Path | None = Field(default=None, description="mnist, folder: the data's folder")
     size: int = Field(default=28, ge=4, le=512, description="folder: resize images to size × size")
     color: bool = Field(default=False, description="folder: RGB instead of grey")
-    folds: int = Field(
-        default=5, ge=3, le=100, description="number of folds; one tests, one validates"
-    )
-    test_fold: int = Field(
-        default=4,
-        ge=0,
-        description="the fold to test on, from 0; the fold before it is the validation split",
-    )
+    folds: int = Field(default=5, ge=3, le=100, description="folds; one tests, one validates")
+    test_fold: int = Field(default=4, ge=0, description="the test fold; the one before validates")
 
     @model_validator(mode="after")
     def _consistent(self) -> "DataSettings":
@@ -47,16 +41,10 @@ class ModelSettings(Section):
 class ObjectiveSettings(Section):
     """The loss and the augmentation of training images."""
 
-    label_smoothing: float = Field(
-        default=0.05, ge=0, lt=1, description="label smoothing of the cross entropy"
-    )
-    rotate: float = Field(
-        default=12.0, ge=0, le=180, description="augmentation: rotate by up to ± degrees"
-    )
-    shift: float = Field(default=1.0, ge=0, description="augmentation: shift by up to ± pixels")
-    scale: float = Field(
-        default=0.12, ge=0, lt=1, description="augmentation: scale by up to ± this share"
-    )
+    label_smoothing: float = Field(default=0.05, ge=0, lt=1, description="of the cross entropy")
+    rotate: float = Field(default=12.0, ge=0, le=180, description="augmentation: rotate, ± degrees")
+    shift: float = Field(default=1.0, ge=0, description="augmentation: shift, ± pixels")
+    scale: float = Field(default=0.12, ge=0, lt=1, description="augmentation: scale, ± share")
 
 
 class Settings(BaseSettings):

@@ -1,7 +1,6 @@
-"""Requests and predictions, and the way between them and the network.
+"""Requests, predictions and their encoding, the same in training and on the server.
 
-Training and the server encode with the same functions, so they cannot diverge. The server imports
-this module: it needs NumPy and pydantic only.
+The server imports this module: it needs NumPy and pydantic only.
 """
 
 import json
@@ -18,8 +17,7 @@ from ..config import UserError
 from ..interfaces import Arrays, BaseContract, ScoreMetric
 from . import imports, ranking
 
-# The network's inputs in the order of `forward`; per input, the names of axes of variable length
-# besides the batch axis.
+# In the order of `forward`; per input, the names of its variable axes besides the batch.
 INPUTS: dict[str, dict[int, str]] = {"history": {1: "length"}}
 OUTPUTS = ("scores",)
 SCORE = ScoreMetric("recall_at_10", True)
@@ -97,11 +95,10 @@ class Contract(BaseContract):
     @cached_property
     def numbers(self) -> dict[str, int]:
         """The number, from 1, of each id and of each title that only one item has."""
-        count = Counter(self.titles or [])
-        titles = {
-            title: number for number, title in enumerate(self.titles or [], 1) if count[title] == 1
-        }
-        return titles | {item: number for number, item in enumerate(self.items, 1)}
+        titles = self.titles or []
+        count = Counter(titles)
+        unique = {title: number for number, title in enumerate(titles, 1) if count[title] == 1}
+        return unique | {item: number for number, item in enumerate(self.items, 1)}
 
     @cached_property
     def shares(self) -> np.ndarray:
@@ -170,21 +167,15 @@ class Contract(BaseContract):
         has = ranking.membership(np.array([history], int), len(self.items))
         hidden = has | ranking.membership(np.array([excluded], int), len(self.items))
         # 2. Turn scores, or counts as the fallback, into shares; take the best.
-        if history:
-            weights = np.exp(scores - scores.max(), dtype=float)
-        else:
-            weights = np.array(self.counts, float)
+        counts = np.array(self.counts, float)
+        weights = np.exp(scores - scores.max(), dtype=float) if history else counts
         shares = weights / max(weights[~has[0]].sum(), np.finfo(float).tiny)
         top = ranking.best(shares[None], hidden, item.k)[0]
         # 3. Write the prediction.
-        recommended = [
-            Recommended(
-                item=self.items[place],
-                title=self.titles[place] if self.titles else None,
-                score=float(shares[place]),
-            )
-            for place in (top[top > 0] - 1).tolist()
-        ]
+        recommended = []
+        for place in (top[top > 0] - 1).tolist():
+            item_id, title = self.items[place], self.titles[place] if self.titles else None
+            recommended.append(Recommended(item=item_id, title=title, score=float(shares[place])))
         names = [str(name) for name in [*item.items, *item.exclude]]
         unknown = list(dict.fromkeys(name for name in names if name not in self.numbers))
         return Prediction(items=recommended, unknown=unknown, fallback=not history)

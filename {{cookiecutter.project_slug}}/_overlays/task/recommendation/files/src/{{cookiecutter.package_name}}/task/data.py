@@ -5,9 +5,8 @@ the last ones if times are known, is held out and to be predicted from the rest.
 user's name decides the split, so adding users moves none. A few training users are tested too: the
 items held out for the test are not in training.
 
-Users are stored as lists of items. Rows of the (user × item) matrix would take 90 MB per array for
-MovieLens-1M (6,040 × 3,706), and grow with the catalogue; lists of at most `data.longest` take
-12 MB. The network expands one batch at a time.
+Users are stored as lists of at most `data.longest` items: 12 MB for MovieLens-1M (6,040 × 3,706),
+where each (user × item) matrix would take 90 MB. The network expands one batch at a time.
 """
 
 import hashlib
@@ -65,9 +64,8 @@ class Dataset(Splits):
             target = [number for number in chosen if number not in history]
             for action, numbers in (("has no", history), ("chose no new", target)):
                 if not numbers:
-                    raise ValueError(
-                        f"example {place}: the user {action} item that this model knows"
-                    )
+                    reason = f"the user {action} item that this model knows"
+                    raise ValueError(f"example {place}: {reason}")
             rows.append(UserRow(np.array(history, np.int32), np.array(target, np.int32), False))
         longest = max((len(row.history) for row in rows), default=1)
         return _pad(rows, longest, max((len(row.target) for row in rows), default=1))
@@ -99,7 +97,7 @@ def load(settings: DataSettings) -> Dataset:
             about += f" {interactions.low:,} ratings below {settings.min_rating:g} are ignored."
         if interactions.repeated:
             about += f" {interactions.repeated:,} repeated rows count once."
-    return _split(settings, interactions, about)
+    return _split_users(settings, interactions, about)
 
 
 def _load_imports(settings: DataSettings) -> tuple[Interactions, str]:
@@ -108,7 +106,7 @@ def _load_imports(settings: DataSettings) -> tuple[Interactions, str]:
     for name, file_modules in files.items():
         key = tuple(file_modules)
         if key in seen or len(key) < settings.core:
-            continue  # copies and templates would be in two splits
+            continue  # copies would be in two splits
         seen.add(key)
         interactions.user.extend([len(interactions.users)] * len(key))
         interactions.item.extend(numbers.setdefault(module, len(numbers)) for module in key)
@@ -123,16 +121,15 @@ def _load_imports(settings: DataSettings) -> tuple[Interactions, str]:
     return interactions, about
 
 
-def _split(settings: DataSettings, interactions: Interactions, about: str) -> Dataset:
+def _split_users(settings: DataSettings, interactions: Interactions, about: str) -> Dataset:
     # 1. Drop users and items with too few interactions; number the remaining items.
     user, item, time = interactions.arrays()
     kept = _core(user, item, settings.core)
     where = settings.path or "data.libraries"
     if not kept.any():
-        raise UserError(
-            f"{where}: no user with {settings.core} items that {settings.core} users have is left "
-            "(data.core)"
-        )
+        core = settings.core
+        reason = f"no user with {core} items that {core} users have is left (data.core)"
+        raise UserError(f"{where}: {reason}")
     user, item = user[kept], item[kept]
     ids, item = np.unique(item, return_inverse=True)
     numbers = item + 1
@@ -153,17 +150,17 @@ def _split(settings: DataSettings, interactions: Interactions, about: str) -> Da
         digest = int(hashlib.sha256(name.encode()).hexdigest(), 16)
         remainder, fold = divmod(digest, settings.folds)
         history, target = _hold_out(all_items[-settings.longest :])
-        if fold == settings.test_fold:
-            by_split["test"].append(UserRow(history, target, False))
-            test_users.append(name)
-        elif fold == validation_fold:
+        if fold == validation_fold:
             by_split["validation"].append(UserRow(history, target, False))
-        elif remainder % 1000 < 1000 * settings.warm:
-            by_split["test"].append(UserRow(history, target, True))
+            continue
+        in_train = fold != settings.test_fold
+        in_test = not in_train or remainder % 1000 < 1000 * settings.warm
+        if in_test:
+            by_split["test"].append(UserRow(history, target, in_train))
             test_users.append(name)
-            by_split["train"].append(UserRow(*_hold_out(history), True))
-        else:
-            by_split["train"].append(UserRow(history, target, True))
+        if in_train:
+            rows = _hold_out(history) if in_test else (history, target)
+            by_split["train"].append(UserRow(*rows, True))
     for name, rows in by_split.items():
         if not rows:
             raise UserError(f"{where}: too few users, none is left for {name} (data.folds)")
@@ -197,10 +194,9 @@ def _core(user: np.ndarray, item: np.ndarray, least: int) -> np.ndarray:
     """
     kept = np.ones(len(user), bool)
     while True:
-        enough = [
-            np.bincount(axis[kept], minlength=axis.max() + 1) >= least for axis in (user, item)
-        ]
-        again = kept & enough[0][user] & enough[1][item]
+        again = kept.copy()
+        for axis in (user, item):
+            again &= (np.bincount(axis[kept], minlength=axis.max() + 1) >= least)[axis]
         if again.sum() == kept.sum():
             return again
         kept = again
@@ -210,9 +206,7 @@ def _pair_hashes(
     users: list[str], items: list[str], user: np.ndarray, item: np.ndarray
 ) -> np.ndarray:
     """Hash each pair of names (row,): an order that does not depend on the other rows."""
-    heads = {
-        number: zlib.crc32(f"{users[number]}\0".encode()) for number in np.unique(user).tolist()
-    }
+    heads = [zlib.crc32(f"{name}\0".encode()) for name in users]
     tails = [name.encode() for name in items]
     pairs = zip(user.tolist(), item.tolist(), strict=True)
     return np.array([zlib.crc32(tails[place], heads[person]) for person, place in pairs], np.int64)

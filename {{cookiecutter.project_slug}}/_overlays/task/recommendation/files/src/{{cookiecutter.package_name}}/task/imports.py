@@ -10,14 +10,14 @@ import json
 import platform
 import sysconfig
 import warnings
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path, PurePath
-from typing import Any
 
 from ..config import UserError
 from ..files import write_text
 
-CACHE_FORMAT = 1  # increase it when the rules change: cached files are outdated then
+CACHE_FORMAT = 1  # increase it with every change of the rules, which outdates cached files
 TEST_NAMES = {"tests", "test", "testing", "idle_test", "conftest"}
 BLOCK_FIELDS = ("body", "orelse", "finalbody", "handlers", "cases")
 
@@ -72,14 +72,17 @@ def imports_of_libraries(
     about = {"recipe": CACHE_FORMAT, "versions": versions}
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
     path = cache / f"imports-{key[:12]}.json"
-    cached = _read_cache(path)
-    if cached is None or {name: cached.get(name) for name in about} != about:
-        cached = {**about, "files": _parse_sources(_sources(libraries))}
-        try:
-            write_text(path, json.dumps(cached, ensure_ascii=False, indent=0) + "\n")
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written: {error.strerror} (data.cache)") from None
-    return cached["files"], versions
+    with suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged: read again
+        cached = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(cached["files"], dict) and {name: cached[name] for name in about} == about:
+            return cached["files"], versions
+    files = _parse_sources(_sources(libraries))
+    try:
+        content = {**about, "files": files}
+        write_text(path, json.dumps(content, ensure_ascii=False, indent=0) + "\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror} (data.cache)") from None
+    return files, versions
 
 
 def _resolve(node: ast.ImportFrom, package: tuple[str, ...]) -> str:
@@ -88,14 +91,6 @@ def _resolve(node: ast.ImportFrom, package: tuple[str, ...]) -> str:
         return node.module or ""
     parts = package[: len(package) - node.level + 1] if node.level <= len(package) else ()
     return ".".join([*parts, *([node.module] if node.module and parts else [])])
-
-
-def _read_cache(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return content if isinstance(content["files"], dict) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # missing or damaged: read the sources again
 
 
 def _sources(libraries: list[str]) -> list[tuple[str, Path]]:
@@ -125,7 +120,7 @@ def _parse_sources(sources: list[tuple[str, Path]]) -> dict[str, list[str]]:
 
     files: dict[str, list[str]] = {}
     collecting = gc.isenabled()
-    gc.disable()  # syntax trees contain no cycles, and looking for them doubles the time
+    gc.disable()  # syntax trees contain no cycles, and the search for them doubles the time
     try:
         for name, path in tqdm(sources, "reading imports", unit="file", disable=None, leave=False):
             folders = PurePath(name).parts[:-1]

@@ -12,7 +12,7 @@ from . import ranking
 from .contract import Contract, K
 from .settings import Settings
 
-PRIMARY_METRIC = "recall_at_10"  # the metric by which epochs, seeds and models are compared
+PRIMARY_METRIC = "recall_at_10"
 HIGHER_IS_BETTER = True
 BLOCK_LENGTH = 1  # test users are resampled one by one
 MIN_SLICE_EXAMPLES = 20  # the mean of fewer users is too noisy to compare
@@ -51,17 +51,20 @@ def scores(outputs: Arrays, split: Arrays) -> np.ndarray:
     return ranking.recall(is_hit, ranking.lengths(split["target"]), K)
 
 
+slice_scores = scores
+
+
 def metrics(outputs: Arrays, split: Arrays, contract: Contract) -> Metrics:
     """Compute recall@10, NDCG@10, the share of items that are recommended to anybody, and the
     popularity of recommended items relative to that of the held-out ones."""
     lists = ranking.recommend(outputs, split, K)
     row = _list_metrics(lists, split, contract, K)
+    popularity, usual = (_mean_popularity(rows, contract) for rows in (lists, split["target"]))
     return {
         "recall_at_10": row["recall"],
         "ndcg_at_10": row["ndcg"],
         "coverage_at_10": row["coverage"],
-        "popularity_lift": _mean_popularity(lists, contract)
-        / _mean_popularity(split["target"], contract),
+        "popularity_lift": popularity / usual,
     }
 
 
@@ -76,11 +79,6 @@ def details(outputs: Arrays, split: Arrays, contract: Contract) -> dict[str, Any
     }
 
 
-def slice_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
-    """Score users (n,) by their recall."""
-    return scores(outputs, split)
-
-
 def slices(split: Arrays, contract: Contract) -> dict[str, np.ndarray]:
     """Select users, bool (n,), by length of the history and by whether they are in training."""
     history = {f"{name} items": mask for name, mask in _by_history(split).items()}
@@ -90,12 +88,7 @@ def slices(split: Arrays, contract: Contract) -> dict[str, np.ndarray]:
 
 def _by_history(split: Arrays) -> dict[str, np.ndarray]:
     length = ranking.lengths(split["history"])
-    groups = {
-        "1 to 4": (1, 4),
-        "5 to 9": (5, 9),
-        "10 to 19": (10, 19),
-        "20 or more": (20, length.max(initial=0)),
-    }
+    groups = {"1 to 4": (1, 4), "5 to 9": (5, 9), "10 to 19": (10, 19), "20 or more": (20, np.inf)}
     return {name: (length >= low) & (length <= high) for name, (low, high) in groups.items()}
 
 
@@ -107,13 +100,12 @@ def _group_metrics(
     groups: dict[str, np.ndarray], lists: np.ndarray, split: Arrays, contract: Contract
 ) -> dict[str, dict[str, float]]:
     """Compute the metrics of each group that has users."""
-    return {
-        name: _list_metrics(
-            lists[rows], {key: array[rows] for key, array in split.items()}, contract, K
-        )
-        for name, rows in groups.items()
-        if rows.any()
-    }
+    tables = {}
+    for name, rows in groups.items():
+        if rows.any():
+            part = {key: array[rows] for key, array in split.items()}
+            tables[name] = _list_metrics(lists[rows], part, contract, K)
+    return tables
 
 
 def _list_metrics(lists: np.ndarray, split: Arrays, contract: Contract, k: int) -> dict[str, float]:

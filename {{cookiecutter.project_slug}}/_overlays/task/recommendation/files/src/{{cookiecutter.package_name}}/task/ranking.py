@@ -11,7 +11,7 @@ from ..interfaces import Arrays
 
 
 def membership(lists: np.ndarray, count: int) -> np.ndarray:
-    """Tell which items are in each list (n, length), bool (n, count)."""
+    """Return which items are in each list (n, length), bool (n, count)."""
     is_member = np.zeros((len(lists), count + 1), bool)
     np.put_along_axis(is_member, lists, True, axis=1)
     return is_member[:, 1:]

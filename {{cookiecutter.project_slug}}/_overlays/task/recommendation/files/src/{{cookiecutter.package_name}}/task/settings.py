@@ -33,10 +33,9 @@ class DataSettings(Section):
         description="movielens: folder or file (u.data, ratings.dat, ratings.csv); csv: file",
     )
     libraries: list[NonEmpty] = Field(
-        default=LIBRARIES,
-        description="imports: installed libraries to read besides the standard library",
+        default=LIBRARIES, description="imports: libraries to read besides the standard library"
     )
-    cache: Path = Field(default=Path("data"), description="imports: folder of the cache")
+    cache: Path = Field(default=Path("data"), description="imports: cache folder")
     user: NonEmpty = Field(default="user", description="csv: column of the user")
     item: NonEmpty = Field(default="item", description="csv: column of the item")
     time: NonEmpty | None = Field(default=None, description="csv: column of the time, if any")
@@ -44,23 +43,12 @@ class DataSettings(Section):
     min_rating: float | None = Field(
         default=None, allow_inf_nan=False, description="ignore lower ratings; by default all count"
     )
-    core: int = Field(
-        default=5, ge=3, le=1000, description="minimum of items per user and of users per item"
-    )
-    longest: int = Field(
-        default=500, ge=10, le=1000, description="maximum of items per user; the last ones are kept"
-    )
-    folds: int = Field(
-        default=5, ge=3, le=100, description="number of folds of users; one tests, one validates"
-    )
-    test_fold: int = Field(
-        default=4, ge=0, description="the fold to test on, from 0; the fold before it validates"
-    )
+    core: int = Field(default=5, ge=3, le=1000, description="fewest items per user, users per item")
+    longest: int = Field(default=500, ge=10, le=1000, description="last items of a user to keep")
+    folds: int = Field(default=5, ge=3, le=100, description="user folds; one tests, one validates")
+    test_fold: int = Field(default=4, ge=0, description="the test fold; the one before validates")
     warm: float = Field(
-        default=0.1,
-        ge=0,
-        le=0.5,
-        description="share of training users who are also tested, on items held out of training",
+        default=0.1, ge=0, le=0.5, description="share of training users tested on held-out items"
     )
 
     @model_validator(mode="after")
@@ -80,22 +68,15 @@ class ModelSettings(Section):
     width: int = Field(default=384, ge=1, le=4096, description="length of an item's vector")
     dropout: float = Field(default=0.3, ge=0, lt=1, description="dropout rate")
     blend: float = Field(
-        default=0.0,
-        ge=0,
-        le=100,
-        description="weight of EDLAE's scores added to the network's; 0: none",
+        default=0.0, ge=0, le=100, description="weight of EDLAE's scores, added; 0: none"
     )
 
 
 class ObjectiveSettings(Section):
     """The loss: predict all of a user's items from a random part of them."""
 
-    keep_least: float = Field(
-        default=0.4, gt=0, le=1, description="smallest share of items that the network sees"
-    )
-    keep_most: float = Field(
-        default=0.8, gt=0, le=1, description="largest share of items that the network sees"
-    )
+    keep_least: float = Field(default=0.4, gt=0, le=1, description="smallest share of items seen")
+    keep_most: float = Field(default=0.8, gt=0, le=1, description="largest share of items seen")
     kept_weight: float = Field(
         default=0.5, ge=0, le=1, description="weight of items that the network sees; others have 1"
     )
@@ -114,9 +95,7 @@ class RecommendationTrainSettings(TrainSettings):
     batch_size: int = Field(default=128, ge=1, description="users per step")
     lr: float = Field(default=3e-3, gt=0, le=10, description="peak of the one-cycle schedule")
     # No early stopping: the blend makes early epochs look good while the rate is still rising.
-    patience: int = Field(
-        default=50, ge=1, description="stop after so many epochs without improvement"
-    )
+    patience: int = Field(default=50, ge=1, description="epochs without improvement before a stop")
 
 
 class Settings(BaseSettings):

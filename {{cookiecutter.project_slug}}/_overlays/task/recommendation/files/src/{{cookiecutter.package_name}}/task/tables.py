@@ -4,7 +4,6 @@ import csv
 import math
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,9 +60,7 @@ def read_movielens(settings: DataSettings) -> Interactions:
         if not files:
             raise UserError(f"{path}: contains none of {', '.join(RATINGS)}")
         path = files[0]
-    kind = next(
-        (name for name in RATINGS if path.name == name or path.suffix == Path(name).suffix), None
-    )
+    kind = next((name for name in RATINGS if path.suffix == Path(name).suffix), None)
     if kind is None:
         raise UserError(f"{path}: is none of {', '.join(RATINGS)} (data.path)")
     names = None if kind == "ratings.csv" else MOVIELENS_COLUMNS
@@ -91,69 +88,71 @@ def _read_rows(
     users: dict[str, int] = {}
     items: dict[str, int] = {}
     first_rows: dict[tuple[int, int], int] = {}  # row number of each pair
-    with _numbered_lines(path) as lines:
-        # 1. Find the columns.
-        table = _split_lines(path, lines, separator)
-        number = 0
+    # 1. Find the columns.
+    table = _numbered_rows(path, separator)
+    number = 0
+    if names is None:
+        number, names = next(table, (0, None))
         if names is None:
-            number, names = next(table, (0, None))
-            if names is None:
-                raise UserError(f"{path}: is empty")
-            names[0] = names[0].removeprefix("\ufeff")
-        places = [None if name is None else _column_place(path, names, name) for name in columns]
-        # 2. Check and collect the rows.
-        for number, row in table:
-            if len(row) != len(names):
-                raise UserError(
-                    f"{path}: row {number} has {len(row)} fields, expected {len(names)}"
-                )
-            user, item, rating, time = (None if at is None else row[at].strip() for at in places)
-            for name, text in zip(columns[:2], (user, item), strict=True):
-                if not text:
-                    raise UserError(f"{path}: row {number}, column {name}: is empty")
-            assert user is not None, "always a column"
-            assert item is not None, "always a column"
-            when = 0.0 if time is None else _parse_time(path, number, columns[3], time)
-            value = None if rating is None else _parse_rating(path, number, columns[2], rating)
-            pair = users.setdefault(user, len(users)), items.setdefault(item, len(items))
-            first = first_rows.setdefault(pair, number)
-            if first != number and value is not None:
-                raise UserError(
-                    f"{path}: row {number}, column {columns[1]}: user {user!r} has already "
-                    f"rated {item!r} in row {first}"
-                )
-            if first != number:
-                interactions.repeated += 1
-                continue
-            if least is not None and value is not None and value < least:
-                interactions.low += 1
-                continue
+            raise UserError(f"{path}: is empty")
+        names[0] = names[0].removeprefix("\ufeff")
+    places = [None if name is None else _column_place(path, names, name) for name in columns]
+    # 2. Check and collect the rows.
+    for number, row in table:
+        if len(row) != len(names):
+            raise UserError(f"{path}: row {number} has {len(row)} fields, expected {len(names)}")
+        user, item, rating, time = ("" if at is None else row[at].strip() for at in places)
+        for name, text in zip(columns[:2], (user, item), strict=True):
+            if not text:
+                raise UserError(f"{path}: row {number}, column {name}: is empty")
+        when = 0.0 if columns[3] is None else _parse_time(path, number, columns[3], time)
+        value = None if columns[2] is None else _parse_rating(path, number, columns[2], rating)
+        pair = users.setdefault(user, len(users)), items.setdefault(item, len(items))
+        first = first_rows.setdefault(pair, number)
+        if first != number and value is not None:
+            raise UserError(
+                f"{path}: row {number}, column {columns[1]}: user {user!r} has already "
+                f"rated {item!r} in row {first}"
+            )
+        if first != number:
+            interactions.repeated += 1
+        elif least is not None and value is not None and value < least:
+            interactions.low += 1
+        else:
             interactions.user.append(pair[0])
             interactions.item.append(pair[1])
             if interactions.time is not None:
                 interactions.time.append(when)
-        if not number:
-            raise UserError(f"{path}: is empty")
+    if not number:
+        raise UserError(f"{path}: is empty")
     interactions.users, interactions.items = list(users), list(items)
     if not interactions.user:
         raise UserError(f"{path}: no row is left (data.min_rating={least})")
     return interactions
 
 
-@contextmanager
-def _numbered_lines(path: Path, encoding: str = "utf-8") -> Iterator[Iterator[tuple[int, str]]]:
-    """Open a text file as numbered lines; reading errors become UserError."""
+def _numbered_rows(
+    path: Path, separator: str, encoding: str = "utf-8"
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield (row, fields) of each line that is not blank; reading errors become UserError."""
     number = 0
 
-    def lines() -> Iterator[tuple[int, str]]:
+    def lines() -> Iterator[str]:
         nonlocal number
-        for content in file:
-            number += 1
-            yield number, content.decode(encoding)
+        for number, content in enumerate(file, 1):
+            line = content.decode(encoding)
+            if separator == "," and "\0" in line:
+                raise UserError(f"{path}: row {number} contains a zero byte, so it is not CSV")
+            yield line
 
     try:
         with path.open("rb") as file:
-            yield lines()
+            if separator == ",":
+                yield from ((number, row) for row in csv.reader(lines(), strict=True) if row)
+            else:
+                for line in lines():
+                    if line.strip():
+                        yield number, line.rstrip("\r\n").split(separator)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file (data.path)") from None
     except UnicodeDecodeError as error:
@@ -164,29 +163,6 @@ def _numbered_lines(path: Path, encoding: str = "utf-8") -> Iterator[Iterator[tu
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _split_lines(
-    path: Path, lines: Iterator[tuple[int, str]], separator: str
-) -> Iterator[tuple[int, list[str]]]:
-    """Yield (row, fields) of each line that is not blank."""
-    if separator != ",":
-        for number, line in lines:
-            if line.strip():
-                yield number, line.rstrip("\r\n").split(separator)
-        return
-    last = 0
-
-    def texts() -> Iterator[str]:
-        nonlocal last
-        for last, line in lines:
-            if "\0" in line:
-                raise UserError(f"{path}: row {last} contains a zero byte, so it is not CSV")
-            yield line
-
-    for row in csv.reader(texts(), strict=True):
-        if row:
-            yield last, row
-
-
 def _column_place(path: Path, names: list[str], name: str) -> int:
     places = [place for place, header in enumerate(names) if header.strip() == name]
     if len(places) != 1:
@@ -195,7 +171,7 @@ def _column_place(path: Path, names: list[str], name: str) -> int:
     return places[0]
 
 
-def _parse_rating(path: Path, row: int, column: str | None, text: str) -> float:
+def _parse_rating(path: Path, row: int, column: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -205,7 +181,7 @@ def _parse_rating(path: Path, row: int, column: str | None, text: str) -> float:
     return value
 
 
-def _parse_time(path: Path, row: int, column: str | None, text: str) -> float:
+def _parse_time(path: Path, row: int, column: str, text: str) -> float:
     """Parse seconds or an ISO 8601 date, which is UTC if it has no offset."""
     try:
         value = float(text)
@@ -216,16 +192,14 @@ def _parse_time(path: Path, row: int, column: str | None, text: str) -> float:
         except ValueError:
             value = math.nan
     if not math.isfinite(value):
-        raise UserError(
-            f"{path}: row {row}, column {column}: {text!r} is neither seconds nor an ISO date"
-        )
+        reason = f"{text!r} is neither seconds nor an ISO date"
+        raise UserError(f"{path}: row {row}, column {column}: {reason}")
     return value
 
 
 def _read_titles(path: Path, separator: str) -> dict[str, str]:
     """Read titles by id from MovieLens' file of films; older ones are in Latin-1."""
-    with _numbered_lines(path, "utf-8" if separator == "," else "latin-1") as lines:
-        rows = [(number, row) for number, row in _split_lines(path, lines, separator)]
+    rows = list(_numbered_rows(path, separator, "utf-8" if separator == "," else "latin-1"))
     titles = {}
     for number, row in rows[1:] if separator == "," else rows:
         if len(row) < 2:

@@ -1,7 +1,6 @@
-"""Requests and predictions, and the way between them and the network.
+"""Requests, predictions and their encoding, the same in training and on the server.
 
-Training and the server encode with the same functions, so they cannot diverge. The server imports
-this module: it needs NumPy, tokenizers and pydantic only.
+The server imports this module: it needs NumPy, tokenizers and pydantic only.
 """
 
 import json
@@ -16,26 +15,15 @@ from tokenizers import Encoding, Tokenizer
 
 from ..config import UserError
 from ..interfaces import Arrays, InvalidItem
-from .classes import OUTPUTS, SCORE, ClassContract, Classified, GroundTruth
+from .classes import OUTPUTS as OUTPUTS
+from .classes import SCORE, ClassContract, Classified, GroundTruth
 
-__all__ = [
-    "INPUTS",
-    "OUTPUTS",
-    "SCORE",
-    "Contract",
-    "GroundTruth",
-    "Item",
-    "Prediction",
-    "item_from_file",
-]
-
-# The network's inputs in the order of `forward`; per input, the names of axes of variable length
-# besides the batch axis.
+# In the order of `forward`; per input, the names of its variable axes besides the batch.
 INPUTS: dict[str, dict[int, str]] = {"tokens": {1: "token"}}
 
 MAX_CHARACTERS = 100_000
-# Tokens are rarely longer than this on average; the rest is cut before tokenization, so that a long
-# text costs no more than one that just fills the network.
+# The rest of a text is cut before tokenization, so that long ones cost no more; tokens are rarely
+# longer than this on average.
 CHARACTERS_PER_TOKEN = 32
 
 
@@ -88,7 +76,7 @@ class Contract(ClassContract):
     def encode(self, items: list[Item]) -> Arrays:
         """Encode items as `tokens`, int64 (item, token), padded with `pad`.
 
-        Raises InvalidItem for errors that the schema cannot express.
+        Raises InvalidItem for what the schema cannot express.
         """
         rows = self.tokenize([item.text for item in items])
         for index, row in enumerate(rows):
@@ -107,8 +95,7 @@ class Contract(ClassContract):
     def features(self, inputs: Arrays) -> Arrays:
         """Return number of tokens, share of unknown ones and rarity (item,) of each text.
 
-        `rarity` is the mean binary logarithm of the tokens' ids: vocabularies list frequent tokens
-        first.
+        `rarity` is the mean log2 of the tokens' ids: vocabularies list frequent tokens first.
         """
         tokens = inputs["tokens"]
         is_token = tokens != self.pad
@@ -143,11 +130,11 @@ class Contract(ClassContract):
         return tokens
 
     def is_empty(self, row: Encoding) -> bool:
-        """Tell whether a text has no tokens but those that the tokenizer adds to every text."""
+        """Return whether a text has only the tokens that the tokenizer adds to every text."""
         return 0 not in row.special_tokens_mask
 
     def is_truncated(self, text: str, row: Encoding) -> bool:
-        """Tell whether the network reads only a part of a text."""
+        """Return whether the network reads only a part of a text."""
         return bool(row.overflowing) or len(self._readable(text)) < len(" ".join(text.split()))
 
     def _readable(self, text: str) -> str:

@@ -66,10 +66,8 @@ class Dataset(Splits):
 def load(settings: DataSettings) -> Dataset:
     """Load the data that the settings name; UserError in one line that names a bad file."""
     # 1. Read the texts.
-    if settings.source == "docstrings":
-        corpus = docstrings.read_docstrings(settings)
-    else:
-        corpus = tables.read_tables(settings)
+    is_table = settings.source == "csv"
+    corpus = tables.read_tables(settings) if is_table else docstrings.read_docstrings(settings)
     by_split, unlabelled = corpus.by_split, corpus.unlabelled
     if settings.limit is not None:
         for part in by_split.values():
@@ -78,10 +76,10 @@ def load(settings: DataSettings) -> Dataset:
     labels = sorted({label for part in by_split.values() for label in part.labels})
     splits.require_two_classes(corpus.source, labels)
     # 2. Train or fetch the tokenizer.
-    if settings.tokenizer is None:
-        tokenizer = train_tokenizer([*by_split["train"].texts, *unlabelled], settings.vocabulary)
-    else:
+    if settings.tokenizer is not None:
         tokenizer = fetch_tokenizer(settings.tokenizer)
+    else:
+        tokenizer = train_tokenizer([*by_split["train"].texts, *unlabelled], settings.vocabulary)
     contract = make_contract(tokenizer, labels, settings)
     # 3. Encode.
     arrays = {name: encode(contract, part, corpus.source) for name, part in by_split.items()}
@@ -118,9 +116,8 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
     by_frequency = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
     alphabet = [character for character, _ in by_frequency[:ALPHABET_SIZE]]
     tokenizer = _wordpiece(normalizer, {})
-    # The library gives characters inside words ids in an order that differs between processes, and
-    # breaks ties between equally frequent pairs by these ids. Declared beforehand, as if they were
-    # special tokens, they get the same ids each time.
+    # Without this declaration as special tokens, characters inside words get ids in an order that
+    # differs between processes, and ties between equally frequent pairs are broken by these ids.
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary,
         special_tokens=[*SPECIAL, *(f"##{character}" for character in alphabet)],
@@ -155,17 +152,9 @@ def fetch_tokenizer(name: str) -> Tokenizer:
 def make_contract(tokenizer: Tokenizer, labels: list[str], settings: DataSettings) -> Contract:
     """Make the contract of a tokenizer and the classes."""
     ids = tokenizer.get_vocab()
-
-    def token_id(*names: str) -> int:
-        return next((ids[name] for name in names if name in ids), -1)
-
-    pad = token_id("[PAD]", "<pad>")
-    if pad < 0:
+    pad = ids.get("[PAD]", ids.get("<pad>"))
+    if pad is None:
         raise UserError(f"data.tokenizer: {settings.tokenizer}: has no token [PAD] or <pad>")
-    return Contract(
-        labels=labels,
-        max_tokens=settings.tokens,
-        pad=pad,
-        unknown=token_id("[UNK]", "<unk>"),
-        tokenizer=tokenizer.to_str(),
-    )
+    unknown, text = ids.get("[UNK]", ids.get("<unk>", -1)), tokenizer.to_str()
+    tokens = settings.tokens
+    return Contract(labels=labels, max_tokens=tokens, pad=pad, unknown=unknown, tokenizer=text)

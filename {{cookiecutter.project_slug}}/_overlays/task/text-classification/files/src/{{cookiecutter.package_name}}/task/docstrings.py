@@ -9,6 +9,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from inspect import cleandoc
@@ -21,7 +22,7 @@ from .settings import DataSettings
 from .texts import SPLIT_NAMES, Corpus, LabelledTexts, split_by_hash
 
 PREFIX_LENGTH = 100  # texts that agree in so many letters are copies
-CACHE_FORMAT = 1  # increase it when the rules below change: cached files are outdated then
+CACHE_FORMAT = 1  # increase it with every change of the rules below, which outdates cached files
 
 LABELLED_SECTIONS = {"Parameters", "Other Parameters"}
 LIST_SECTIONS = {"Attributes", "Returns", "Yields", "Receives", "Keyword Arguments"}
@@ -41,15 +42,14 @@ TYPE_WORDS = {
     "str": "str string strings",
 }
 LABEL_OF = {word: label for label, words in TYPE_WORDS.items() for word in words.split()}
-NO_TYPE = {"none", "nan", "np.nan", ""}  # the parameter is optional; says nothing about its type
+NO_TYPE = {"none", "nan", "np.nan", ""}  # an optional parameter, of any type
 
 
 class Parameter(NamedTuple):
-    """An entry's name and description; the label is None if the type is ambiguous or the entry is
-    not a parameter."""
+    """An entry of a list."""
 
-    text: str
-    label: str | None
+    text: str  # name and description
+    label: str | None  # None for an ambiguous type and for what is not a parameter
 
 
 class Source(NamedTuple):
@@ -72,17 +72,13 @@ def read_docstrings(settings: DataSettings) -> Corpus:
     sources = cached_sources(settings.libraries, settings.cache)
     names = (*SPLIT_NAMES, *([settings.unseen] if settings.unseen else []))
     by_split = {name: LabelledTexts() for name in names}
-    split_of = [
-        source.library
-        if source.library == settings.unseen
-        else split_by_hash(f"{source.library}/{source.path}", settings)
-        for source in sources
-    ]
+    pairs: list[tuple[Source, str]] = []  # each source with its split
+    for source in sources:
+        split = split_by_hash(f"{source.library}/{source.path}", settings)
+        pairs.append((source, source.library if source.library == settings.unseen else split))
     seen: set[str] = set()
     held_out: set[str] = set()
-    for source, split in sorted(
-        zip(sources, split_of, strict=True), key=lambda pair: pair[1] == settings.unseen
-    ):
+    for source, split in sorted(pairs, key=lambda pair: pair[1] == settings.unseen):
         for text, label in source.parameters:
             key = _copy_key(text)
             if label is not None and key not in seen:
@@ -92,7 +88,7 @@ def read_docstrings(settings: DataSettings) -> Corpus:
                     held_out.add(key)
     unlabelled = {
         _copy_key(text): text
-        for source, split in zip(sources, split_of, strict=True)
+        for source, split in pairs
         if split == "train"
         for text in [*source.paragraphs, *(text for text, _ in source.parameters)]
     }
@@ -108,19 +104,18 @@ def read_docstrings(settings: DataSettings) -> Corpus:
 
 def cached_sources(libraries: list[str], cache: Path) -> list[Source]:
     """Read the libraries' documentation; `cache` keeps it by the libraries' versions."""
-    documented: list[Source] = []
+    sources: list[Source] = []
     for library in libraries:
         path = cache / f"{library}-{_library_version(library)}-{CACHE_FORMAT}.json"
         if not path.exists():
-            sources = list(extract(library))
-            write_text(path, json.dumps(sources, ensure_ascii=False))
+            write_text(path, json.dumps(list(extract(library)), ensure_ascii=False))
         try:
             for name, file, parameters, paragraphs in json.loads(path.read_text("utf-8")):
                 parameters = [Parameter(*fields) for fields in parameters]
-                documented.append(Source(name, file, parameters, paragraphs))
+                sources.append(Source(name, file, parameters, paragraphs))
         except (ValueError, TypeError):
             raise UserError(f"{path}: is damaged; delete it, it will be rebuilt") from None
-    return documented
+    return sources
 
 
 def extract(library: str) -> Iterator[Source]:
@@ -197,10 +192,9 @@ def _paragraphs(body: str) -> Iterator[str]:
 
 
 def _root(library: str) -> Path:
-    try:
+    spec = None
+    with suppress(ImportError, ValueError):
         spec = find_spec(library)
-    except (ImportError, ValueError):
-        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"data.libraries: {library!r} is not an installed package")
     return Path(spec.submodule_search_locations[0])
@@ -209,8 +203,7 @@ def _root(library: str) -> Path:
 def _library_version(library: str) -> str:
     _root(library)  # UserError for a library that is not installed
     try:
-        return version({"sklearn": "scikit-learn"}.get(library, library))
+        return version("scikit-learn" if library == "sklearn" else library)
     except PackageNotFoundError:
-        raise UserError(
-            f"data.libraries: {library!r} has no version, so it cannot be cached"
-        ) from None
+        reason = "has no version, so it cannot be cached"
+        raise UserError(f"data.libraries: {library!r} {reason}") from None

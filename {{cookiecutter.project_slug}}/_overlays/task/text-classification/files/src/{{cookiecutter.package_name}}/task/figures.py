@@ -110,13 +110,5 @@ def _page(lines: int) -> tuple[Figure, Any]:
 
 
 def _print_line(axis: Any, column: float, line: float, text: str, **style: Any) -> None:
-    axis.text(
-        column,
-        line,
-        text,
-        family="DejaVu Sans Mono",
-        fontsize=9,
-        va="center",
-        parse_math=False,
-        **style,
-    )
+    font: dict[str, Any] = {"family": "DejaVu Sans Mono", "fontsize": 9}
+    axis.text(column, line, text, va="center", parse_math=False, **font, **style)

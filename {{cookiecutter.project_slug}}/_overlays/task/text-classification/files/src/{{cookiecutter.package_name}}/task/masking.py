@@ -41,14 +41,9 @@ def stage(settings: Settings, dataset: Any, encoder: Callable[[], Encoder]) -> S
     pretrain, contract = settings.pretrain, dataset.contract
     if not pretrain.epochs:
         return None
-    train = settings.train.model_copy(
-        update={
-            "epochs": pretrain.epochs,
-            "patience": pretrain.epochs,
-            "batch_size": pretrain.batch_size,
-            "lr": pretrain.lr,
-        }
-    )
+    epochs = {"epochs": pretrain.epochs, "patience": pretrain.epochs}
+    steps = {"batch_size": pretrain.batch_size, "lr": pretrain.lr}
+    train = settings.train.model_copy(update={**epochs, **steps})
     counts = np.bincount(dataset.unlabelled.ravel(), minlength=contract.vocabulary) + 1.0
     frequency = torch.tensor(counts / counts.sum(), dtype=torch.float32)
     # The same words are masked each time, so that epochs are comparable.

@@ -2,33 +2,23 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..interfaces import Arrays
-from .class_metrics import METRICS, details, f1_scores, hits, metrics, slices
+from .class_metrics import METRICS as METRICS
+from .class_metrics import details as details
+from .class_metrics import f1_scores, hits
+from .class_metrics import metrics as metrics
+from .class_metrics import slices as slices
 from .settings import Settings
 
-__all__ = [
-    "BLOCK_LENGTH",
-    "HIGHER_IS_BETTER",
-    "METRICS",
-    "PRIMARY_METRIC",
-    "details",
-    "loss",
-    "metrics",
-    "scores",
-    "slice_scores",
-    "slices",
-]
-
-PRIMARY_METRIC = "macro_f1"  # the metric by which epochs, seeds and models are compared
+PRIMARY_METRIC = "macro_f1"
 HIGHER_IS_BETTER = True
-# Neighbouring test examples that are resampled together: a source file documents about so many
-# parameters, written by one author.
-BLOCK_LENGTH = 16
+BLOCK_LENGTH = 16  # a source file documents about so many parameters, written by one author
+
+scores = f1_scores  # their mean is the macro F1
+slice_scores = hits  # F1 says nothing about a single class
 
 
 def loss(settings: Settings, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -49,13 +39,3 @@ def hide(network: Any, tokens: Tensor, share: float) -> Tensor:
         return tokens
     uniform = torch.rand(tokens.shape).to(tokens.device)
     return torch.where((uniform < share) & (tokens != network.pad), network.mask, tokens)
-
-
-def scores(outputs: Arrays, split: Arrays) -> np.ndarray:
-    """Score examples (n,); their mean is the macro F1."""
-    return f1_scores(outputs, split)
-
-
-def slice_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
-    """Score examples (n,): 1 if correct, else 0, for F1 says nothing about a single class."""
-    return hits(outputs, split)

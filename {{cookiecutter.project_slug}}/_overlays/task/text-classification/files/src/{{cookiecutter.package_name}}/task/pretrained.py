@@ -39,9 +39,8 @@ def _load_encoder(name: str) -> nn.Module:
     try:
         from transformers import AutoModel
     except ImportError:
-        raise UserError(
-            'model.pretrained: needs the extra "pretrained": pip install -e ".[train,pretrained]"'
-        ) from None
+        command = 'pip install -e ".[train,pretrained]"'
+        raise UserError(f'model.pretrained: needs the extra "pretrained": {command}') from None
     try:  # weights as safetensors only: other formats can run code
         return AutoModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
     except (OSError, ValueError) as error:

@@ -22,27 +22,18 @@ class DataSettings(Section):
         description="docstrings: installed packages to read",
     )
     unseen: str | None = Field(
-        default="numpy",
-        description="docstrings: library that is not in training or test, evaluated separately",
+        default="numpy", description="docstrings: library evaluated separately, not trained on"
     )
-    cache: Path = Field(
-        default=Path("data/docstrings"), description="docstrings: folder of the cache"
-    )
+    cache: Path = Field(default=Path("data/docstrings"), description="docstrings: cache folder")
     path: Path | None = Field(default=None, description="csv: the file, CSV or .jsonl")
     test_path: Path | None = Field(default=None, description="csv: a separate test file")
-    header: list[str] = Field(
-        default=[], description="csv: column names of a file without a header"
-    )
-    text: list[str] = Field(
-        default=["text"], min_length=1, description="csv: columns of the text, joined"
-    )
+    header: list[str] = Field(default=[], description="csv: column names if the file has no header")
+    text: list[str] = Field(default=["text"], min_length=1, description="csv: text columns, joined")
     label: str = Field(default="label", description="csv: column of the class")
     names: dict[str, str] = Field(
         default={}, description="csv: class in the file → its name, for example data.names.1=World"
     )
-    split: str | None = Field(
-        default=None, description="csv: column with train, validation or test"
-    )
+    split: str | None = Field(default=None, description="csv: column with train/validation/test")
     conflicts: Literal["refuse", "drop"] = Field(
         default="refuse", description="csv: what to do with texts that are in two classes"
     )
@@ -52,18 +43,11 @@ class DataSettings(Section):
     test_share: float = Field(
         default=0.25, gt=0, le=0.5, description="test share of the files or texts, by hash"
     )
-    limit: int | None = Field(
-        default=None, ge=10, description="use at most so many texts per split, for a quick try"
-    )
+    limit: int | None = Field(default=None, ge=10, description="maximum texts per split")
     tokens: int = Field(
-        default=64,
-        ge=4,
-        le=4096,
-        description="maximum number of tokens; longer texts are truncated",
+        default=64, ge=4, le=4096, description="maximum length; longer texts are cut"
     )
-    vocabulary: int = Field(
-        default=6000, ge=300, le=200_000, description="size of the trained tokenizer's vocabulary"
-    )
+    vocabulary: int = Field(default=6000, ge=300, le=200_000, description="of a trained tokenizer")
     tokenizer: str | None = Field(
         default=None, description="folder with tokenizer.json, or a hub id, instead of training one"
     )
@@ -82,9 +66,7 @@ class DataSettings(Section):
 class ModelSettings(Section):
     """Our own transformer encoder, or a pretrained one."""
 
-    width: int = Field(
-        default=96, ge=8, le=4096, multiple_of=8, description="length of a token's vector"
-    )
+    width: int = Field(default=96, ge=8, le=4096, multiple_of=8, description="token embedding size")
     layers: int = Field(default=2, ge=1, le=48, description="transformer blocks")
     heads: int = Field(default=4, ge=1, le=64, description="attention heads; must divide the width")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout rate")
@@ -94,10 +76,7 @@ class ModelSettings(Section):
         "settings above only dropout is used then",
     )
     frozen: int = Field(
-        default=0,
-        ge=0,
-        le=200,
-        description="pretrained: freeze the embeddings and so many of the first layers",
+        default=0, ge=0, le=200, description="pretrained: freeze embeddings, this many first layers"
     )
 
     @model_validator(mode="after")
@@ -119,12 +98,8 @@ class PretrainSettings(Section):
 class ObjectiveSettings(Section):
     """The loss and the augmentation."""
 
-    label_smoothing: float = Field(
-        default=0.05, ge=0, lt=1, description="label smoothing of the cross entropy"
-    )
-    hidden: float = Field(
-        default=0.1, ge=0, lt=1, description="augmentation: share of tokens replaced by the mask"
-    )
+    label_smoothing: float = Field(default=0.05, ge=0, lt=1, description="of the cross entropy")
+    hidden: float = Field(default=0.1, ge=0, lt=1, description="augmentation: masked token share")
 
 
 class TextTrainSettings(TrainSettings):

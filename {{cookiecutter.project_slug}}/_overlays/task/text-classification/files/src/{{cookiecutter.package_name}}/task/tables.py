@@ -11,6 +11,8 @@ from ..config import UserError
 from .settings import DataSettings
 from .texts import SPLIT_NAMES, Corpus, LabelledTexts, split_by_hash
 
+PlacedRows = Iterator[tuple[str, dict[str, str]]]  # (file and row, fields)
+
 
 class TextRow(NamedTuple):
     """A text in a file."""
@@ -76,17 +78,13 @@ def _text_rows(path: Path, settings: DataSettings, split: str | None = None) -> 
         if row_split is None and settings.split is not None:
             row_split = row[settings.split].strip()
             if row_split not in SPLIT_NAMES:
-                raise UserError(
-                    f"{place}, column {settings.split}: is {row_split!r}, must be one of "
-                    f"{', '.join(SPLIT_NAMES)}"
-                )
+                reason = f"is {row_split!r}, must be one of {', '.join(SPLIT_NAMES)}"
+                raise UserError(f"{place}, column {settings.split}: {reason}")
         label = settings.names.get(label, label)
         yield TextRow(text, label, row_split or split_by_hash(text, settings), place)
 
 
-def _csv_rows(
-    path: Path, names: list[str], header: list[str]
-) -> Iterator[tuple[str, dict[str, str]]]:
+def _csv_rows(path: Path, names: list[str], header: list[str]) -> PlacedRows:
     lines = csv.reader(_read_utf8(path).splitlines(keepends=True), strict=True)
     try:
         columns = header or next(lines, [])
@@ -103,9 +101,7 @@ def _csv_rows(
         raise UserError(f"{path}, row {lines.line_num}: is not valid CSV: {error}") from None
 
 
-def _jsonl_rows(
-    path: Path, names: list[str], header: list[str]
-) -> Iterator[tuple[str, dict[str, str]]]:
+def _jsonl_rows(path: Path, names: list[str], header: list[str]) -> PlacedRows:
     for number, line in enumerate(_read_utf8(path).split("\n"), start=1):
         if not line.strip():
             continue

@@ -16,18 +16,15 @@ class LabelledTexts:
     labels: list[str] = field(default_factory=list)
 
     def add(self, text: str, label: str) -> None:
-        """Append a text and its class."""
         self.texts.append(text)
         self.labels.append(label)
 
 
 @dataclass
 class Corpus:
-    """Everything that was read."""
+    """Texts of one source."""
 
-    by_split: dict[
-        str, LabelledTexts
-    ]  # those of SPLIT_NAMES, and one more that is evaluated separately
+    by_split: dict[str, LabelledTexts]  # SPLIT_NAMES, and one more that is evaluated separately
     unlabelled: list[str]  # texts for pre-training, none of them held out
     source: str  # for messages
     about: str  # a sentence for the report
