@@ -128,14 +128,14 @@ def test_collected_rows_are_appended_to_their_splits(
         (lambda text: text.replace('"train"', '"exam"'), "split: "),
         (lambda text: _with(text, "item", {}), ": "),
         (lambda text: _with(text, "truth", {}), "Field required"),
-        (lambda text: _with(text, "request_id", "r-0"), "item 0 of request r-0 stands twice"),
+        (lambda text: _with(text, "request_id", "r-0"), "duplicate item 0 of request r-0"),
     ],
 )
 def test_unusable_line_is_named(
     pairs: list[LabelledItem], tmp_path: Path, change: Callable[[str], str], reason: str
 ) -> None:
     path = tmp_path / "labels.jsonl"
-    rows = [labels.with_split(labels.to_row(one), "train") for one in logged(pairs[:3])]
+    rows = [labels.to_row(one).model_copy(update={"split": "train"}) for one in logged(pairs[:3])]
     texts = feedback_data.feedback_text(rows).splitlines()
     texts[2] = change(texts[2])
     path.write_text("\n".join(texts) + "\n", encoding="utf-8")

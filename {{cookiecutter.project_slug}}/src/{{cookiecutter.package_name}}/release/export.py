@@ -3,7 +3,6 @@
 import logging
 import shutil
 import warnings
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from ..bundle import load
+from ..bundle.deployment import utc_now
 from ..bundle.manifest import Manifest
 from ..bundle.reference import distribution
 from ..config import WorkError
@@ -61,7 +61,7 @@ def pack_bundle(run: Run, dataset: Dataset, evaluation: Evaluation, run_id: str)
         name=run.settings.name,
         version=run.name,
         task=Contract.TASK,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=utc_now(),
         git=run.info.git,
         data_fingerprint=dataset.fingerprint,
         run_id=run_id,
