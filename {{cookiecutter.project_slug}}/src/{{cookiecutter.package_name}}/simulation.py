@@ -16,7 +16,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +26,7 @@ import numpy as np
 
 from . import cli
 from .bundle.deployment import Deployment, champion_path, read_deployment
-from .bundle.load import Bundle, load_bundle
+from .bundle.load import load_bundle
 from .client import Client
 from .commands.monitor import EXIT_DRIFT
 from .config import UserError, WorkError, load_settings
@@ -35,9 +35,9 @@ from .files import read_json, replace_section, write_figure
 from .interfaces import LabelledItem
 from .monitoring import online
 from .monitoring.ab_test import Verdict
-from .store.database import Database
+from .store.database import open_log
 from .task import data, simulate
-from .task.contract import SCORE, Prediction
+from .task.contract import SCORE, Contract, Prediction
 from .task.settings import Settings
 
 CONFIG = Path("configs/loop.yaml")
@@ -81,6 +81,12 @@ class Timeline:
         self.rows.append([step, result])
         if event:
             self.events.append((self.requests, event))
+
+    def add_score(self, step: str, since: int, skip: int = 0) -> None:
+        """Add a row with the requests after the first `since` and their mean score, without the
+        first `skip` of them."""
+        score = self.mean_score(since + skip)
+        self.add_step(step, f"{self.requests - since} requests, {SCORE.name} {score:.3f}")
 
     def mean_score(self, since: int) -> float:
         """Average the score of all requests observed after the first `since`."""
@@ -132,16 +138,14 @@ def simulate_lifecycle(settings: Settings) -> Timeline:
     # 2. Train and deploy the first model.
     for command in ("train", "evaluate", "deploy"):
         run_command(command)
-    with (
-        running_server(settings) as url,
-        closing(SimulatedTraffic(settings, url, timeline)) as traffic,
-    ):
-        timeline.add_step("deploy", f"champion {load_champion(settings).version} serves")
+    champion = load_bundle(*champion_path(settings.paths.deployment))
+    with running_server(settings) as url, Client(url) as client:
+        traffic = SimulatedTraffic(settings, client, champion.contract, timeline)
+        timeline.add_step("deploy", f"champion {champion.version} serves")
         # 3. Normal traffic: no drift.
         traffic.send(normal, size)
         run_command("drift", "--rows", str(max(online.MIN_DRIFT_ROWS, len(normal))))
-        score = timeline.mean_score(since=0)
-        timeline.add_step("normal traffic", f"{len(normal)} requests, {SCORE.name} {score:.3f}")
+        timeline.add_score("normal traffic", since=0)
         # 4. The data shifts: drift, and worse scores after the first batch.
         shift = timeline.requests
         timeline.events.append((shift, "distribution shift"))
@@ -149,9 +153,7 @@ def simulate_lifecycle(settings: Settings) -> Timeline:
         traffic.send(to_learn, size)
         rows = max(online.MIN_DRIFT_ROWS, len(to_learn))
         run_command("drift", "--rows", str(rows), expected=EXIT_DRIFT)
-        score = timeline.mean_score(since=shift + size)
-        result = f"{len(to_learn)} requests, {SCORE.name} {score:.3f}"
-        timeline.add_step("distribution shift", result)
+        timeline.add_score("distribution shift", shift, skip=size)
         timeline.add_step("drift", ", ".join(sorted(traffic.drifted)) or "none found")
         # 5. Retrain: a challenger that passes the gate.
         run_command("retrain", "--if-needed")
@@ -162,7 +164,7 @@ def simulate_lifecycle(settings: Settings) -> Timeline:
         gate = read_json(settings.paths.runs / version / "gate.json")
         timeline.add_step("retrain", f"challenger {version}: {gate['reason']}", "retrained")
         # 6. A/B test, until it is decided.
-        wait_until(lambda: len(traffic.client.get("/v1/models")["models"]) > 1)
+        wait_until(lambda: len(client.get("/v1/models")["models"]) > 1)
         start = timeline.requests
         verdict = traffic.run_ab_test(to_test, size, deployed)
         run_command("ab")
@@ -175,28 +177,23 @@ def simulate_lifecycle(settings: Settings) -> Timeline:
             raise WorkError(f"the A/B test does not say promote: {verdict.reason}")
         # 7. Promote, without a restart.
         run_command("promote", "--reason", "the A/B test of make loop")
-        wait_until(lambda: traffic.client.get("/readyz").get("model_version") == version)
+        wait_until(lambda: client.get("/readyz").get("model_version") == version)
         promotion = timeline.requests
         timeline.add_step("promote", f"{version} gets all traffic, without a restart", "promoted")
         traffic.send(final, size)
-        score = timeline.mean_score(since=promotion)
-        timeline.add_step("after promotion", f"{len(final)} requests, {SCORE.name} {score:.3f}")
+        timeline.add_score("after promotion", since=promotion)
     return timeline
 
 
+@dataclass
 class SimulatedTraffic:
     """Callers that send requests, and later the ground truth."""
 
-    def __init__(self, settings: Settings, url: str, timeline: Timeline) -> None:
-        self.settings, self.timeline = settings, timeline
-        self.drifted: set[str] = set()
-        self.client = Client(url)
-        self._database = Database(settings.live.database)
-        self._contract = load_champion(settings).contract
-
-    def close(self) -> None:
-        self.client.close()
-        self._database.close()
+    settings: Settings
+    client: Client
+    contract: Contract
+    timeline: Timeline
+    drifted: set[str] = field(default_factory=set)
 
     def send(self, pairs: Sequence[LabelledItem], size: int) -> None:
         """Send each item as a request; after every `size` of them, send feedback and observe."""
@@ -209,7 +206,7 @@ class SimulatedTraffic:
                 caller = {"x-caller-key": f"caller {self.timeline.requests}"}
                 response = self.client.post("/v1/predict", body, caller)
                 prediction = Prediction.model_validate(response["predictions"][0])
-                scores[response["model_version"]].append(self._contract.score(prediction, truth))
+                scores[response["model_version"]].append(self.contract.score(prediction, truth))
                 label = truth.model_dump(mode="json")
                 feedback.append({"request_id": response["request_id"], "truth": label})
             self.client.post("/v1/feedback", {"feedback": feedback})
@@ -229,7 +226,8 @@ class SimulatedTraffic:
     def _observe(self, scores: dict[str, list[float]]) -> None:
         bundle, _ = champion_path(self.settings.paths.deployment)  # changes with the promotion
         reference = read_json(bundle / "reference.json")
-        features = online.measure_drift(self._database, reference, rows=DRIFT_WINDOW)
+        with open_log(self.settings.live.database) as log:
+            features = online.measure_drift(log, reference, rows=DRIFT_WINDOW)
         self.drifted |= {row.feature for row in features if row.drifted}
         drift = {row.feature: row.psi for row in features if row.statistic}
         seen = Observation(self.timeline.requests, scores, drift)
@@ -329,10 +327,6 @@ def split_by_shares(pairs: Sequence[LabelledItem], *shares: float) -> list[Seque
     """Cut a sequence, in its order, into pieces of these shares."""
     ends = [round(share * len(pairs)) for share in np.cumsum([0, *shares])]
     return [pairs[start:end] for start, end in pairwise(ends)]
-
-
-def load_champion(settings: Settings) -> Bundle:
-    return load_bundle(*champion_path(settings.paths.deployment))
 
 
 if __name__ == "__main__":

@@ -68,13 +68,11 @@ def read_deployment(folder: Path) -> Deployment:
     """Read what is deployed. Raises BadBundle when nothing is, or when the file is invalid."""
     path = folder / DEPLOYMENT
     try:
-        content = path.read_bytes()
+        deployment = Deployment.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise BadBundle(f"{path}: nothing is deployed yet; run the command deploy") from None
     except OSError as error:
         raise BadBundle(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        deployment = Deployment.model_validate_json(content)
     except ValidationError as error:
         raise BadBundle(f"{path}: is not a deployment: {first_error(error)}") from None
     for ref in (deployment.champion, deployment.challenger):
@@ -110,8 +108,7 @@ def write_deployment(folder: Path, deployment: Deployment) -> None:
 
 
 def with_champion(folder: Path, champion: BundleRef) -> Deployment:
-    """Return the folder's deployment with a new champion and no challenger; the champion so far
-    becomes the newest of `previous`."""
+    """Return the deployment with a new champion; the one so far becomes the newest previous one."""
     try:
         before = read_deployment(folder)
         previous = [before.champion, *before.previous]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-MAX_SAMPLE = 1000  # order statistics, for the Kolmogorov-Smirnov statistic
+MAX_SAMPLE = 1000  # order statistics kept for the Kolmogorov-Smirnov statistic
 SIGNIFICANT_DIGITS = 6  # of reference and online values alike, so that equal values stay equal
 MAX_CATEGORIES = 20  # the most frequent ones, whose autocorrelation is summed
 
@@ -38,9 +38,8 @@ def distribution(values: Any) -> dict[str, Any]:
 
 def round_values(values: np.ndarray) -> np.ndarray:
     """Round values (n,) to the significant digits of a reference."""
-    return np.array(
-        [float(f"{value:.{SIGNIFICANT_DIGITS}g}") for value in values.tolist()], np.float64
-    )
+    rounded = [float(f"{value:.{SIGNIFICANT_DIGITS}g}") for value in values.tolist()]
+    return np.array(rounded, np.float64)
 
 
 def _edges(ordered: np.ndarray) -> np.ndarray:

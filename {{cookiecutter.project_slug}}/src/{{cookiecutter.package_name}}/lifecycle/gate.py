@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,9 +24,9 @@ from ..training.runs import Run
 
 OVERALL = "all held-out data"
 ORIGINAL, PRODUCTION = "original data", "production data"
-MIN_EXAMPLES = 20  # of a slice: a mean of fewer says little
-ERROR = 0.05  # of the interval overall, and of those of all slices together
-BATCH_ROWS = 256  # rows of one call of the champion's session
+MIN_EXAMPLES = 20  # of a slice: the mean of fewer says little
+ERROR = 0.05  # error rate of the overall interval, and of the slices' intervals together
+BATCH_ROWS = 256  # rows per call of the champion's session
 
 ScorePair = tuple[np.ndarray, np.ndarray]  # scores (n,) of the champion and of the challenger
 
@@ -52,7 +51,7 @@ class SliceComparison:
 
 @dataclass(frozen=True)
 class Gate:
-    """The result with all its comparisons; the first slice is all held-out data."""
+    """The result of all comparisons; the first slice is all held-out data."""
 
     champion: str
     challenger: str
@@ -125,7 +124,8 @@ def run_gate(champion: Bundle, run: Run, dataset: Dataset, original: int) -> Gat
         for start in range(0, rows, BATCH_ROWS)
     ]
     predicted = {name: np.concatenate([b[name] for b in batches]) for name in contract.OUTPUTS}
-    pairs = scores_by_slice(predicted, read_outputs(run.folder), dataset, original)
+    with np.load(run.folder / "outputs.npz") as file:
+        pairs = scores_by_slice(predicted, dict(file), dataset, original)
     return Gate(champion.version, run.name, objective.PRIMARY_METRIC, compare_slices(pairs))
 
 
@@ -165,9 +165,3 @@ def compare_slices(pairs: Mapping[str, ScorePair]) -> list[SliceComparison]:
         means = float(champion.mean()), float(challenger.mean()), float(ahead.mean())
         comparisons.append(SliceComparison(name, len(ahead), *means, low, high))
     return comparisons
-
-
-def read_outputs(folder: Path) -> Arrays:
-    """Read a run's outputs (n, …) for its test split, of the chosen seed."""
-    with np.load(folder / "outputs.npz") as file:
-        return dict(file)

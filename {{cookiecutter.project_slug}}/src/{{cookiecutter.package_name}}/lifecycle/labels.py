@@ -7,7 +7,6 @@ on.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def uncollected(
 ) -> list[LabelledExample]:
     """Return the log's examples that are not among the collected rows."""
     keys = {row.key for row in rows}
-    return [example for example in log if (example.request_id, example.item) not in keys]
+    return [example for example in log if example.key not in keys]
 
 
 def collect_rows(
@@ -61,7 +60,7 @@ def collect_rows(
 
     Rows that the contract cannot use become `unused`.
     """
-    labels = {(example.request_id, example.item): json.loads(example.truth) for example in log}
+    labels = {example.key: example.truth for example in log}
     old = [row.model_copy(update={"truth": labels.get(row.key, row.truth)}) for row in rows]
     corrected = [row for row, before in zip(old, rows, strict=True) if row != before]
     new = [to_row(example) for example in uncollected(log, rows)]
@@ -74,14 +73,7 @@ def collect_rows(
 
 def to_row(example: LabelledExample) -> FeedbackRow:
     """Turn an example of the log into a row without a split yet."""
-    return FeedbackRow(
-        request_id=example.request_id,
-        index=example.item,
-        at=example.at,
-        split="unused",
-        item=json.loads(example.input),
-        truth=json.loads(example.truth),
-    )
+    return FeedbackRow(**vars(example), split="unused")
 
 
 def assign_splits(

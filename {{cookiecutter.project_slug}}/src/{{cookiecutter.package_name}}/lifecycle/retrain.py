@@ -25,6 +25,7 @@ from ..experiments import tracked_runs
 from ..experiments.report import markdown_table
 from ..experiments.tracking import Tracker
 from ..files import write_json, write_text
+from ..release.export import pack_bundle
 from ..release.rollout import start_challenger, sync_registry_aliases
 from ..store import queries
 from ..store.database import open_log
@@ -62,7 +63,6 @@ def read_pending(settings: Settings) -> PendingRetrain | None:
 
 
 def write_pending(settings: Settings, pending: PendingRetrain) -> None:
-    """Write the journal."""
     write_text(settings.paths.runs / JOURNAL, pending.model_dump_json(indent=2) + "\n")
 
 
@@ -162,10 +162,10 @@ def _carry_out(settings: Settings, pending: PendingRetrain, champion: Bundle, ag
         print(f"challenger rejected, the champion stays: {gate.reason}")
         return
     # 7. Start the challenger.
+    bundle = pack_bundle(run, dataset, evaluation, tracker.parent(run))
     challenger = start_challenger(
         run,
-        dataset,
-        evaluation,
+        bundle,
         tracker,
         mode=settings.retrain.mode,
         share=settings.retrain.share,

@@ -15,7 +15,6 @@ from ..store.queries import LabelledExample
 from . import labels
 
 DECIDED, COMPARED = "decide", "gate"  # actions in the history
-Outcome = Literal["retrain", "not needed", "waits for labels", "a test is running"]
 
 
 @dataclass(frozen=True)
@@ -26,27 +25,27 @@ class RetrainSignals:
     judged: int  # features and predictions with enough rows
     metric: str
     drop: float | None  # online against training, relative; None without labels
-    labels: int  # behind `drop`
+    labels: int  # that `drop` is measured on
     new_labels: int  # labelled items that were never collected
-    min_new: int  # new labels that can be divided into splits
+    min_new: int  # fewest new labels that can be split
     days: float  # since a model was trained or compared with the champion
     tested: str | None  # version of the challenger
 
 
 class Check(NamedTuple):
-    """A trigger with its value, its threshold, and the reason to retrain if it fired."""
+    """A trigger, its value and threshold, and the reason to retrain: empty unless it fired."""
 
     trigger: str
     value: str
     threshold: str
-    reason: str | None
+    reason: str
 
 
 @dataclass(frozen=True)
 class RetrainDecision:
     """The outcome with its checks; `obstacle` is why to wait in spite of reasons."""
 
-    outcome: Outcome
+    outcome: Literal["retrain", "not needed", "waits for labels", "a test is running"]
     reasons: list[str]
     checks: list[Check] = field(repr=False)
     obstacle: str | None = None
@@ -60,7 +59,6 @@ class RetrainDecision:
         return f"{self.outcome}: {reasons or 'no trigger fired'}"
 
     def record(self) -> dict[str, Any]:
-        """Return what the history keeps beside the sentence."""
         return {"outcome": self.outcome, "checks": {c.trigger: c.value for c in self.checks}}
 
     def table(self) -> list[list[str]]:
@@ -72,10 +70,7 @@ class RetrainDecision:
 def collect_signals(
     settings: BaseSettings, champion: Bundle, database: Database, log: Sequence[LabelledExample]
 ) -> RetrainSignals:
-    """Measure drift, quality, new labels and age of the deployed champion.
-
-    `log` holds the labelled examples of the log.
-    """
+    """Measure drift, quality, new labels (in `log`) and age of the deployed champion."""
     folder = settings.paths.deployment
     deployed = deployment.read_deployment(folder)
     reference = read_json(deployment.bundle_path(folder, deployed.champion) / "reference.json")
@@ -103,40 +98,26 @@ def collect_signals(
 def decide(
     signals: RetrainSignals, rules: RetrainSettings, if_needed: bool, force: bool = False
 ) -> RetrainDecision:
-    """Decide what to do; without `if_needed` no trigger has to fire.
+    """Decide; without `if_needed` no trigger need fire, `force` disregards a running A/B test.
 
-    Age alone needs no labels, the other triggers wait for some to learn from. `force` disregards
-    a running A/B test.
+    Age alone needs no labels, the other triggers wait for some to learn from.
     """
     # 1. Check each trigger.
     drifted, metric, drop = ", ".join(signals.drifted), signals.metric, signals.drop
     poor = drop is not None and drop > rules.quality_drop and signals.labels >= rules.least_labels
-    enough, aged = signals.new_labels >= rules.new_labels, signals.days > rules.max_days
+    quality = "no labels" if drop is None else f"{drop:.1%} on {signals.labels} labels"
+    threshold = f"{rules.quality_drop:.0%} on {rules.least_labels} labels"
+    worse = f"{metric} is {drop:.1%} worse than in training" if poor else ""
+    count, limit = signals.new_labels, rules.new_labels
+    reached = f"{count} new labels" if count >= limit else ""
+    aged = signals.days > rules.max_days
+    old = f"the newest model is {signals.days:.0f} days old" if aged else ""
+    none = "none" if signals.judged else "too few rows to judge"
     checks = [
-        Check(
-            "drifted",
-            drifted or ("none" if signals.judged else "too few rows to judge"),
-            "any",
-            f"drift in {drifted}" if drifted else None,
-        ),
-        Check(
-            f"{metric} worse by",
-            "no labels" if drop is None else f"{drop:.1%} on {signals.labels} labels",
-            f"{rules.quality_drop:.0%} on {rules.least_labels} labels",
-            f"{metric} is {drop:.1%} worse than in training" if poor else None,
-        ),
-        Check(
-            "new labels",
-            str(signals.new_labels),
-            str(rules.new_labels),
-            f"{signals.new_labels} new labels" if enough else None,
-        ),
-        Check(
-            "days old",
-            f"{signals.days:.1f}",
-            f"{rules.max_days:g}",
-            f"the newest model is {signals.days:.0f} days old" if aged else None,
-        ),
+        Check("drifted", drifted or none, "any", f"drift in {drifted}" if drifted else ""),
+        Check(f"{metric} worse by", quality, threshold, worse),
+        Check("new labels", str(count), str(limit), reached),
+        Check("days old", f"{signals.days:.1f}", f"{rules.max_days:g}", old),
     ]
     # 2. Decide.
     reasons = [check.reason for check in checks if check.reason]
@@ -148,7 +129,7 @@ def decide(
     if not reasons:
         return RetrainDecision("not needed", [], checks)
     needed = max(rules.least_labels, signals.min_new)
-    if signals.new_labels < needed and not aged:
-        lack = f"only {signals.new_labels} of the {needed} new labels needed"
+    if count < needed and not aged:
+        lack = f"only {count} of the {needed} new labels needed"
         return RetrainDecision("waits for labels", reasons, checks, lack)
     return RetrainDecision("retrain", reasons, checks)

@@ -28,9 +28,9 @@ class TestRules:
     """Rules by which a test ends.
 
     `alpha` bounds, as units become many, the probability that the true difference is *ever*
-    outside the interval, at any look from `least_units` on. So it bounds the probability that a
-    challenger is promoted that is no better (to about half of it, as the interval has two sides),
-    and that one is stopped by its upper bound that is better by `least_effect` or more.
+    outside the interval, at any look from `least_units` on. So it also bounds the probability of
+    promoting a challenger that is no better (by about half, as the interval has two sides), and of
+    stopping one by its upper bound that is better by `least_effect` or more.
     """
 
     alpha: float = 0.05
@@ -46,7 +46,7 @@ DEFAULT_RULES = TestRules()
 
 @dataclass(frozen=True)
 class Verdict:
-    """Decision and grounds; `difference` is challenger - champion, signed so that > 0 is better."""
+    """The decision and why; `difference` is challenger - champion, signed so that > 0 is better."""
 
     decision: Literal["keep going", "promote", "stop"]
     reason: str
@@ -81,8 +81,7 @@ def compare_split(
     """
     if not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1, not {share}")
-    challenged, means = _mean_by_unit(units, variant, scores, rules)
-    groups = _unit_stats(means[~challenged]), _unit_stats(means[challenged])
+    groups = _unit_stats(units, variant, scores, rules)
     evidence = srm_log_bayes_factor(groups[1].count, groups[0].count, share)
     mismatch = evidence > math.log(1 / SRM_ALPHA)
     return _verdict(*groups, confidence_interval(*groups, rules), mismatch, rules)
@@ -95,8 +94,7 @@ def compare_paired(
 
     Every request is answered by both, so what makes requests easy or hard cancels out.
     """
-    every_row = np.ones(len(differences), bool)
-    group = _unit_stats(_mean_by_unit(units, every_row, differences, rules)[1])
+    _, group = _unit_stats(units, np.ones(len(differences), bool), differences, rules)
     error = math.sqrt(group.variance / group.count) if group.count > 1 else math.inf
     margin = interval_width(group.count, rules) * error
     bounds = group.mean, group.mean - margin, group.mean + margin
@@ -153,25 +151,24 @@ def srm_log_bayes_factor(challengers: int, champions: int, share: float) -> floa
     return value
 
 
-def _mean_by_unit(
+def _unit_stats(
     units: np.ndarray, variant: np.ndarray, scores: np.ndarray, rules: TestRules
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each caller (k,) the variant it met first and its mean score there, signed so that
-    more is better; callers without a score are left out."""
+) -> tuple[UnitStats, UnitStats]:
+    """Return the statistics of both variants' callers with a score. Each caller counts for the
+    variant it met first, with its mean score there, signed so that more is better."""
     variant, scores = np.asarray(variant, bool), np.asarray(scores, np.float64)
     names, first, number = np.unique(units, return_index=True, return_inverse=True)
     used = np.isfinite(scores) & (variant == variant[first][number])
     counts = np.bincount(number[used], minlength=len(names))
     totals = np.bincount(number[used], scores[used], minlength=len(names))
-    scored = counts > 0
     sign = 1.0 if rules.higher_is_better else -1.0
-    return variant[first][scored], sign * totals[scored] / counts[scored]
-
-
-def _unit_stats(values: np.ndarray) -> UnitStats:
-    if not len(values):
-        return UnitStats(0, 0.0, 0.0)
-    return UnitStats(len(values), values.mean(), values.var(ddof=1) if len(values) > 1 else 0.0)
+    means, challenged = sign * totals / np.maximum(counts, 1), variant[first]
+    groups = []
+    for chosen in (~challenged, challenged):
+        values = means[chosen & (counts > 0)]
+        mean = values.mean() if len(values) else 0.0
+        groups.append(UnitStats(len(values), mean, values.var(ddof=1) if len(values) > 1 else 0.0))
+    return groups[0], groups[1]
 
 
 def _verdict(

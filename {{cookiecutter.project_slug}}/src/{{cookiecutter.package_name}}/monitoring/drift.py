@@ -8,6 +8,7 @@ sample size (ESS), not with their number of rows.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -81,13 +82,14 @@ def compare_distributions(
 
 def _compare(name: str, expected: Mapping[str, Any] | None, values: Any) -> FeatureDrift:
     """Compare one feature's values (m,) with its distribution, or say why it is skipped."""
+    # 1. Skip what cannot be compared.
     array = np.asarray([] if values is None else values).ravel()
     text = "edges" not in expected if expected else array.dtype.kind in "USO"
     kind = "categories" if text else "numbers"
     if expected is None:
         return FeatureDrift(name, kind, "skipped: not in the reference")
     counts = expected["counts"]
-    total = sum(counts.values() if isinstance(counts, Mapping) else counts)
+    total = sum(counts.values() if text else counts)
     if not total or not (text or "sample" in expected):
         return FeatureDrift(name, kind, "skipped: the reference is empty")
     if len(array) and text != (array.dtype.kind in "USO"):
@@ -97,46 +99,35 @@ def _compare(name: str, expected: Mapping[str, Any] | None, values: Any) -> Feat
     )
     if not len(usable):
         return FeatureDrift(name, kind, "skipped: no usable online value")
+    # 2. Effective sample sizes. A short window hardly shows autocorrelation: its ESS per row is at
+    # most the reference's.
     reference_ess = float(expected.get("effective", total))
-    # A short window hardly shows autocorrelation: its ESS per row is at most the reference's.
     most = max(1.0, len(usable) * min(1.0, reference_ess / total))
     blocks = int(np.clip(len(usable) // ROWS_PER_BLOCK, *BLOCK_COUNTS))
     ess = min(most, effective_sample_size(usable, blocks))
-    test = _test_categories if text else _test_numbers
-    index, statistic, value, p_value = test(expected, usable, reference_ess, ess)
+    # 3. Test and index.
+    if text:
+        online = Counter(usable.tolist())
+        categories = dict.fromkeys([*counts, *online])  # with those never seen before
+        first = np.array([counts.get(category, 0) for category in categories], np.float64)
+        second = np.array([online[category] for category in categories], np.float64)
+        # Counts of rows that depend on each other are divided by their design effect: Rao and
+        # Scott, Journal of the American Statistical Association 76 (1981).
+        rows = [first / first.sum() * reference_ess, second / second.sum() * ess]
+        table = pool_rare_columns(np.stack(rows))
+        index = psi(table[0], table[1], reference_ess, ess)
+        statistic, (value, p_value) = "chi-squared", chi_squared_test(table)
+    else:
+        # Two more bins take what lies outside the reference: a constant may have changed.
+        edges = np.array([-np.inf, *expected["edges"], np.inf])
+        edges[-2] = np.nextafter(edges[-2], np.inf)  # the largest value belongs to the last bin
+        binned = np.histogram(usable, edges)[0]
+        index = psi(np.array([0, *counts, 0]), binned, reference_ess, ess)
+        value = ks_statistic(np.array(expected["sample"]), usable)
+        statistic, p_value = "Kolmogorov-Smirnov", ks_p_value(value, reference_ess, ess)
     lost = len(array) - len(usable)
     why = f" ({lost} not finite)" if lost else ""
     return FeatureDrift(name, kind, why, len(usable), ess, index, statistic, value, p_value)
-
-
-def _test_numbers(
-    expected: Mapping[str, Any], values: np.ndarray, reference_ess: float, ess: float
-) -> tuple[float, str, float, float]:
-    """Return PSI, the statistic's name and value, and the p-value of numbers (m,)."""
-    # Two more bins take what lies outside the reference: a constant may have changed.
-    edges = np.array([-np.inf, *expected["edges"], np.inf])
-    edges[-2] = np.nextafter(edges[-2], np.inf)  # the largest value belongs to the last bin
-    counts = np.histogram(values, edges)[0]
-    index = psi(np.array([0, *expected["counts"], 0]), counts, reference_ess, ess)
-    distance = ks_statistic(np.array(expected["sample"]), values)
-    return index, "Kolmogorov-Smirnov", distance, ks_p_value(distance, reference_ess, ess)
-
-
-def _test_categories(
-    expected: Mapping[str, Any], values: np.ndarray, reference_ess: float, ess: float
-) -> tuple[float, str, float, float]:
-    """Return PSI, the statistic's name and value, and the p-value of text (m,)."""
-    names, counts = np.unique(values, return_counts=True)
-    online = dict(zip(names.tolist(), counts.tolist(), strict=True))
-    categories = list(dict.fromkeys([*expected["counts"], *online]))  # with those never seen before
-    first = np.array([expected["counts"].get(name, 0) for name in categories], np.float64)
-    second = np.array([online.get(name, 0) for name in categories], np.float64)
-    # Counts of rows that depend on each other are divided by their design effect: Rao and Scott,
-    # Journal of the American Statistical Association 76 (1981).
-    rows = [first / first.sum() * reference_ess, second / second.sum() * ess]
-    table = pool_rare_columns(np.stack(rows))
-    index = psi(table[0], table[1], reference_ess, ess)
-    return index, "chi-squared", *chi_squared_test(table)
 
 
 def drift_table(rows: list[FeatureDrift]) -> list[str]:

@@ -17,9 +17,9 @@ from ..store.database import Database, open_log
 from . import ab_test
 from .drift import FeatureDrift, compare_distributions
 
-PREDICTION_PREFIX = "answer: "  # tells predictions from features, where both have one name
-WINDOW_ROWS = 1000  # newest items, of which drift and quality are measured
-MIN_DRIFT_ROWS = 100  # of them, before drift is judged
+PREDICTION_PREFIX = "answer: "  # tells a prediction from a feature of the same name
+WINDOW_ROWS = 1000  # newest items, on which drift and quality are measured
+MIN_DRIFT_ROWS = 100  # on fewer, drift is not judged
 VARIANTS = ("champion", "challenger", "shadow")
 
 
@@ -32,7 +32,7 @@ class OnlineQuality(NamedTuple):
     mean: float
     labels: int
     expected: float | None  # by the manifest; None if that is not known
-    drop: float | None  # share of it that is lost, below 0 if online scores are better
+    drop: float | None  # fraction of it that is lost; negative if online scores are better
 
 
 class Arm(NamedTuple):
@@ -44,7 +44,7 @@ class Arm(NamedTuple):
 
 
 def with_predictions(features: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge features and predictions to what drift is measured of, by name."""
+    """Merge features and predictions into one mapping, the predictions under a prefix."""
     return {**features, **{PREDICTION_PREFIX + name: of for name, of in predictions.items()}}
 
 
@@ -54,10 +54,8 @@ def measure_drift(
     rows: int = WINDOW_ROWS,
     version: str | None = None,
 ) -> list[FeatureDrift]:
-    """Compare the newest items with a bundle's reference.
-
-    Of one `version` shadow traffic counts too, otherwise only what callers were answered.
-    """
+    """Compare the newest items with a bundle's reference: those that callers were answered or, of
+    one `version`, shadow traffic too."""
     variants = VARIANTS if version else queries.ANSWERING
     window = queries.read_window(database, rows, variants, version)
     expected = with_predictions(reference["features"], reference["predictions"])
@@ -71,10 +69,8 @@ def measure_quality(
     manifests: Mapping[str, Manifest],
     rows: int = WINDOW_ROWS,
 ) -> list[OnlineQuality]:
-    """Return the mean score by version and variant, over the newest feedback.
-
-    `manifests`, by version, hold the expected score.
-    """
+    """Return the mean score by version and variant, over the newest feedback; `manifests`, by
+    version, hold the expected score."""
     scores: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in queries.read_scored(database, contract, rows):
         scores[row.version, row.variant].append(row.score)
@@ -94,10 +90,8 @@ def measure_quality(
 def measure_ab_test(
     settings: BaseSettings, deployed: Deployment
 ) -> tuple[list[Arm], ab_test.Verdict]:
-    """Return both arms of the running A/B test and its verdict.
-
-    Raises WorkError when it cannot be judged: no test, no log, or a contract that does not fit.
-    """
+    """Return both arms of the running A/B test and its verdict. Raises WorkError when it cannot be
+    judged: no test, no log, or a contract that does not fit."""
     # 1. Read the traffic and its scores from the log.
     challenger, test = deployed.challenger, deployed.test
     if challenger is None or test is None:

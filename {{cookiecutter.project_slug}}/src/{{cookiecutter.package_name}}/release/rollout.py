@@ -47,8 +47,7 @@ def deploy(
 
 def start_challenger(
     run: Run,
-    dataset: Dataset,
-    evaluation: Evaluation,
+    bundle: Path,
     tracker: Tracker,
     *,
     mode: TrafficMode,
@@ -57,15 +56,12 @@ def start_challenger(
     reason: str,
     cause: str,
 ) -> Challenger:
-    """Deploy the run beside the champion, with `share` of the traffic.
+    """Deploy the run's bundle beside the champion, with `share` of the traffic.
 
     `compared_with` is the version of the champion that the run beat, `reason` says by how much,
     `cause` why the run was trained. WorkError when another champion is deployed by now.
     """
-    from .export import pack_bundle
-
     folder = run.settings.paths.deployment
-    bundle = pack_bundle(run, dataset, evaluation, tracker.parent(run))  # slow: before the lock
     with deployment.deployment_lock(folder):
         before = deployment.read_deployment(folder)
         if before.champion.version != compared_with:
@@ -86,13 +82,11 @@ def start_challenger(
 def set_traffic(
     folder: Path, reason: str, share: float | None = None, mode: TrafficMode | None = None
 ) -> Challenger:
-    """Give the challenger another share or mode, which begins a new A/B test: what was counted
-    under the old split does not compare."""
+    """Give the challenger another share or mode, which begins a new A/B test."""
     with deployment.deployment_lock(folder):
         before = deployment.read_deployment(folder)
-        if before.challenger is None:
+        if (old := before.challenger) is None:
             raise WorkError(f"{folder}: there is no challenger to set the traffic of")
-        old = before.challenger
         traffic = {"share": share or old.share, "mode": mode or old.mode}
         challenger = old.model_copy(update={**traffic, "since": deployment.utc_now()})
         after = before.model_copy(update={"challenger": challenger})
@@ -128,10 +122,9 @@ def promote(
         after = deployment.with_champion(folder, BundleRef(**fields))
         _verify_champion(folder, after)
         _move_aliases(settings, after)
-        details = {"version": after.champion.version, "before": deployed.champion.version}
-        deployment.replace_deployment(
-            folder, after, "promote", reason, **details, forced=force, verdict=verdict
-        )
+        versions = {"version": after.champion.version, "before": deployed.champion.version}
+        details = {**versions, "forced": force, "verdict": verdict}
+        deployment.replace_deployment(folder, after, "promote", reason, **details)
     return after
 
 
@@ -165,10 +158,7 @@ def rollback(settings: Settings, reason: str) -> tuple[Deployment, str | None]:
 
 
 def sync_registry_aliases(tracker: Tracker, after: Deployment) -> None:
-    """Point the registry's aliases at a deployment, normally just before it takes effect.
-
-    Bundles that came without a registry have no alias.
-    """
+    """Point the registry's aliases at a deployment, normally just before it takes effect."""
     from ..experiments.tracking import CHALLENGER, CHAMPION
 
     tracker.alias(CHAMPION, after.champion.registry_version)
@@ -176,11 +166,8 @@ def sync_registry_aliases(tracker: Tracker, after: Deployment) -> None:
 
 
 def stage_bundle(run: Run, bundle: Path, tracker: Tracker) -> BundleRef:
-    """Register a run's bundle and put it into the (locked) deployment folder.
-
-    Nothing is served from it before `deployment.json` names it. A damaged bundle in its place is
-    renamed.
-    """
+    """Register a run's bundle and put it into the (locked) deployment folder, where nothing is
+    served from it before `deployment.json` names it."""
     version = tracker.register(run, bundle, run.name)
     folder = run.settings.paths.deployment
     incoming = folder / ".incoming"
@@ -193,7 +180,7 @@ def stage_bundle(run: Run, bundle: Path, tracker: Tracker) -> BundleRef:
     if place.exists():
         try:
             load.verify_bundle(place, loaded.digest)
-        except load.BadBundle:
+        except load.BadBundle:  # keep it, under another name
             place.rename(place.with_name(f"{place.name}.damaged-{datetime.now(UTC):%H%M%S%f}"))
     if not place.exists():
         download.rename(place)
@@ -207,7 +194,6 @@ def stage_bundle(run: Run, bundle: Path, tracker: Tracker) -> BundleRef:
 
 
 def _verify_champion(folder: Path, after: Deployment) -> None:
-    """Raise BadBundle unless the bundle that is about to be served is whole."""
     load.load_bundle(deployment.bundle_path(folder, after.champion), after.champion.manifest_sha256)
 
 

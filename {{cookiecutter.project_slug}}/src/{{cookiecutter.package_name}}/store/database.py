@@ -16,12 +16,7 @@ from ..config import UserError, WorkError
 from .migrations import HEAD, MIGRATIONS
 from .tables import metadata
 
-DRIVERS = {
-    "sqlite": "sqlite+pysqlite",
-    "sqlite+pysqlite": "sqlite+pysqlite",
-    "postgresql": "postgresql+psycopg",
-    "postgresql+psycopg": "postgresql+psycopg",
-}
+DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 EXAMPLES = "sqlite:///predictions.db or postgresql://user:password@host/name"
 CONNECT_SECONDS = 5  # to connect, or to get a lock of SQLite
 STATEMENT_SECONDS = 20  # for one statement of PostgreSQL
@@ -30,7 +25,7 @@ MIGRATION_LOCK = 7_305_102_481  # an arbitrary key, of PostgreSQL's advisory loc
 
 
 class DatabaseError(WorkError):
-    """The database cannot do it now; the message is one line without the password."""
+    """The database failed; the message is one line without the password."""
 
 
 class RowsRejected(DatabaseError):
@@ -46,13 +41,14 @@ class Database:
             self.url = make_url(url)
         except (ArgumentError, ValueError):  # not quoted in the message: it may hold a password
             raise UserError(f"the prediction log's address is not a URL; use {EXAMPLES}") from None
-        if self.url.drivername not in DRIVERS:
+        driver = DRIVERS.get(self.dialect)
+        if driver is None or self.url.drivername not in (self.dialect, driver):
             raise UserError(
                 f"{self.name}: only SQLite and PostgreSQL are supported; use {EXAMPLES}"
             )
         if self.dialect == "sqlite" and self.url.database in (None, "", ":memory:"):
             raise UserError(f"{self.name}: names no file; use {EXAMPLES}")
-        self.url = self.url.set(drivername=DRIVERS[self.url.drivername])
+        self.url = self.url.set(drivername=driver)
 
     @property
     def name(self) -> str:
@@ -135,21 +131,18 @@ class Database:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
+        """Translate errors, without the statement: its values are callers' data."""
         try:
             yield
-        except (DataError, IntegrityError, UnicodeEncodeError) as error:
-            raise RowsRejected(self._message(error)) from None
-        except (SQLAlchemyError, OSError) as error:
-            raise DatabaseError(self._message(error)) from None
-
-    def _message(self, error: Exception) -> str:
-        """Say what went wrong in one line, without the statement: its values are callers' data."""
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        if isinstance(cause, OSError) and cause.strerror:
-            cause = f"{cause.filename}: {cause.strerror}"
-        line = f"{self.name}: {' '.join(str(cause).split())}"
-        password = str(self.url.password or "")
-        return line.replace(password, "***") if password else line
+        except (SQLAlchemyError, OSError, UnicodeEncodeError) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if isinstance(cause, OSError) and cause.strerror:
+                cause = f"{cause.filename}: {cause.strerror}"
+            line = f"{self.name}: {' '.join(str(cause).split())}"
+            if self.url.password:
+                line = line.replace(str(self.url.password), "***")
+            rejected = isinstance(error, (DataError, IntegrityError, UnicodeEncodeError))
+            raise (RowsRejected if rejected else DatabaseError)(line) from None
 
 
 @contextmanager

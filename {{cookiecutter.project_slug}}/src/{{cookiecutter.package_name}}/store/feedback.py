@@ -16,8 +16,6 @@ from .tables import feedback, predictions
 MAX_NAMED_REQUESTS = 5  # of unknown requests in a message
 INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
-Score = Callable[[Any, Any], float]  # of a prediction's JSON and its ground truth
-
 
 class FeedbackCounts(NamedTuple):
     """How much feedback is new, replaced other feedback, or was there already."""
@@ -29,7 +27,7 @@ class FeedbackCounts(NamedTuple):
 
 
 class UnknownRequest(LookupError):
-    """Feedback is about requests that are not in the log; `indices` are its places."""
+    """Feedback is about requests that are not in the log; `indices` says which feedback."""
 
     def __init__(self, places: dict[str, int]) -> None:
         named = "; ".join(list(places)[:MAX_NAMED_REQUESTS])
@@ -47,11 +45,11 @@ class InvalidGroundTruth(ValueError):
 
 
 def record_feedback(
-    database: Database, feedbacks: Sequence[Feedback[Any]], score: Score
+    database: Database, feedbacks: Sequence[Feedback[Any]], score: Callable[[Any, Any], float]
 ) -> FeedbackCounts:
     """Write feedback into the log, all or none; the same again changes nothing.
 
-    `score` is the contract's `score_json`. UnknownRequest for what is not in the log,
+    `score` is the contract's `score_json`. Raises UnknownRequest for what is not in the log,
     InvalidGroundTruth where `score` raises ValueError.
     """
     ids = {one.request_id for one in feedbacks}

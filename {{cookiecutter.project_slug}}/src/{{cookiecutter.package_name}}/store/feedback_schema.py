@@ -28,7 +28,7 @@ class Feedback(BaseModel, Generic[GroundTruthT], extra="forbid"):
 
 
 class FeedbackLine(NamedTuple):
-    """Feedback, and the row of the file that it ends in."""
+    """Feedback, and the row of the file where it ends."""
 
     row: int
     feedback: Feedback[Any]

@@ -5,6 +5,7 @@ Limits take the newest; everything is returned in the order of the requests' tim
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -37,14 +38,19 @@ class ScoredPrediction(NamedTuple):
     score: float
 
 
-class LabelledExample(NamedTuple):
-    """A request's item with its ground truth, to learn from; both are JSON."""
+@dataclass(frozen=True)
+class LabelledExample:
+    """A request's item with its ground truth, both as parsed JSON, to learn from."""
 
     request_id: str
-    item: int
+    index: int  # of the item in its request
     at: float  # of the request, seconds since 1970
-    input: str
-    truth: str
+    item: Any
+    truth: Any
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.request_id, self.index
 
 
 class VariantTraffic(NamedTuple):
@@ -83,8 +89,7 @@ def read_window(
 def read_scored(
     database: Database, contract: BaseContract, rows: int | None = None, test: str | None = None
 ) -> list[ScoredPrediction]:
-    """Score predictions by the newest `rows` of feedback, of one A/B test if it is given; skip
-    what `contract` refuses."""
+    """Score predictions by the newest feedback, of one A/B test or all; skip what does not fit."""
     conditions = [] if test is None else [predictions.c.test == test]
     names = ("model_version", "variant", "unit", "output")
     parse = lru_cache(8)(json.loads)  # one text holds the predictions for all items of a request
@@ -94,8 +99,8 @@ def read_scored(
             score = contract.score_json(parse(row.output)[row.item], json.loads(row.truth))
         except (ValueError, IndexError):
             continue
-        origin = row.model_version, row.variant, row.unit
-        scored.append(ScoredPrediction(row.request_id, row.item, *origin, score))
+        model = row.model_version, row.variant
+        scored.append(ScoredPrediction(row.request_id, row.item, *model, row.unit, score))
     return scored
 
 
@@ -107,11 +112,11 @@ def read_labelled(database: Database) -> list[LabelledExample]:
     examples: dict[tuple[str, int], LabelledExample] = {}
     for row in _read_feedback(database, ["input"], conditions):
         try:
-            text = json.dumps(parse(row.input)[row.item], ensure_ascii=False)
+            item = parse(row.input)[row.item]
         except ValueError:  # a body with two keys `items` was kept as it came
             continue
-        example = LabelledExample(row.request_id, row.item, row.at, text, row.truth)
-        examples.setdefault(example[:2], example)  # both variants may have got one id
+        example = LabelledExample(row.request_id, row.item, row.at, item, json.loads(row.truth))
+        examples.setdefault(example.key, example)  # both variants may have got one id
     return list(examples.values())
 
 

@@ -11,8 +11,8 @@ from .database import Database
 from .row import PredictionRow
 from .tables import feedback, predictions
 
-INSERT_ROWS = 512  # of a statement; SQLite takes 32,766 values, PostgreSQL 65,535
-PRUNE_ROWS = 1000  # of a transaction that prunes, so that others need not wait long
+INSERT_ROWS = 512  # per statement; SQLite takes 32,766 values, PostgreSQL 65,535
+PRUNE_ROWS = 1000  # per transaction, so that others need not wait long
 
 
 class Pruned(NamedTuple):
