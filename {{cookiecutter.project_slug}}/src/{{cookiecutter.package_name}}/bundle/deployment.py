@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from ..config import WorkError
 from ..files import first_error, write_text
@@ -27,11 +27,11 @@ DEPLOYMENT = "deployment.json"
 HISTORY = "history.jsonl"
 MAX_PREVIOUS = 10  # champions that rollback can return to
 
+TrafficMode = Literal["split", "shadow"]
 
-class BundleRef(BaseModel):
+
+class BundleRef(BaseModel, frozen=True, extra="forbid"):
     """A bundle in the deployment folder."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: str
     bundle: str  # its folder, relative to the deployment folder
@@ -39,18 +39,16 @@ class BundleRef(BaseModel):
     registry_version: str | None = None  # in MLflow
 
 
-class Challenger(BundleRef):
+class Challenger(BundleRef, frozen=True):
     """A bundle under test: it serves a share of the callers, or in shadow mode none."""
 
-    mode: Literal["split", "shadow"] = "split"
+    mode: TrafficMode = "split"
     share: float = Field(gt=0, le=1)  # of the callers (split), of the requests (shadow)
     since: str  # ISO 8601, UTC: start of the test with this mode and share
 
 
-class Deployment(BaseModel):
+class Deployment(BaseModel, frozen=True, extra="forbid"):
     """The content of `deployment.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     champion: BundleRef
     challenger: Challenger | None = None
@@ -70,13 +68,11 @@ def read_deployment(folder: Path) -> Deployment:
     """Read what is deployed. Raises BadBundle when nothing is, or when the file is invalid."""
     path = folder / DEPLOYMENT
     try:
-        content = path.read_bytes()
+        deployment = Deployment.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise BadBundle(f"{path}: nothing is deployed yet; run the command deploy") from None
     except OSError as error:
         raise BadBundle(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        deployment = Deployment.model_validate_json(content)
     except ValidationError as error:
         raise BadBundle(f"{path}: is not a deployment: {first_error(error)}") from None
     for ref in (deployment.champion, deployment.challenger):
@@ -98,7 +94,7 @@ def champion_path(folder: Path) -> tuple[Path, str]:
 
 @contextmanager
 def deployment_lock(folder: Path) -> Iterator[None]:
-    """Lock a deployment folder for a change; another process waits until it is released."""
+    """Lock a deployment folder for a change, waiting for other processes."""
     from filelock import FileLock  # not installed beside the server, which only reads
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,8 +108,7 @@ def write_deployment(folder: Path, deployment: Deployment) -> None:
 
 
 def with_champion(folder: Path, champion: BundleRef) -> Deployment:
-    """Return the folder's deployment with this champion and no challenger; the champion that it
-    replaces becomes the newest of `previous`."""
+    """Return the deployment with a new champion; the one so far becomes the newest previous one."""
     try:
         before = read_deployment(folder)
         previous = [before.champion, *before.previous]

@@ -41,7 +41,6 @@ class Bundle:
         return self.manifest.version
 
     def run(self, inputs: Arrays) -> Arrays:
-        """Return the network's outputs by name."""
         return run(self.session, inputs)
 
 
@@ -52,8 +51,7 @@ def run(session: onnxruntime.InferenceSession, inputs: Arrays) -> Arrays:
 
 
 def load_bundle(folder: Path, manifest_sha256: str | None = None) -> Bundle:
-    """Load the bundle in `folder`. Raises BadBundle for a file that is missing, changed or does
-    not fit."""
+    """Load the bundle in `folder`. Raises BadBundle for a missing, changed or unsuitable file."""
     # 1. Every file is the one that was packed.
     manifest = verify_bundle(folder, manifest_sha256)
     # 2. This server's code can read the contract.
@@ -114,7 +112,7 @@ def read_signature(session: onnxruntime.InferenceSession) -> Signature:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal. Raises BadBundle when it cannot be read."""
+    """Return a file's SHA-256 in hexadecimal. Raises BadBundle when it cannot be read."""
     return hashlib.sha256(_read_bytes(path)).hexdigest()
 
 

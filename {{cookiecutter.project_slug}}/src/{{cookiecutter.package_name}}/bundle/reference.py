@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
-MAX_SAMPLE = 1000  # order statistics, for the Kolmogorov-Smirnov statistic
+MAX_SAMPLE = 1000  # order statistics kept for the Kolmogorov-Smirnov statistic
 SIGNIFICANT_DIGITS = 6  # of reference and online values alike, so that equal values stay equal
 MAX_CATEGORIES = 20  # the most frequent ones, whose autocorrelation is summed
 
@@ -21,9 +22,8 @@ def distribution(values: Any) -> dict[str, Any]:
     array = np.asarray(values).ravel()
     if array.dtype.kind in "USO":
         array = array.astype(str)
-        names, counts = np.unique(array, return_counts=True)
-        by_name = dict(zip(names.tolist(), counts.tolist(), strict=True))
-        return {"counts": by_name, "effective": round(effective_sample_size(array), 1)}
+        counts = Counter(sorted(array.tolist()))
+        return {"counts": dict(counts), "effective": round(effective_sample_size(array), 1)}
     numbers = round_values(array[np.isfinite(array.astype(np.float64))])
     ordered = np.sort(numbers)
     edges = _edges(ordered)
@@ -38,9 +38,8 @@ def distribution(values: Any) -> dict[str, Any]:
 
 def round_values(values: np.ndarray) -> np.ndarray:
     """Round values (n,) to the significant digits of a reference."""
-    return np.array(
-        [float(f"{value:.{SIGNIFICANT_DIGITS}g}") for value in values.tolist()], np.float64
-    )
+    rounded = [float(f"{value:.{SIGNIFICANT_DIGITS}g}") for value in values.tolist()]
+    return np.array(rounded, np.float64)
 
 
 def _edges(ordered: np.ndarray) -> np.ndarray:
@@ -58,17 +57,17 @@ def effective_sample_size(values: np.ndarray, blocks: int = 1) -> float:
     integrated autocorrelation time, summed up to the end of Geyer's initial monotone sequence.
 
     The autocorrelation is that of the indicators which the drift tests compare: of each category,
-    or of lying below each decile. Each of `blocks` consecutive parts is centred on its own mean, so
-    a shift within the window does not count as correlation. Source: Geyer, Practical Markov chain
-    Monte Carlo, Statistical Science 7 (1992), section 3.3.
+    or of lying below each decile. Each of `blocks` consecutive blocks is centred on its own mean,
+    so a shift within the window does not count as correlation. Source: Geyer, Practical Markov
+    chain Monte Carlo, Statistical Science 7 (1992), section 3.3.
     """
     rows = len(values)
     if rows < 4 * blocks:
         return float(rows)
     covariances = np.zeros(rows)
     for column in _indicators(values):
-        parts = np.array_split(column, blocks)
-        centred = np.concatenate([part - part.mean() for part in parts])
+        split = np.array_split(column, blocks)
+        centred = np.concatenate([block - block.mean() for block in split])
         power = np.abs(np.fft.rfft(centred, 2 * rows)) ** 2
         covariances += np.fft.irfft(power, 2 * rows)[:rows]
     if covariances[0] <= 1e-9 * rows:  # a constant has no autocorrelation

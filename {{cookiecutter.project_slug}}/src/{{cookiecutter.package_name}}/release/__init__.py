@@ -1,1 +1,1 @@
-"""From a run to what answers: export, register, deploy, try, promote, return."""
+"""From a run to production: export, deploy, start a challenger, promote, roll back."""

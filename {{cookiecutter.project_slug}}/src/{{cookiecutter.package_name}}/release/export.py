@@ -3,7 +3,6 @@
 import logging
 import shutil
 import warnings
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from ..bundle import load
+from ..bundle.deployment import utc_now
 from ..bundle.manifest import Manifest
 from ..bundle.reference import distribution
 from ..config import WorkError
@@ -37,7 +37,7 @@ def pack_bundle(run: Run, dataset: Dataset, evaluation: Evaluation, run_id: str)
     """Pack and verify the run's bundle and return its folder; one that exists is only verified.
 
     `run_id` is the run's id in MLflow. Raises WorkError when ONNX and torch differ, BadBundle when
-    a bundle that exists was changed.
+    an existing bundle was changed.
     """
     folder = run.folder / "bundle"
     if folder.exists():
@@ -53,7 +53,14 @@ def pack_bundle(run: Run, dataset: Dataset, evaluation: Evaluation, run_id: str)
     dataset.contract.save(work)
     session = onnxruntime.InferenceSession(work / load.MODEL)
     outputs = check_parity(network, dataset.validation, session)
-    write_json(work / "reference.json", reference(dataset.contract, dataset.validation, outputs))
+    statistics = {
+        "features": dataset.contract.features(dataset.validation),
+        "predictions": dataset.contract.prediction_stats(outputs),
+    }
+    reference: dict[str, Any] = {"rows": len(next(iter(outputs.values())))}
+    for side, arrays in statistics.items():
+        reference[side] = {name: distribution(values) for name, values in arrays.items()}
+    write_json(work / "reference.json", reference)
     write_json(work / "example.json", {"items": [dataset.example()]})
 
     # 2. The manifest, which names all of them.
@@ -61,7 +68,7 @@ def pack_bundle(run: Run, dataset: Dataset, evaluation: Evaluation, run_id: str)
         name=run.settings.name,
         version=run.name,
         task=Contract.TASK,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=utc_now(),
         git=run.info.git,
         data_fingerprint=dataset.fingerprint,
         run_id=run_id,
@@ -81,18 +88,14 @@ def pack_bundle(run: Run, dataset: Dataset, evaluation: Evaluation, run_id: str)
 
 
 def export_onnx(network: nn.Module, split: Arrays, path: Path) -> None:
-    """Write the network as one ONNX file; the first axis and the contract's free axes may have any
-    length."""
+    """Write the network as one ONNX file, with any length of the first and of all free axes."""
     arguments = tuple(torch.from_numpy(split[name][:TRACED_ROWS]) for name in contract.INPUTS)
-    names = {"batch", *(name for axes in contract.INPUTS.values() for name in axes.values())}
-    sizes = {name: torch.export.Dim(name) for name in names}
-    dynamic = tuple(
-        {0: sizes["batch"], **{axis: sizes[name] for axis, name in axes.items()}}
-        for axes in contract.INPUTS.values()
-    )
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it logs each pass
+    free_axes = [{0: "batch", **axes} for axes in contract.INPUTS.values()]
+    sizes = {name: torch.export.Dim(name) for axes in free_axes for name in axes.values()}
+    dynamic = tuple({axis: sizes[name] for axis, name in axes.items()} for axes in free_axes)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it logs every pass
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's about itself; check_parity judges it
+        warnings.simplefilter("ignore")  # the exporter's own; check_parity judges the result
         program = torch.onnx.export(
             network.eval(),
             arguments,
@@ -111,8 +114,7 @@ def check_parity(
 ) -> Arrays:
     """Compare ONNX with torch at several lengths of every free axis; return ONNX's outputs for the
     split. Raises WorkError when they differ."""
-    count = len(next(iter(split.values())))
-    sizes = [(rows, 1.0) for rows in (*PARITY_ROWS, count)]
+    sizes = [(rows, 1.0) for rows in (*PARITY_ROWS, len(next(iter(split.values()))))]
     if any(contract.INPUTS.values()):
         sizes = [(7, share) for share in PARITY_SHARES] + sizes
     outputs: Arrays = {}
@@ -123,7 +125,7 @@ def check_parity(
         outputs = load.run(session, inputs)
         for name, expected in predict(network, inputs, batch_size=rows).items():
             gap = float(np.abs(outputs[name] - expected).max() / max(np.abs(expected).max(), 1))
-            if not gap <= TOLERANCE:  # nor is NaN
+            if not gap <= TOLERANCE:  # also if it is NaN
                 shapes = {name: array.shape for name, array in inputs.items()}
                 raise WorkError(
                     f"{name}: ONNX and torch differ by {gap:.1e} for inputs {shapes} "
@@ -137,12 +139,3 @@ def _cut(array: np.ndarray, axes: dict[int, str], share: float) -> np.ndarray:
     for axis in axes:
         array = array.take(range(max(1, int(share * array.shape[axis]))), axis)
     return array
-
-
-def reference(contract: Contract, inputs: Arrays, outputs: Arrays) -> dict[str, Any]:
-    """Describe how features and predictions are distributed on the validation split."""
-    return {
-        "rows": len(next(iter(inputs.values()))),
-        "features": {k: distribution(v) for k, v in contract.features(inputs).items()},
-        "predictions": {k: distribution(v) for k, v in contract.prediction_stats(outputs).items()},
-    }

@@ -1,9 +1,9 @@
 """Change what is deployed: deploy, test a challenger, set its traffic, promote, roll back.
 
-A change verifies its bundle first, then moves the registry's aliases, and replaces
-`deployment.json`, the one small file that servers watch, last. Whoever is interrupted in between
-repeats the command. torch and MLflow take seconds to import, so only the steps that need them do:
-a refusal is immediate, and a rollback works without them.
+A change verifies its bundle first, then moves the registry's aliases, and last replaces
+`deployment.json`, the one small file that servers watch. A command that was interrupted in between
+can be repeated. torch and MLflow take seconds to import, so only the steps that need them do: a
+refusal is immediate, and a rollback works without them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ..bundle import deployment, load
-from ..bundle.deployment import BundleRef, Challenger, Deployment
+from ..bundle.deployment import BundleRef, Challenger, Deployment, TrafficMode
 from ..config import WorkError
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from ..training.documents import Evaluation
     from ..training.runs import Run
 
-Mode = Literal["split", "shadow"]
-
 # By default MLflow tries for minutes to reach a server that does not answer.
 MLFLOW_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
@@ -35,9 +33,12 @@ def deploy(
     run: Run, dataset: Dataset, evaluation: Evaluation, tracker: Tracker, reason: str
 ) -> Path:
     """Make the run's bundle the champion and return its folder; a running A/B test ends."""
+    from .export import pack_bundle
+
     folder = run.settings.paths.deployment
     with deployment.deployment_lock(folder):
-        champion = stage_bundle(run, dataset, evaluation, tracker)
+        bundle = pack_bundle(run, dataset, evaluation, tracker.parent(run))
+        champion = stage_bundle(run, bundle, tracker)
         after = deployment.with_champion(folder, champion)
         sync_registry_aliases(tracker, after)
         deployment.replace_deployment(folder, after, "deploy", reason, version=champion.version)
@@ -46,25 +47,21 @@ def deploy(
 
 def start_challenger(
     run: Run,
-    dataset: Dataset,
-    evaluation: Evaluation,
+    bundle: Path,
     tracker: Tracker,
     *,
-    mode: Mode,
+    mode: TrafficMode,
     share: float,
     compared_with: str,
     reason: str,
     cause: str,
 ) -> Challenger:
-    """Deploy the run beside the champion, with `share` of the traffic.
+    """Deploy the run's bundle beside the champion, with `share` of the traffic.
 
-    `compared_with` is the champion's version that the run was found better than, `reason` says by
-    how much, `cause` why the run was trained. WorkError when another champion is deployed by now.
+    `compared_with` is the version of the champion that the run beat, `reason` says by how much,
+    `cause` why the run was trained. WorkError when another champion is deployed by now.
     """
-    from .export import pack_bundle
-
     folder = run.settings.paths.deployment
-    pack_bundle(run, dataset, evaluation, tracker.parent(run))  # takes seconds, so before the lock
     with deployment.deployment_lock(folder):
         before = deployment.read_deployment(folder)
         if before.champion.version != compared_with:
@@ -72,37 +69,29 @@ def start_challenger(
                 f"{folder}: the champion changed in the meantime; run retrain again to compare "
                 "the challenger with the new one"
             )
-        staged = stage_bundle(run, dataset, evaluation, tracker)
-        challenger = Challenger(
-            **staged.model_dump(), mode=mode, share=share, since=deployment.utc_now()
-        )
+        traffic: dict[str, Any] = {"mode": mode, "share": share}
+        staged = stage_bundle(run, bundle, tracker).model_dump()
+        challenger = Challenger(**staged, **traffic, since=deployment.utc_now())
         after = before.model_copy(update={"challenger": challenger})
         sync_registry_aliases(tracker, after)
-        details = {"version": run.name, "mode": mode, "share": share, "cause": cause}
+        details = {"version": run.name, **traffic, "cause": cause}
         deployment.replace_deployment(folder, after, "challenge", reason, **details)
     return challenger
 
 
 def set_traffic(
-    folder: Path, reason: str, share: float | None = None, mode: Mode | None = None
+    folder: Path, reason: str, share: float | None = None, mode: TrafficMode | None = None
 ) -> Challenger:
-    """Give the challenger another share or mode.
-
-    This begins a new A/B test: what was counted under the old split does not compare.
-    """
+    """Give the challenger another share or mode, which begins a new A/B test."""
     with deployment.deployment_lock(folder):
         before = deployment.read_deployment(folder)
-        if before.challenger is None:
+        if (old := before.challenger) is None:
             raise WorkError(f"{folder}: there is no challenger to set the traffic of")
-        traffic = {
-            "share": share or before.challenger.share,
-            "mode": mode or before.challenger.mode,
-        }
-        challenger = before.challenger.model_copy(update={**traffic, "since": deployment.utc_now()})
+        traffic = {"share": share or old.share, "mode": mode or old.mode}
+        challenger = old.model_copy(update={**traffic, "since": deployment.utc_now()})
         after = before.model_copy(update={"challenger": challenger})
-        deployment.replace_deployment(
-            folder, after, "traffic", reason, version=challenger.version, **traffic
-        )
+        details = {"version": challenger.version, **traffic}
+        deployment.replace_deployment(folder, after, "traffic", reason, **details)
     return challenger
 
 
@@ -115,8 +104,8 @@ def promote(
 ) -> Deployment:
     """Make the challenger the champion if the A/B test's `verdict` says so, or with `force`.
 
-    The verdict (`decision`, `reason` and its figures; it goes into the history) is about
-    `deployed`. WorkError when it says otherwise, or when something else is deployed by now.
+    The verdict on `deployed` (`decision`, `reason` and its figures) goes into the history.
+    WorkError when it says otherwise, or when something else is deployed by now.
     """
     folder = settings.paths.deployment
     if deployed.challenger is None:
@@ -133,10 +122,9 @@ def promote(
         after = deployment.with_champion(folder, BundleRef(**fields))
         _verify_champion(folder, after)
         _move_aliases(settings, after)
-        details = {"version": after.champion.version, "before": deployed.champion.version}
-        deployment.replace_deployment(
-            folder, after, "promote", reason, **details, forced=force, verdict=verdict
-        )
+        versions = {"version": after.champion.version, "before": deployed.champion.version}
+        details = {**versions, "forced": force, "verdict": verdict}
+        deployment.replace_deployment(folder, after, "promote", reason, **details)
     return after
 
 
@@ -152,9 +140,8 @@ def rollback(settings: Settings, reason: str) -> tuple[Deployment, str | None]:
             after = before.model_copy(update={"challenger": None})
         elif before.previous:
             champion, *previous = before.previous
-            after = Deployment(
-                champion=champion, previous=previous, deployed_at=deployment.utc_now()
-            )
+            now = deployment.utc_now()
+            after = Deployment(champion=champion, previous=previous, deployed_at=now)
         else:
             raise WorkError(f"{folder}: there is no previous champion to return to")
         _verify_champion(folder, after)
@@ -171,39 +158,29 @@ def rollback(settings: Settings, reason: str) -> tuple[Deployment, str | None]:
 
 
 def sync_registry_aliases(tracker: Tracker, after: Deployment) -> None:
-    """Point the registry's aliases at a deployment, normally just before it takes effect.
-
-    Bundles that came without a registry have no alias.
-    """
+    """Point the registry's aliases at a deployment, normally just before it takes effect."""
     from ..experiments.tracking import CHALLENGER, CHAMPION
 
     tracker.alias(CHAMPION, after.champion.registry_version)
     tracker.alias(CHALLENGER, after.challenger and after.challenger.registry_version)
 
 
-def stage_bundle(run: Run, dataset: Dataset, evaluation: Evaluation, tracker: Tracker) -> BundleRef:
-    """Pack and register a run's bundle and put it into the (locked) deployment folder.
-
-    Nothing is served from it before `deployment.json` names it. A damaged bundle found in its
-    place is renamed.
-    """
-    from .export import pack_bundle
-
-    bundle = pack_bundle(run, dataset, evaluation, tracker.parent(run))
+def stage_bundle(run: Run, bundle: Path, tracker: Tracker) -> BundleRef:
+    """Register a run's bundle and put it into the (locked) deployment folder, where nothing is
+    served from it before `deployment.json` names it."""
     version = tracker.register(run, bundle, run.name)
     folder = run.settings.paths.deployment
     incoming = folder / ".incoming"
     shutil.rmtree(incoming, ignore_errors=True)  # what an interrupted deploy left
     incoming.mkdir(parents=True)
     download = tracker.download(version, incoming)
-    manifest = load.load_bundle(download).manifest
-    digest = load.sha256(download / load.MANIFEST)
-    place = folder / "bundles" / f"{manifest.version}-{digest[:8]}"
+    loaded = load.load_bundle(download)
+    place = folder / "bundles" / f"{loaded.version}-{loaded.digest[:8]}"
     place.parent.mkdir(exist_ok=True)
     if place.exists():
         try:
-            load.verify_bundle(place, digest)
-        except load.BadBundle:
+            load.verify_bundle(place, loaded.digest)
+        except load.BadBundle:  # keep it, under another name
             place.rename(place.with_name(f"{place.name}.damaged-{datetime.now(UTC):%H%M%S%f}"))
     if not place.exists():
         download.rename(place)
@@ -211,13 +188,12 @@ def stage_bundle(run: Run, dataset: Dataset, evaluation: Evaluation, tracker: Tr
     return BundleRef(
         version=run.name,
         bundle=place.relative_to(folder).as_posix(),
-        manifest_sha256=load.sha256(place / load.MANIFEST),
+        manifest_sha256=loaded.digest,
         registry_version=str(version.version),
     )
 
 
 def _verify_champion(folder: Path, after: Deployment) -> None:
-    """Raise BadBundle unless the bundle that is about to be served is whole."""
     load.load_bundle(deployment.bundle_path(folder, after.champion), after.champion.manifest_sha256)
 
 

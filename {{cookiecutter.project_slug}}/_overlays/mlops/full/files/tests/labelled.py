@@ -52,7 +52,11 @@ def logged(pairs: list[LabelledItem], name: str = "r") -> list[LabelledExample]:
     """The same as the log returns them."""
     return [
         LabelledExample(
-            f"{name}-{place}", 0, float(place), "u", item.model_dump_json(), truth.model_dump_json()
+            f"{name}-{place}",
+            0,
+            float(place),
+            item.model_dump(mode="json"),
+            truth.model_dump(mode="json"),
         )
         for place, (item, truth) in enumerate(pairs)
     ]

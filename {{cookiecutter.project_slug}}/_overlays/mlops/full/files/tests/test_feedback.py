@@ -215,7 +215,7 @@ def test_drift_is_in_the_metrics(
     measure(client)
     assert sample(client, "drift_window_rows", version=version) == 200
     reference = inside(client).models.loaded()[0].reference
-    distributions = online.reference_distributions(reference)
+    distributions = online.with_predictions(reference["features"], reference["predictions"])
     numeric = [name for name, distribution in distributions.items() if "edges" in distribution]
     assert numeric
     for name in numeric:

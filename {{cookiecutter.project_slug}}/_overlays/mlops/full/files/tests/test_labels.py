@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,10 @@ def test_corrected_label_is_taken_over_in_its_split(
     log = logged(pairs)
     rows = labels.collect_rows(original, [], log, RULES)
     place = next(n for n, row in enumerate(rows) if row.split == "train")
-    other = next(one.truth for one in log if json.loads(one.truth) != rows[place].truth)
-    log[place] = log[place]._replace(truth=other)
+    other = next(one.truth for one in log if one.truth != rows[place].truth)
+    log[place] = replace(log[place], truth=other)
     again = labels.collect_rows(original, rows, log, RULES)
-    assert again[place].truth == json.loads(other)
+    assert again[place].truth == other
     if again[place].split != "unused":  # recommendation: the other's items may be this user's own
         assert again[place].split == "train"
     assert again[:place] + again[place + 1 :] == rows[:place] + rows[place + 1 :]
@@ -79,8 +80,8 @@ def test_rows_the_contract_cannot_use_stay_unused(
     original: Dataset, pairs: list[LabelledItem]
 ) -> None:
     log = logged(pairs)
-    log[0] = log[0]._replace(truth="{}")
-    log[1] = log[1]._replace(input="{}")
+    log[0] = replace(log[0], truth={})
+    log[1] = replace(log[1], item={})
     rows = labels.collect_rows(original, [], log, RULES)
     unusable = [row for row in rows if row.request_id in ("r-0", "r-1")]
     assert [row.split for row in unusable] == ["unused", "unused"]
@@ -92,7 +93,7 @@ def test_copies_of_held_out_examples_are_never_trained_on(
 ) -> None:
     """A request may be a copy of another one, or of an example that tested the champion."""
     again = logged(pairs, "again")
-    copies = [one._replace(at=one.at - len(pairs)) for one in again[-10:]]  # the last ones, early
+    copies = [replace(one, at=one.at - len(pairs)) for one in again[-10:]]  # the last ones, early
     rows = labels.collect_rows(original, [], [*logged(pairs), *copies], RULES)
     by_id = {row.request_id: row.split for row in rows}
     for one in copies:
@@ -136,7 +137,7 @@ def test_unusable_line_is_named(
     pairs: list[LabelledItem], tmp_path: Path, change: Callable[[str], str], reason: str
 ) -> None:
     path = tmp_path / "labels.jsonl"
-    rows = [labels.with_split(labels.to_row(one), "train") for one in logged(pairs[:3])]
+    rows = [labels.to_row(one).model_copy(update={"split": "train"}) for one in logged(pairs[:3])]
     texts = feedback_data.feedback_text(rows).splitlines()
     texts[2] = change(texts[2])
     path.write_text("\n".join(texts) + "\n", encoding="utf-8")

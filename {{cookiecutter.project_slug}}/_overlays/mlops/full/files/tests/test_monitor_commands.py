@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 
 from {{ cookiecutter.package_name }} import cli
-from {{ cookiecutter.package_name }}.base_settings import ABTestSettings
 from {{ cookiecutter.package_name }}.bundle import deployment as deployment_folder
 from {{ cookiecutter.package_name }}.bundle.deployment import Challenger, Deployment
 from {{ cookiecutter.package_name }}.client import Client
 from {{ cookiecutter.package_name }}.commands import monitor
-from {{ cookiecutter.package_name }}.config import UserError, WorkError
+from {{ cookiecutter.package_name }}.config import UserError, WorkError, load_settings
 from {{ cookiecutter.package_name }}.monitoring import online
 from {{ cookiecutter.package_name }}.store.database import Database
 from {{ cookiecutter.package_name }}.store.feedback import record_feedback
@@ -26,6 +25,7 @@ from {{ cookiecutter.package_name }}.store.feedback_schema import Feedback
 from {{ cookiecutter.package_name }}.store.row import PredictionRow
 from {{ cookiecutter.package_name }}.store.write import insert_predictions
 from {{ cookiecutter.package_name }}.task.contract import SCORE, GroundTruth, Prediction
+from {{ cookiecutter.package_name }}.task.settings import Settings
 
 from .conftest import CONFIG
 from .quick import BAD_GROUND_TRUTHS, ground_truths
@@ -46,6 +46,10 @@ def log(work: Path) -> Iterator[Database]:
 
 def run(*arguments: str) -> int:
     return cli.main([*arguments, "--config", str(CONFIG)])
+
+
+def settings() -> Settings:
+    return load_settings(Settings, CONFIG, [], {})
 
 
 def table(path: Path, header: list[str], *rows: list[Any]) -> str:
@@ -446,7 +450,7 @@ def test_ab_verdict_favours_the_better_variant(
 def test_ab_with_all_traffic_on_the_challenger_fails(log: Database, answers: Answers) -> None:
     deployed = challenge(answers, "split", 1.0)
     with pytest.raises(WorkError, match="nothing to compare"):
-        online.measure_ab_test(ABTestSettings(), log, deployed, answers.bundle.contract)
+        online.measure_ab_test(settings(), deployed)
 
 
 def test_shadow_is_compared_on_requests_that_both_answered(log: Database, answers: Answers) -> None:
@@ -461,7 +465,7 @@ def test_shadow_is_compared_on_requests_that_both_answered(log: Database, answer
     keys = [(f"{kind}{n}", 0) for kind in "rs" for n in range(80)]
     record_feedback(log, feedbacks(answers, *keys), score(answers))
 
-    arms, verdict = online.measure_ab_test(ABTestSettings(), log, deployed, answers.bundle.contract)
+    arms, verdict = online.measure_ab_test(settings(), deployed)
 
     assert [(arm.traffic.variant, arm.labels) for arm in arms] == [
         ("champion", 160),

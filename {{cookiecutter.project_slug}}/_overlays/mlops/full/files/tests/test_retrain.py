@@ -310,16 +310,17 @@ def test_journal_without_its_data_is_ignored(work: Path) -> None:
         retrain.read_pending(settings())
 
 
-def test_pending_run_whose_data_changed_starts_again(work: Path) -> None:
+def test_pending_run_whose_data_changed_starts_again(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     old = deployed(work).champion.version
     about = json.loads((work / "runs" / old / "run.json").read_text())
     about["data"]["fingerprint"] = "of other data"
     (work / "runs" / old / "run.json").write_text(json.dumps(about))
     pending = retrain.PendingRetrain(run=old, feedback=None, reason="drift")
-    messages: list[str] = []
-    new, _ = retrain._open_run(settings(), pending, messages.append)
+    new, _ = retrain._open_run(settings(), pending)
     assert run_names(work) == {old, new.name}
-    assert "the data has changed" in messages[0]
+    assert "the data has changed" in capsys.readouterr().out
     assert retrain.read_pending(settings()) == pending.model_copy(update={"run": new.name})
 
 

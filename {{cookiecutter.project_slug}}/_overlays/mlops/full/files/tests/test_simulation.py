@@ -30,10 +30,10 @@ def test_traffic_is_split_into_disjoint_parts_that_cover_it() -> None:
 
 def test_only_the_section_between_the_markers_is_rewritten(tmp_path: Path) -> None:
     page = tmp_path / "README.md"
-    page.write_text(f"mine\n{simulation.BEGIN}\nold\n{simulation.END}\nmine too\n")
+    page.write_text(f"mine\n{simulation.LOOP_BEGIN}\nold\n{simulation.LOOP_END}\nmine too\n")
     for _ in range(2):  # the second time changes nothing
-        replace_section(page, simulation.BEGIN, simulation.END, ["new"])
-        text = f"mine\n{simulation.BEGIN}\n\nnew\n\n{simulation.END}\nmine too\n"
+        replace_section(page, simulation.LOOP_BEGIN, simulation.LOOP_END, ["new"])
+        text = f"mine\n{simulation.LOOP_BEGIN}\n\nnew\n\n{simulation.LOOP_END}\nmine too\n"
         assert page.read_text() == text
 
 
@@ -41,26 +41,26 @@ def test_only_the_section_between_the_markers_is_rewritten(tmp_path: Path) -> No
     "text",
     [
         "no markers",
-        simulation.BEGIN,
-        f"{simulation.END}{simulation.BEGIN}",
-        2 * f"{simulation.BEGIN}{simulation.END}",
+        simulation.LOOP_BEGIN,
+        f"{simulation.LOOP_END}{simulation.LOOP_BEGIN}",
+        2 * f"{simulation.LOOP_BEGIN}{simulation.LOOP_END}",
     ],
 )
 def test_page_without_its_markers_is_left_alone(tmp_path: Path, text: str) -> None:
     page = tmp_path / "README.md"
     page.write_text(text)
     with pytest.raises(UserError, match=r"README\.md: must hold these two lines once"):
-        replace_section(page, simulation.BEGIN, simulation.END, ["new"])
+        replace_section(page, simulation.LOOP_BEGIN, simulation.LOOP_END, ["new"])
     assert page.read_text() == text
 
 
 def test_readme_of_the_project_has_the_section_of_make_loop() -> None:
     text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    assert text.index(simulation.BEGIN) < text.index(simulation.END)
+    assert text.index(simulation.LOOP_BEGIN) < text.index(simulation.LOOP_END)
 
 
 def test_markers_of_older_projects_are_still_found(tmp_path: Path) -> None:
     page = tmp_path / "README.md"
-    page.write_text(f"mine\n<!-- loop:begin, in other words -->\nold\n{simulation.END}\n")
-    replace_section(page, simulation.BEGIN, simulation.END, ["new"])
-    assert page.read_text() == f"mine\n{simulation.BEGIN}\n\nnew\n\n{simulation.END}\n"
+    page.write_text(f"mine\n<!-- loop:begin, in other words -->\nold\n{simulation.LOOP_END}\n")
+    replace_section(page, simulation.LOOP_BEGIN, simulation.LOOP_END, ["new"])
+    assert page.read_text() == f"mine\n{simulation.LOOP_BEGIN}\n\nnew\n\n{simulation.LOOP_END}\n"

@@ -293,7 +293,7 @@ def test_database_that_comes_back_is_written_to_again(postgres: Any, fresh: str)
 def test_locked_file_blocks_writers_and_not_readers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(databases, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(databases, "CONNECT_SECONDS", 0.2)
     first, second = (Database(f"sqlite:///{tmp_path / 'log.db'}") for _ in range(2))
     first.migrate()
     insert_predictions(second, [plain(1)])
@@ -352,9 +352,9 @@ def test_repeated_feedback_changes_nothing(database: Database, answers: Answers)
     more = [*some[:2], Feedback(request_id="b", truth=other), *feedbacks(answers, ("a", 1))]
     assert record_feedback(database, more, score(answers))[:3] == (1, 1, 2)
     assert record_feedback(database, [more[2], some[2]], score(answers))[:3] == (0, 1, 1)
-    labels = {(row.request_id, row.item): row.truth for row in queries.read_labelled(database)}
-    assert labels.keys() == {("a", 0), ("a", 1), ("a", 2), ("b", 0)}
-    assert set(labels.values()) == {answers.truth.model_dump_json()}  # the last word of each
+    examples = {row.key: row.truth for row in queries.read_labelled(database)}
+    last_word = answers.truth.model_dump(mode="json")
+    assert examples == dict.fromkeys([("a", 0), ("a", 1), ("a", 2), ("b", 0)], last_word)
 
 
 def test_unknown_requests_and_items_are_named_and_nothing_is_written(
@@ -450,7 +450,6 @@ def test_windows_hold_the_newest_items_in_the_order_of_time(database: Database) 
     assert sizes(3) == [4.1, 8, 9]
     assert sizes(variants=["shadow"]) == [7]
     assert sizes(version="v2") == [9]
-    assert sizes(since=8) == [8, 9]
     empty = queries.read_window(database, 9, version="v3")
     assert empty == ({}, {}, 0)
 
@@ -467,19 +466,14 @@ def test_labelled_items_are_read_in_the_order_of_time(database: Database, answer
         ],
     )
     record_feedback(database, feedbacks(answers, ("late", 1), ("early", 0)), score(answers))
-    between = time.time()
     record_feedback(database, feedbacks(answers, ("bare", 0), ("late", 0)), score(answers))
 
-    labelled = queries.read_labelled(database)
-    assert [(row.request_id, row.item, row.at, row.unit) for row in labelled] == [
-        ("early", 0, 10.0, "b"),
-        ("late", 0, 30.0, "a"),
-        ("late", 1, 30.0, "a"),
-    ]
-    for row in labelled:
-        assert json.loads(row.input) == answers.item
-        assert GroundTruth.model_validate_json(row.truth) == answers.truth
-    assert [row[:2] for row in queries.read_labelled(database, after=between)] == [("late", 0)]
+    known = queries.read_labelled(database)
+    order = [("early", 0, 10.0), ("late", 0, 30.0), ("late", 1, 30.0)]
+    assert [(*row.key, row.at) for row in known] == order
+    for row in known:
+        assert row.item == answers.item
+        assert GroundTruth.model_validate(row.truth) == answers.truth
 
     contract = answers.bundle.contract
     scored = queries.read_scored(database, contract)
@@ -495,10 +489,6 @@ def test_labelled_items_are_read_in_the_order_of_time(database: Database, answer
     assert {row.score for row in scored[1:]} == {best}
     newest = queries.read_scored(database, contract, rows=2)
     assert {row.request_id for row in newest} == {"bare", "late"}
-    assert [row.at for row in queries.read_scored(database, contract, variants=["shadow"])] == [
-        11.0
-    ]
-    assert [row.at for row in queries.read_scored(database, contract, since=25)] == [30.0, 30.0]
 
 
 def test_traffic_is_summed_by_variant(database: Database) -> None:
@@ -509,7 +499,7 @@ def test_traffic_is_summed_by_variant(database: Database) -> None:
     alone = plain(200, test="t", variant="challenger", milliseconds=5.0)
     insert_predictions(database, [*rows, alone, plain(300), plain(400, test="u")])
     assert queries.read_traffic(database, "t") == [
-        ("challenger", 1, 1, 1, 5.0, 5.0, 5.0),
-        ("champion", 100, 200, 7, 50.5, 51.0, 99.0),
+        ("challenger", 1, 1, 1, 5.0, 5.0),
+        ("champion", 100, 200, 7, 51.0, 99.0),
     ]
     assert queries.read_traffic(database, "v") == []

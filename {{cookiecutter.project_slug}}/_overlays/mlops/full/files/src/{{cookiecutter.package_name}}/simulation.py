@@ -3,7 +3,7 @@
     deploy → normal traffic → distribution shift → drift → retrain → A/B test → promote
 
 Every step is a command that people and schedulers use too; only the callers are simulated. They
-send the part of the test split that `live.set_aside` holds out; `task/simulate.py` says how their
+send the share of the test split that `live.set_aside` holds out; `task/simulate.py` says how their
 data shifts. Models, log and history go to `loop/`, which is emptied first; the figure and the
 table go to the README.
 """
@@ -26,18 +26,18 @@ import numpy as np
 
 from . import cli
 from .bundle.deployment import Deployment, champion_path, read_deployment
-from .bundle.load import Bundle, load_bundle
+from .bundle.load import load_bundle
 from .client import Client
-from .commands.monitor import EXIT_DRIFT, measure_running_test
+from .commands.monitor import EXIT_DRIFT
 from .config import UserError, WorkError, load_settings
 from .experiments.report import markdown_table
 from .files import read_json, replace_section, write_figure
 from .interfaces import LabelledItem
 from .monitoring import online
 from .monitoring.ab_test import Verdict
-from .store.database import Database
+from .store.database import open_log
 from .task import data, simulate
-from .task.contract import SCORE, Prediction
+from .task.contract import SCORE, Contract, Prediction
 from .task.settings import Settings
 
 CONFIG = Path("configs/loop.yaml")
@@ -45,8 +45,8 @@ LOOP_FOLDER = Path("loop")
 MARK = LOOP_FOLDER / ".made-by-make-loop"
 PICTURE = Path("docs/experiments/loop.png")  # not in loop/, which git ignores
 README = Path("README.md")
-BEGIN = "<!-- loop:begin, rewritten by make loop -->"
-END = "<!-- loop:end -->"
+LOOP_BEGIN = "<!-- loop:begin, rewritten by make loop -->"
+LOOP_END = "<!-- loop:end -->"
 OBSERVATIONS = 20  # over all the traffic
 RETRAIN_SHARE = 0.45  # of the shifted traffic: what retraining learns from
 FINAL_SHARE = 0.1  # of it: what comes after the promotion; the A/B test gets the rest
@@ -56,15 +56,14 @@ WAIT_SECONDS = 60.0  # for the server to start or to switch models
 
 
 class Observation(NamedTuple):
-    """Quality and drift after one part of the traffic."""
+    """Quality and drift after a batch of requests."""
 
     requests: int  # sent so far
-    scores: dict[str, list[float]]  # of this part, by model version
+    scores: dict[str, list[float]]  # of this batch, by model version
     drift: dict[str, float]  # population stability index by feature
 
     @property
     def mean_scores(self) -> dict[str, float]:
-        """The mean score of each version."""
         return {version: float(np.mean(scores)) for version, scores in self.scores.items()}
 
 
@@ -78,17 +77,21 @@ class Timeline:
     requests: int = 0
 
     def add_step(self, step: str, result: str, event: str | None = None) -> None:
-        """Add a row to the table, and an event to the figure if it is one."""
+        """Add a row to the table and, if `event` labels it, an event to the figure."""
         self.rows.append([step, result])
         if event:
             self.events.append((self.requests, event))
 
+    def add_score(self, step: str, since: int, skip: int = 0) -> None:
+        """Add a row with the requests after the first `since` and their mean score, without the
+        first `skip` of them."""
+        score = self.mean_score(since + skip)
+        self.add_step(step, f"{self.requests - since} requests, {SCORE.name} {score:.3f}")
+
     def mean_score(self, since: int) -> float:
         """Average the score of all requests observed after the first `since`."""
-        later = [seen for seen in self.observations if seen.requests > since]
-        return float(
-            np.mean([x for seen in later for scores in seen.scores.values() for x in scores])
-        )
+        later = [seen.scores.values() for seen in self.observations if seen.requests > since]
+        return float(np.mean([x for versions in later for scores in versions for x in scores]))
 
 
 def main() -> int:
@@ -111,12 +114,12 @@ def main() -> int:
     text = f"Simulated traffic with a distribution shift. {simulate.SHIFT_DESCRIPTION}"
     figure = f"![Quality and drift under simulated traffic]({PICTURE.as_posix()})"
     try:
-        replace_section(README, BEGIN, END, [text, "", *table, "", figure])
+        replace_section(README, LOOP_BEGIN, LOOP_END, [text, "", *table, "", figure])
         print(f"written: {README}, the section of make loop")
     except (OSError, UserError) as error:
         print(f"{README} is left as it is: {error}")
-    took = time.monotonic() - started
-    print(f"models, log and history are in {LOOP_FOLDER}/; the whole loop took {took:.0f} s")
+    seconds = time.monotonic() - started
+    print(f"models, log and history are in {LOOP_FOLDER}/; the whole loop took {seconds:.0f} s")
     return 0
 
 
@@ -130,29 +133,27 @@ def simulate_lifecycle(settings: Settings) -> Timeline:
     if not normal or not shifted:
         raise WorkError(f"{CONFIG}: live.set_aside={settings.live.set_aside} leaves no traffic")
     size = max(10, (len(normal) + len(shifted)) // OBSERVATIONS)
-    to_learn, to_test, final = split_by_shares(
-        shifted, RETRAIN_SHARE, 1 - RETRAIN_SHARE - FINAL_SHARE, FINAL_SHARE
-    )
+    test_share = 1 - RETRAIN_SHARE - FINAL_SHARE
+    to_learn, to_test, final = split_by_shares(shifted, RETRAIN_SHARE, test_share, FINAL_SHARE)
     # 2. Train and deploy the first model.
     for command in ("train", "evaluate", "deploy"):
         run_command(command)
-    with running_server(settings) as url, SimulatedTraffic(settings, url, timeline) as traffic:
-        timeline.add_step("deploy", f"champion {load_champion(settings).version} serves")
+    champion = load_bundle(*champion_path(settings.paths.deployment))
+    with running_server(settings) as url, Client(url) as client:
+        traffic = SimulatedTraffic(settings, client, champion.contract, timeline)
+        timeline.add_step("deploy", f"champion {champion.version} serves")
         # 3. Normal traffic: no drift.
         traffic.send(normal, size)
         run_command("drift", "--rows", str(max(online.MIN_DRIFT_ROWS, len(normal))))
-        score = timeline.mean_score(since=0)
-        timeline.add_step("normal traffic", f"{len(normal)} requests, {SCORE.name} {score:.3f}")
-        # 4. The data shifts: drift, and worse scores once the first part has passed.
+        timeline.add_score("normal traffic", since=0)
+        # 4. The data shifts: drift, and worse scores after the first batch.
         shift = timeline.requests
         timeline.events.append((shift, "distribution shift"))
         print(f"\n{simulate.SHIFT_DESCRIPTION}")
         traffic.send(to_learn, size)
-        rows = str(max(online.MIN_DRIFT_ROWS, len(to_learn)))
-        run_command("drift", "--rows", rows, expected=EXIT_DRIFT)
-        score = timeline.mean_score(since=shift + size)
-        result = f"{len(to_learn)} requests, {SCORE.name} {score:.3f}"
-        timeline.add_step("distribution shift", result)
+        rows = max(online.MIN_DRIFT_ROWS, len(to_learn))
+        run_command("drift", "--rows", str(rows), expected=EXIT_DRIFT)
+        timeline.add_score("distribution shift", shift, skip=size)
         timeline.add_step("drift", ", ".join(sorted(traffic.drifted)) or "none found")
         # 5. Retrain: a challenger that passes the gate.
         run_command("retrain", "--if-needed")
@@ -163,7 +164,7 @@ def simulate_lifecycle(settings: Settings) -> Timeline:
         gate = read_json(settings.paths.runs / version / "gate.json")
         timeline.add_step("retrain", f"challenger {version}: {gate['reason']}", "retrained")
         # 6. A/B test, until it is decided.
-        wait_until(lambda: traffic.variants() >= {"champion", "challenger"})
+        wait_until(lambda: len(client.get("/v1/models")["models"]) > 1)
         start = timeline.requests
         verdict = traffic.run_ab_test(to_test, size, deployed)
         run_command("ab")
@@ -176,31 +177,23 @@ def simulate_lifecycle(settings: Settings) -> Timeline:
             raise WorkError(f"the A/B test does not say promote: {verdict.reason}")
         # 7. Promote, without a restart.
         run_command("promote", "--reason", "the A/B test of make loop")
-        wait_until(lambda: traffic.ready_version() == version)
+        wait_until(lambda: client.get("/readyz").get("model_version") == version)
         promotion = timeline.requests
         timeline.add_step("promote", f"{version} gets all traffic, without a restart", "promoted")
         traffic.send(final, size)
-        score = timeline.mean_score(since=promotion)
-        timeline.add_step("after promotion", f"{len(final)} requests, {SCORE.name} {score:.3f}")
+        timeline.add_score("after promotion", since=promotion)
     return timeline
 
 
+@dataclass
 class SimulatedTraffic:
     """Callers that send requests, and later the ground truth."""
 
-    def __init__(self, settings: Settings, url: str, timeline: Timeline) -> None:
-        self.settings, self.timeline = settings, timeline
-        self.drifted: set[str] = set()
-        self._client = Client(url)
-        self._database = Database(settings.live.database)
-        self._contract = load_champion(settings).contract
-
-    def __enter__(self) -> "SimulatedTraffic":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._client.close()
-        self._database.close()
+    settings: Settings
+    client: Client
+    contract: Contract
+    timeline: Timeline
+    drifted: set[str] = field(default_factory=set)
 
     def send(self, pairs: Sequence[LabelledItem], size: int) -> None:
         """Send each item as a request; after every `size` of them, send feedback and observe."""
@@ -211,14 +204,14 @@ class SimulatedTraffic:
                 self.timeline.requests += 1
                 body = {"items": [item.model_dump(mode="json", exclude_none=True)]}
                 caller = {"x-caller-key": f"caller {self.timeline.requests}"}
-                response = self._client.post("/v1/predict", body, caller)
+                response = self.client.post("/v1/predict", body, caller)
                 prediction = Prediction.model_validate(response["predictions"][0])
-                scores[response["model_version"]].append(self._contract.score(prediction, truth))
+                scores[response["model_version"]].append(self.contract.score(prediction, truth))
                 label = truth.model_dump(mode="json")
                 feedback.append({"request_id": response["request_id"], "truth": label})
-            self._client.post("/v1/feedback", {"feedback": feedback})
+            self.client.post("/v1/feedback", {"feedback": feedback})
             self._observe(scores)
-        self._client.close()  # the next step may outlast the server's keep-alive
+        self.client.close()  # the next step may outlast the server's keep-alive
 
     def run_ab_test(
         self, pairs: Sequence[LabelledItem], size: int, deployed: Deployment
@@ -226,22 +219,15 @@ class SimulatedTraffic:
         """Send until the A/B test is decided, checking after every `size` requests."""
         for start in range(0, len(pairs), size):
             self.send(pairs[start : start + size], size)
-            if measure_running_test(self.settings, deployed)[1].decision != "keep going":
+            if online.measure_ab_test(self.settings, deployed)[1].decision != "keep going":
                 break
-        return measure_running_test(self.settings, deployed)[1]
-
-    def variants(self) -> set[str]:
-        """Ask the server which variants it has loaded."""
-        return {model["variant"] for model in self._client.get("/v1/models")["models"]}
-
-    def ready_version(self) -> str | None:
-        """Ask the server for its champion's version."""
-        return self._client.get("/readyz").get("model_version")
+        return online.measure_ab_test(self.settings, deployed)[1]
 
     def _observe(self, scores: dict[str, list[float]]) -> None:
         bundle, _ = champion_path(self.settings.paths.deployment)  # changes with the promotion
         reference = read_json(bundle / "reference.json")
-        features = online.measure_drift(self._database, reference, rows=DRIFT_WINDOW)
+        with open_log(self.settings.live.database) as log:
+            features = online.measure_drift(log, reference, rows=DRIFT_WINDOW)
         self.drifted |= {row.feature for row in features if row.drifted}
         drift = {row.feature: row.psi for row in features if row.statistic}
         seen = Observation(self.timeline.requests, scores, drift)
@@ -260,25 +246,21 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
     top, bottom = figure.subplots(2, 1, sharex=True)
     # 1. Quality: a line for each model.
     versions = dict.fromkeys(name for seen in observations for name in seen.scores)
-    for version, color, label in zip(
-        versions, COLORS, ("first model", "retrained model"), strict=False
-    ):
-        points = [
-            (seen.requests, seen.mean_scores[version])
-            for seen in observations
-            if version in seen.scores
-        ]
-        top.plot(*zip(*points, strict=True), "o-", ms=4, color=color, label=label)
+    names = ("first model", "retrained model")
+    for version, color, label in zip(versions, COLORS, names, strict=False):
+        served = [seen for seen in observations if version in seen.scores]
+        requests = [seen.requests for seen in served]
+        means = [seen.mean_scores[version] for seen in served]
+        top.plot(requests, means, "o-", ms=4, color=color, label=label)
     better = "higher" if SCORE.higher_is_better else "lower"
     top.set_ylabel(f"{SCORE.name} from feedback\n({better} is better)")
     # 2. Drift: a line for each of the features that drifted most.
-    names = {name for seen in observations for name in seen.drift}
-    courses = {name: [seen.drift.get(name, np.nan) for seen in observations] for name in names}
-    worst = sorted(names, key=lambda name: -np.nanmax(courses[name]))[: len(COLORS)]
+    requests = [seen.requests for seen in observations]
+    features = {name for seen in observations for name in seen.drift}
+    drift = {name: [seen.drift.get(name, np.nan) for seen in observations] for name in features}
+    worst = sorted(features, key=lambda name: -np.nanmax(drift[name]))
     for name, color in zip(worst, COLORS, strict=False):
-        bottom.plot(
-            [seen.requests for seen in observations], courses[name], color=color, label=name
-        )
+        bottom.plot(requests, drift[name], color=color, label=name)
     bottom.axhline(0.1, color="#8a8f98", linewidth=0.8, linestyle=":")
     bottom.set_yscale("symlog", linthresh=0.25)
     bottom.set_ylim(bottom=0)
@@ -288,10 +270,10 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
     for axis in (top, bottom):
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=8, loc="center left")
-        for requests, _ in timeline.events:
-            axis.axvline(requests, color="#555555", linewidth=0.8, linestyle="--")
-    for requests, text in timeline.events:
-        spot = (requests, 1.02)
+        for place, _ in timeline.events:
+            axis.axvline(place, color="#555555", linewidth=0.8, linestyle="--")
+    for place, text in timeline.events:
+        spot = (place, 1.02)
         top.annotate(text, spot, xycoords=("data", "axes fraction"), ha="center", fontsize=8)
     write_figure(path, figure)
 
@@ -306,7 +288,7 @@ def run_command(name: str, *arguments: str, expected: int = 0) -> None:
 
 @contextmanager
 def running_server(settings: Settings) -> Iterator[str]:
-    """Run the server in a process of its own; yields its URL."""
+    """Run the server in a process of its own; yield its URL."""
     variables = {
         "APP_HOST": "127.0.0.1",
         "APP_PORT": "0",
@@ -342,14 +324,9 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def split_by_shares(pairs: Sequence[LabelledItem], *shares: float) -> list[Sequence[LabelledItem]]:
-    """Cut a sequence, in its order, into parts of these shares."""
+    """Cut a sequence, in its order, into pieces of these shares."""
     ends = [round(share * len(pairs)) for share in np.cumsum([0, *shares])]
     return [pairs[start:end] for start, end in pairwise(ends)]
-
-
-def load_champion(settings: Settings) -> Bundle:
-    """Load the deployed champion."""
-    return load_bundle(*champion_path(settings.paths.deployment))
 
 
 if __name__ == "__main__":

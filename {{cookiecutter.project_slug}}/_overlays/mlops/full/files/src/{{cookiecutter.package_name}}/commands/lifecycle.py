@@ -1,7 +1,9 @@
 """Replace the model: retrain, promote."""
 
 from argparse import Namespace
+from dataclasses import asdict
 
+from ..config import WorkError
 from .common import CommandGroup, add_config_options, add_reason_option, read_settings
 
 
@@ -46,11 +48,17 @@ def run_promote(options: Namespace) -> None:
     """Make the challenger the champion."""
     settings = read_settings(options)
     from ..bundle.deployment import read_deployment
-    from ..monitoring.online import ab_verdict_record
+    from ..monitoring import online
     from ..release.rollout import promote
 
-    deployed = read_deployment(settings.paths.deployment)
-    verdict = ab_verdict_record(settings, deployed, options.force)
+    deployed, verdict = read_deployment(settings.paths.deployment), None
+    try:
+        if deployed.challenger:
+            verdict = asdict(online.measure_ab_test(settings, deployed)[1])
+    except WorkError as error:
+        if not options.force:
+            raise
+        verdict = {"decision": "unknown", "reason": str(error)}
     after = promote(settings, deployed, verdict, options.reason, options.force)
     print(f"champion: {after.champion.version} (a running server picks it up by itself)")
     print(f"undo: {options.command} rollback")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,7 @@ from .common import CommandGroup, add_config_options, add_reason_option, read_se
 
 if TYPE_CHECKING:
     from ..bundle.deployment import BundleRef, Deployment
-    from ..monitoring.ab_test import Verdict
     from ..monitoring.online import Arm
-    from ..store.database import Database
     from ..store.feedback_schema import FeedbackLine
     from ..task.settings import Settings
 
@@ -98,6 +95,7 @@ def _send(path: Path, lines: list[FeedbackLine], url: str) -> dict[str, int]:
 def _record_in_log(path: Path, lines: list[FeedbackLine], settings: Settings) -> dict[str, int]:
     from ..bundle.deployment import champion_path
     from ..bundle.load import load_contract
+    from ..store.database import open_log
     from ..store.feedback import InvalidGroundTruth, UnknownRequest, record_feedback
 
     score = load_contract(champion_path(settings.paths.deployment)[0]).score_json
@@ -110,7 +108,7 @@ def _record_in_log(path: Path, lines: list[FeedbackLine], settings: Settings) ->
         except InvalidGroundTruth as error:
             raise UserError(f"{path}: row {batch[error.index].row}: {error}") from None
 
-    with open_log(settings) as log:
+    with open_log(settings.live.database) as log:
         return _record_in_batches(path, lines, record)
 
 
@@ -137,6 +135,7 @@ def run_drift(options: Namespace) -> int:
     from ..files import read_json
     from ..monitoring import online
     from ..monitoring.drift import compare_distributions, drift_table
+    from ..store.database import open_log
     from ..store.queries import read_window
 
     # 1. The reference of one version, and what was asked of it.
@@ -146,14 +145,15 @@ def run_drift(options: Namespace) -> int:
     folder = settings.paths.deployment
     chosen = _find_version(deployment.read_deployment(folder), options.version)
     reference = read_json(deployment.bundle_path(folder, chosen) / "reference.json")
-    with open_log(settings) as log:
+    with open_log(settings.live.database) as log:
         window = read_window(log, options.rows, online.VARIANTS, chosen.version)
     print(f"version {chosen.version}: {window.rows} items in the log")
     if window.rows < least:
         print(f"too few to judge: at least {least} are needed")
         return 0
     # 2. Compare and draw.
-    expected, observed = online.reference_distributions(reference), online.online_values(window)
+    expected = online.with_predictions(reference["features"], reference["predictions"])
+    observed = online.with_predictions(window.features, window.prediction_stats)
     rows = compare_distributions(expected, observed, min_rows=least)
     from ..experiments.drift_plot import draw_drift  # matplotlib: not before it is needed
 
@@ -177,6 +177,7 @@ def _find_version(deployed: Deployment, version: str | None) -> BundleRef:
 def run_ab(options: Namespace) -> None:
     """Print the running A/B test and its verdict, or start another one."""
     from ..bundle.deployment import read_deployment
+    from ..monitoring.online import measure_ab_test
     from ..task.contract import SCORE
 
     settings = read_settings(options)
@@ -187,7 +188,7 @@ def run_ab(options: Namespace) -> None:
     if (challenger := deployed.challenger) is None:
         print(f"no A/B test is running: {deployed.champion.version} has no challenger")
         return
-    arms, verdict = measure_running_test(settings, deployed)
+    arms, verdict = measure_ab_test(settings, deployed)
     traffic = "callers" if challenger.mode == "split" else "requests, in shadow"
     print(
         f"champion {deployed.champion.version}, challenger {challenger.version}: "
@@ -218,22 +219,11 @@ def _start_test(options: Namespace, settings: Settings) -> None:
     )
 
 
-def measure_running_test(settings: Settings, deployed: Deployment) -> tuple[list[Arm], Verdict]:
-    """Measure both arms of the running A/B test from the log. WorkError if there is none."""
-    from ..bundle.deployment import champion_path
-    from ..bundle.load import load_contract
-    from ..monitoring.online import measure_ab_test
-
-    contract = load_contract(champion_path(settings.paths.deployment)[0])
-    with open_log(settings) as log:
-        return measure_ab_test(settings.ab, log, deployed, contract)
-
-
 def _arms_table(arms: list[Arm], metric: str) -> list[str]:
     if not arms:
         return ["the log holds no request of this test yet"]
     rows = [["variant", "requests", "items", "callers", "labels", "p50 ms", "p99 ms", metric]]
-    for (variant, requests, items, callers, _, p50, p99), labels, mean in arms:
+    for (variant, requests, items, callers, p50, p99), labels, mean in arms:
         counts = [str(count) for count in (requests, items, callers, labels)]
         score = "" if mean is None else f"{mean:.4f}"
         rows.append([variant, *counts, f"{p50:.2f}", f"{p99:.2f}", score])
@@ -241,13 +231,3 @@ def _arms_table(arms: list[Arm], metric: str) -> list[str]:
     return [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
     ]
-
-
-@contextmanager
-def open_log(settings: Settings) -> Iterator[Database]:
-    """Open the prediction log and bring its tables up to date."""
-    from ..store.database import Database
-
-    with closing(Database(settings.live.database)) as database:
-        database.migrate()
-        yield database

@@ -2,14 +2,13 @@
 
 It passes when it is significantly better overall and not significantly worse on any slice. The
 more slices are compared, the more often one looks worse by chance alone, so their intervals are
-widened (Bonferroni): all of them together err in 5 % of the cases.
+widened (Bonferroni): all of them together err in at most 5 % of the cases.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,17 +16,17 @@ import numpy as np
 from ..bundle.load import Bundle
 from ..config import WorkError
 from ..interfaces import Arrays
-from ..task import contract as task_contract
-from ..task import objective
+from ..task import contract, objective
 from ..task.contract import Contract
 from ..task.data import Dataset
 from ..training.evaluate import bootstrap_interval
+from ..training.runs import Run
 
 OVERALL = "all held-out data"
 ORIGINAL, PRODUCTION = "original data", "production data"
-MIN_EXAMPLES = 20  # of a slice: a mean of fewer says little
-ERROR = 0.05  # of the interval overall, and of those of all slices together
-BATCH_ROWS = 256  # rows of one call of the champion's session
+MIN_EXAMPLES = 20  # of a slice: the mean of fewer says little
+ERROR = 0.05  # error rate of the overall interval, and of the slices' intervals together
+BATCH_ROWS = 256  # rows per call of the champion's session
 
 ScorePair = tuple[np.ndarray, np.ndarray]  # scores (n,) of the champion and of the challenger
 
@@ -46,13 +45,13 @@ class SliceComparison:
 
     @property
     def finding(self) -> str:
-        """What the interval allows to say about the challenger."""
+        """What the interval allows us to say about the challenger."""
         return "better" if self.low > 0 else "worse" if self.high < 0 else "not distinguishable"
 
 
 @dataclass(frozen=True)
 class Gate:
-    """The result with all its comparisons; the first slice is all held-out data."""
+    """The result of all comparisons; the first slice is all held-out data."""
 
     champion: str
     challenger: str
@@ -69,7 +68,6 @@ class Gate:
 
     @property
     def reason(self) -> str:
-        """The result in words."""
         overall = self.slices[0]
         ahead = f"{self.metric} {overall.ahead:+.3g} ({overall.low:+.3g} to {overall.high:+.3g})"
         if overall.finding != "better":
@@ -89,58 +87,46 @@ class Gate:
     def record(self) -> dict[str, Any]:
         """Return everything, as the JSON of `gate.json`."""
         names = {name: getattr(self, name) for name in ("champion", "challenger", "metric")}
-        parts = [{**asdict(each), "finding": each.finding} for each in self.slices]
-        return {"passed": self.passed, "reason": self.reason, **names, "parts": parts}
+        slices = [{**asdict(each), "finding": each.finding} for each in self.slices]
+        return {"passed": self.passed, "reason": self.reason, **names, "parts": slices}
 
     def table(self) -> list[list[str]]:
-        """Return rows for people, the head first."""
+        """Return rows for people, the header first."""
         head = ["Slice", "Examples", f"Champion {self.metric}", "Challenger", "Ahead", "Finding"]
-        rows = [
-            [
-                each.name,
-                str(each.examples),
-                f"{each.champion:.4g}",
-                f"{each.challenger:.4g}",
-                f"{each.ahead:+.3g} ({each.low:+.3g} to {each.high:+.3g})",
-                each.finding,
-            ]
-            for each in self.slices
-        ]
-        return [head, *rows]
+        rows = [head]
+        for each in self.slices:
+            means = f"{each.champion:.4g}", f"{each.challenger:.4g}"
+            ahead = f"{each.ahead:+.3g} ({each.low:+.3g} to {each.high:+.3g})"
+            rows.append([each.name, str(each.examples), *means, ahead, each.finding])
+        return rows
 
 
-def check_comparable(champion: Bundle, contract: Contract) -> None:
+def check_comparable(champion: Bundle, today: Contract) -> None:
     """Raise WorkError unless the champion's contract equals that of today's data and settings."""
-    if champion.contract == contract:
-        return
-    fields = type(contract).model_fields
-    differ = [key for key in fields if getattr(champion.contract, key) != getattr(contract, key)]
-    raise WorkError(
-        f"the contract of the champion {champion.version} differs from that of today's data and "
-        f"settings in {', '.join(differ)}, so a comparison would not be fair; train and deploy a "
-        "model by hand"
-    )
+    old, new = dict(champion.contract), dict(today)
+    if differ := [key for key in new if old[key] != new[key]]:
+        raise WorkError(
+            f"the contract of the champion {champion.version} differs from that of today's data "
+            f"and settings in {', '.join(differ)}, so a comparison would not be fair; train and "
+            "deploy a model by hand"
+        )
 
 
-def run_gate(
-    champion: Bundle, challenger: str, outputs: Arrays, dataset: Dataset, original: int
-) -> Gate:
-    """Compare the champion with a challenger's `outputs` (n, …) for the dataset's test split.
+def run_gate(champion: Bundle, run: Run, dataset: Dataset, original: int) -> Gate:
+    """Compare the champion with an evaluated run on the test split.
 
     The first `original` of its rows are those of the original data, the others from production.
     """
     rows = len(next(iter(dataset.test.values())))
+    inputs = {name: dataset.test[name] for name in contract.INPUTS}
     batches = [
-        champion.run(
-            {name: dataset.test[name][start : start + BATCH_ROWS] for name in task_contract.INPUTS}
-        )
+        champion.run({name: array[start : start + BATCH_ROWS] for name, array in inputs.items()})
         for start in range(0, rows, BATCH_ROWS)
     ]
-    predicted = {
-        name: np.concatenate([batch[name] for batch in batches]) for name in task_contract.OUTPUTS
-    }
-    pairs = scores_by_slice(predicted, outputs, dataset, original)
-    return Gate(champion.version, challenger, objective.PRIMARY_METRIC, compare_slices(pairs))
+    predicted = {name: np.concatenate([b[name] for b in batches]) for name in contract.OUTPUTS}
+    with np.load(run.folder / "outputs.npz") as file:
+        pairs = scores_by_slice(predicted, dict(file), dataset, original)
+    return Gate(champion.version, run.name, objective.PRIMARY_METRIC, compare_slices(pairs))
 
 
 def scores_by_slice(
@@ -150,12 +136,12 @@ def scores_by_slice(
     test = dataset.test
     rows = len(next(iter(test.values())))
 
-    def score(part: slice) -> ScorePair:
-        labels, *both = (
-            {name: array[part] for name, array in arrays.items()}
+    def score(chosen: slice) -> ScorePair:
+        labels, first, second = (
+            {name: array[chosen] for name, array in arrays.items()}
             for arrays in (test, champion, challenger)
         )
-        return objective.scores(both[0], labels), objective.scores(both[1], labels)
+        return objective.scores(first, labels), objective.scores(second, labels)
 
     pairs = {}
     if original < rows:
@@ -179,9 +165,3 @@ def compare_slices(pairs: Mapping[str, ScorePair]) -> list[SliceComparison]:
         means = float(champion.mean()), float(challenger.mean()), float(ahead.mean())
         comparisons.append(SliceComparison(name, len(ahead), *means, low, high))
     return comparisons
-
-
-def read_outputs(folder: Path) -> Arrays:
-    """Read an evaluated run's outputs (n, …) for its test split, of the chosen seed."""
-    with np.load(folder / "outputs.npz") as file:
-        return dict(file)

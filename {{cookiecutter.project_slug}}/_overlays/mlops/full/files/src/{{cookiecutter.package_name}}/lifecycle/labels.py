@@ -1,13 +1,12 @@
 """Collect the log's labelled requests, from which a new model learns besides the original data.
 
 Collected rows are kept in numbered files; each holds all rows of the one before and the new ones.
-New rows are split in order of time, the latest to test, for neighbours resemble each other. A row
+New rows are split in order of time, the latest to test, as neighbours resemble each other. A row
 keeps its split for ever, and no copy of a held-out row, here or in the original data, is trained
 on.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,7 +24,7 @@ HASHED_DECIMALS = 3  # a request's numbers were rounded on their way, so copies 
 
 
 def newest_file(folder: Path) -> Path | None:
-    """Return the file that was written last."""
+    """Return the file of rows that was written last."""
     return max(folder.glob("[0-9]*.jsonl"), default=None)
 
 
@@ -48,7 +47,7 @@ def uncollected(
 ) -> list[LabelledExample]:
     """Return the log's examples that are not among the collected rows."""
     keys = {row.key for row in rows}
-    return [example for example in log if (example.request_id, example.item) not in keys]
+    return [example for example in log if example.key not in keys]
 
 
 def collect_rows(
@@ -61,37 +60,20 @@ def collect_rows(
 
     Rows that the contract cannot use become `unused`.
     """
-    truths = {(example.request_id, example.item): json.loads(example.truth) for example in log}
-    old = [
-        row
-        if (truth := truths.get(row.key, row.truth)) == row.truth
-        else row.model_copy(update={"truth": truth})
-        for row in rows
-    ]
-    corrected = [row for row, before in zip(old, rows, strict=True) if row is not before]
+    labels = {example.key: example.truth for example in log}
+    old = [row.model_copy(update={"truth": labels.get(row.key, row.truth)}) for row in rows]
+    corrected = [row for row, before in zip(old, rows, strict=True) if row != before]
     new = [to_row(example) for example in uncollected(log, rows)]
     unusable = {row.key for row in [*corrected, *new] if feedback_data.why_unusable(original, row)}
     split = assign_splits([row for row in new if row.key not in unusable], rules, bool(rows))
     left_out = [row for row in new if row.key in unusable]
-    old = [with_split(row, "unused") if row.key in unusable else row for row in old]
-    return without_leaks(original, [*old, *sorted([*split, *left_out], key=_time)])
+    old = [_with_split(row, "unused") if row.key in unusable else row for row in old]
+    return without_leaks(original, [*old, *sorted([*split, *left_out], key=_by_time)])
 
 
 def to_row(example: LabelledExample) -> FeedbackRow:
     """Turn an example of the log into a row without a split yet."""
-    return FeedbackRow(
-        request_id=example.request_id,
-        index=example.item,
-        at=example.at,
-        split="unused",
-        item=json.loads(example.input),
-        truth=json.loads(example.truth),
-    )
-
-
-def with_split(row: FeedbackRow, split: Split) -> FeedbackRow:
-    """Return the row with another split."""
-    return row if row.split == split else row.model_copy(update={"split": split})
+    return FeedbackRow(**vars(example), split="unused")
 
 
 def assign_splits(
@@ -100,10 +82,10 @@ def assign_splits(
     """Split new rows in order of time: the first train, the last test.
 
     Neighbours may hold the same values (windows of a series), so a gap of `BLOCK_LENGTH` - 1 rows
-    is left out before each split; before the first one only where it is `continued`, that is,
-    where rows were collected before. With too few rows for that, none is taken yet.
+    is left out before each split; before the first one only if rows were collected before
+    (`continued`). With too few rows for that, none is taken yet.
     """
-    rows = sorted(rows, key=_time)
+    rows = sorted(rows, key=_by_time)
     if len(rows) < min_new_rows(continued):
         return []
     gap = objective.BLOCK_LENGTH - 1
@@ -119,7 +101,7 @@ def assign_splits(
         ("test", test),
     ]
     splits: list[Split] = [name for name, size in sizes for _ in range(size)]
-    return [with_split(row, split) for row, split in zip(rows, splits, strict=True)]
+    return [_with_split(row, split) for row, split in zip(rows, splits, strict=True)]
 
 
 def min_new_rows(continued: bool) -> int:
@@ -130,8 +112,7 @@ def min_new_rows(continued: bool) -> int:
 def without_leaks(original: Dataset, rows: Sequence[FeedbackRow]) -> list[FeedbackRow]:
     """Keep exact copies in one split: a copy of what the original data holds out becomes
     `unused`, another copy joins the split of the first one."""
-    used = [row for row in rows if row.split != "unused"]
-    if not used:
+    if not (used := [row for row in rows if row.split != "unused"]):
         return list(rows)
     encoded = original.encode_labelled([row.pair() for row in used])
     held_out = join_rows(original.validation, original.test, original.pad_value)
@@ -141,7 +122,7 @@ def without_leaks(original: Dataset, rows: Sequence[FeedbackRow]) -> list[Feedba
         row.key: places.setdefault(digest, row.split)
         for row, digest in zip(used, hashes[-len(used) :], strict=True)
     }
-    return [with_split(row, splits.get(row.key, row.split)) for row in rows]
+    return [_with_split(row, splits.get(row.key, row.split)) for row in rows]
 
 
 def hash_rows(split: Arrays) -> Iterator[bytes]:
@@ -152,12 +133,16 @@ def hash_rows(split: Arrays) -> Iterator[bytes]:
         for array in arrays
     ]
     for row in zip(*rounded, strict=True):
-        yield hashlib.sha256(b"".join(np.asarray(part).tobytes() for part in row)).digest()
+        yield hashlib.sha256(b"".join(np.asarray(value).tobytes() for value in row)).digest()
 
 
 def _gap_rows(continued: bool) -> int:
     return (objective.BLOCK_LENGTH - 1) * (3 if continued else 2)
 
 
-def _time(row: FeedbackRow) -> tuple[float, str, int]:
+def _with_split(row: FeedbackRow, split: Split) -> FeedbackRow:
+    return row.model_copy(update={"split": split})
+
+
+def _by_time(row: FeedbackRow) -> tuple[float, str, int]:
     return row.at, *row.key

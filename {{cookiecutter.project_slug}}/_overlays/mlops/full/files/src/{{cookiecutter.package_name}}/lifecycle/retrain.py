@@ -8,15 +8,15 @@
 6. Gate: compare with the champion on held-out data.
 7. Start the challenger beside the champion.
 
-The journal is written before the data and deleted at the end, and each step finds itself done. So
-whoever was killed anywhere runs the command again, and nothing is done twice.
+The journal is written before the data and deleted at the end, and each step notices if it was done
+before. So a retrain that was killed anywhere is resumed by the same command, and nothing is done
+twice.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ..bundle import deployment
 from ..bundle.load import Bundle, load_bundle
@@ -25,26 +25,24 @@ from ..experiments import tracked_runs
 from ..experiments.report import markdown_table
 from ..experiments.tracking import Tracker
 from ..files import write_json, write_text
+from ..release.export import pack_bundle
 from ..release.rollout import start_challenger, sync_registry_aliases
 from ..store import queries
-from ..store.database import Database
+from ..store.database import open_log
 from ..task.data import Dataset
 from ..task.settings import Settings
 from ..training import feedback_data, runs
 from ..training.dataset import load_data, original_data
 from ..training.runs import Run
 from . import labels
-from .gate import check_comparable, read_outputs, run_gate
+from .gate import check_comparable, run_gate
 from .triggers import COMPARED, DECIDED, collect_signals, decide
 
 LOCK_FILE, JOURNAL = ".retrain.lock", ".retrain.json"  # in `runs/`
-Say = Callable[[str], None]
 
 
-class PendingRetrain(BaseModel):
+class PendingRetrain(BaseModel, frozen=True, extra="forbid"):
     """The journal of a pending retrain, in `runs/` from step 2 until step 7."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: str  # its folder in `runs/`
     feedback: Path | None  # file of collected rows
@@ -65,7 +63,6 @@ def read_pending(settings: Settings) -> PendingRetrain | None:
 
 
 def write_pending(settings: Settings, pending: PendingRetrain) -> None:
-    """Write the journal."""
     write_text(settings.paths.runs / JOURNAL, pending.model_dump_json(indent=2) + "\n")
 
 
@@ -75,11 +72,7 @@ def clear_pending(settings: Settings) -> None:
 
 
 def retrain(
-    settings: Settings,
-    if_needed: bool = False,
-    force: bool = False,
-    again: str = "retrain",
-    say: Say = print,
+    settings: Settings, if_needed: bool = False, force: bool = False, again: str = "retrain"
 ) -> None:
     """Train and try a new model, with `if_needed` only when a trigger fires.
 
@@ -98,36 +91,33 @@ def retrain(
                     f"{settings.paths.deployment}: holds a model of {champion.name}, the settings "
                     f"are those of {settings.name}; give the right --config"
                 )
-            pending = read_pending(settings) or _plan(settings, champion, if_needed, force, say)
+            pending = read_pending(settings) or _plan(settings, champion, if_needed, force)
             if pending is not None:
-                _carry_out(settings, pending, champion, again, say)
+                _carry_out(settings, pending, champion, again)
                 clear_pending(settings)
     except Timeout:
-        say(f"{folder}: another retrain is already running; nothing done")
+        print(f"{folder}: another retrain is already running; nothing done")
 
 
 def _plan(
-    settings: Settings, champion: Bundle, if_needed: bool, force: bool, say: Say
+    settings: Settings, champion: Bundle, if_needed: bool, force: bool
 ) -> PendingRetrain | None:
     """Take steps 1 to 3; None when there is nothing to do."""
     # 1. Decide.
-    target, folder = settings.paths.deployment, settings.paths.feedback
-    database = Database(settings.live.database)
-    try:
-        database.migrate()
+    with open_log(settings.live.database) as database:
         log = queries.read_labelled(database)
-        deployed = deployment.read_deployment(target)
-        signals = collect_signals(target, deployed, champion, database, log, folder)
-    finally:
-        database.close()
+        signals = collect_signals(settings, champion, database, log)
     decision = decide(signals, settings.retrain, if_needed, force)
-    say("\n".join([*markdown_table(decision.table()), "", decision.sentence]))
-    deployment.append_history(target, DECIDED, decision.sentence, **decision.record())
+    print("\n".join([*markdown_table(decision.table()), "", decision.sentence]))
+    deployment.append_history(
+        settings.paths.deployment, DECIDED, decision.sentence, **decision.record()
+    )
     if decision.outcome != "retrain":
         return None
     # 2. Plan. The journal comes before the data: without its file it counts as not written.
     original = original_data(settings)
     check_comparable(champion, original.contract)
+    folder = settings.paths.feedback
     collected = labels.read_collected(folder)
     rows = labels.collect_rows(original, collected, log, settings.retrain)
     path = labels.newest_file(folder) if rows == collected else labels.next_file(folder, rows)
@@ -139,21 +129,19 @@ def _plan(
         write_text(path, feedback_data.feedback_text(rows))
     splits = [row.split for row in rows]
     names = (*feedback_data.SPLITS, "unused")
-    say("labelled requests: " + ", ".join(f"{splits.count(name)} {name}" for name in names))
+    print("labelled requests: " + ", ".join(f"{splits.count(name)} {name}" for name in names))
     return pending
 
 
-def _carry_out(
-    settings: Settings, pending: PendingRetrain, champion: Bundle, again: str, say: Say
-) -> None:
+def _carry_out(settings: Settings, pending: PendingRetrain, champion: Bundle, again: str) -> None:
     """Take steps 4 to 7: a challenger is deployed, or the gate rejects it."""
     target = settings.paths.deployment
     before = deployment.read_deployment(target)
     if pending.run in {ref.version for ref in (before.champion, before.challenger) if ref}:
-        say(f"{pending.run} is already deployed")
+        print(f"{pending.run} is already deployed")
         return
     # 4. Train.
-    run, dataset = _open_run(settings, pending, say)
+    run, dataset = _open_run(settings, pending)
     check_comparable(champion, dataset.contract)
     if not (run.folder / "evaluation.json").exists():
         tracked_runs.train_tracked(run, dataset, again)
@@ -163,36 +151,35 @@ def _carry_out(
     path = run.settings.live.feedback
     rows = feedback_data.read_feedback_rows(path) if path else []
     original = run.info.data.rows.test - sum(row.split == "test" for row in rows)
-    gate = run_gate(champion, run.name, read_outputs(run.folder), dataset, original)
+    gate = run_gate(champion, run, dataset, original)
     write_json(run.folder / "gate.json", gate.record())
-    say("\n".join(["", *markdown_table(gate.table()), ""]))
+    print("\n".join(["", *markdown_table(gate.table()), ""]))
     deployment.append_history(target, COMPARED, gate.reason, version=run.name, **gate.summary())
     tracker = Tracker(run.settings)
     tracker.log_gate(run, gate.summary())
     if not gate.passed:
-        sync_registry_aliases(tracker, before)  # a rollback without MLflow left them behind
-        say(f"challenger rejected, the champion stays: {gate.reason}")
+        sync_registry_aliases(tracker, before)  # a rollback without MLflow did not move them
+        print(f"challenger rejected, the champion stays: {gate.reason}")
         return
     # 7. Start the challenger.
-    rules = settings.retrain
+    bundle = pack_bundle(run, dataset, evaluation, tracker.parent(run))
     challenger = start_challenger(
         run,
-        dataset,
-        evaluation,
+        bundle,
         tracker,
-        mode=rules.mode,
-        share=rules.share,
+        mode=settings.retrain.mode,
+        share=settings.retrain.share,
         compared_with=gate.champion,
         reason=gate.reason,
         cause=pending.reason,
     )
-    say(
+    print(
         f"challenger {run.name} started: {challenger.mode}, {challenger.share:.0%} of the traffic; "
         "see the command ab for the test so far"
     )
 
 
-def _open_run(settings: Settings, pending: PendingRetrain, say: Say) -> tuple[Run, Dataset]:
+def _open_run(settings: Settings, pending: PendingRetrain) -> tuple[Run, Dataset]:
     """Open the pending run, or create it; a new one when data or code changed under it."""
     folder = settings.paths.runs / pending.run
     if (folder / "run.json").exists():
@@ -200,11 +187,11 @@ def _open_run(settings: Settings, pending: PendingRetrain, say: Say) -> tuple[Ru
             run = runs.open_run(settings, pending.run)
             dataset = run.dataset()
         except UserError as error:
-            say(f"{error}; starting again with a new run")
+            print(f"{error}; starting again with a new run")
             folder = runs.reserve_folder(settings)
             write_pending(settings, pending.model_copy(update={"run": folder.name}))
         else:
-            say(f"resuming run {run.name}")
+            print(f"resuming run {run.name}")
             return run, dataset
     live = settings.live.model_copy(update={"feedback": pending.feedback})
     with_feedback = settings.model_copy(update={"live": live})

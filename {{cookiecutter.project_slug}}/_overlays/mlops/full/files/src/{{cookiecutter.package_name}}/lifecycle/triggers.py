@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ..base_settings import RetrainSettings
+from ..base_settings import BaseSettings, RetrainSettings
 from ..bundle import deployment
-from ..bundle.deployment import Deployment
 from ..bundle.load import Bundle
 from ..files import read_json
 from ..monitoring import online
@@ -17,8 +15,6 @@ from ..store.queries import LabelledExample
 from . import labels
 
 DECIDED, COMPARED = "decide", "gate"  # actions in the history
-Outcome = Literal["retrain", "not needed", "waits for labels", "a test is running"]
-BY_HAND = "by hand"
 
 
 @dataclass(frozen=True)
@@ -29,34 +25,33 @@ class RetrainSignals:
     judged: int  # features and predictions with enough rows
     metric: str
     drop: float | None  # online against training, relative; None without labels
-    labels: int  # behind `drop`
+    labels: int  # that `drop` is measured on
     new_labels: int  # labelled items that were never collected
-    min_new: int  # new labels that can be divided into splits
+    min_new: int  # fewest new labels that can be split
     days: float  # since a model was trained or compared with the champion
     tested: str | None  # version of the challenger
 
 
 class Check(NamedTuple):
-    """One trigger: its value, its threshold, and the reason to retrain if it fired."""
+    """A trigger, its value and threshold, and the reason to retrain: empty unless it fired."""
 
     trigger: str
     value: str
     threshold: str
-    reason: str | None
+    reason: str
 
 
 @dataclass(frozen=True)
-class Decision:
+class RetrainDecision:
     """The outcome with its checks; `obstacle` is why to wait in spite of reasons."""
 
-    outcome: Outcome
+    outcome: Literal["retrain", "not needed", "waits for labels", "a test is running"]
     reasons: list[str]
     checks: list[Check] = field(repr=False)
     obstacle: str | None = None
 
     @property
     def sentence(self) -> str:
-        """Outcome and reasons in words."""
         reasons = "; ".join(self.reasons)
         if self.obstacle:
             start = f"{reasons}, but " if reasons else ""
@@ -64,42 +59,28 @@ class Decision:
         return f"{self.outcome}: {reasons or 'no trigger fired'}"
 
     def record(self) -> dict[str, Any]:
-        """Return what the history keeps beside the sentence."""
         return {"outcome": self.outcome, "checks": {c.trigger: c.value for c in self.checks}}
 
     def table(self) -> list[list[str]]:
-        """Return rows for people, the head first."""
+        """Return rows for people, the header first."""
         head = ["Trigger", "Value", "Threshold", "Fired"]
         return [head, *([*check[:3], "yes" if check.reason else "no"] for check in self.checks)]
 
 
 def collect_signals(
-    folder: Path,
-    deployed: Deployment,
-    champion: Bundle,
-    database: Database,
-    log: Sequence[LabelledExample],
-    feedback: Path,
+    settings: BaseSettings, champion: Bundle, database: Database, log: Sequence[LabelledExample]
 ) -> RetrainSignals:
-    """Measure drift, quality, new labels and age of the champion deployed in `folder`.
-
-    `log` holds the labelled examples of the log, `feedback` is the folder of collected rows.
-    """
+    """Measure drift, quality, new labels (in `log`) and age of the deployed champion."""
+    folder = settings.paths.deployment
+    deployed = deployment.read_deployment(folder)
     reference = read_json(deployment.bundle_path(folder, deployed.champion) / "reference.json")
     drift = online.measure_drift(database, reference, version=champion.version)
     manifests = {champion.version: champion.manifest}
-    quality = next(
-        (
-            row
-            for row in online.measure_quality(database, champion.contract, manifests)
-            if (row.version, row.variant) == (champion.version, "champion")
-        ),
-        None,
-    )
-    collected = labels.read_collected(feedback)
-    compared = [
-        line["at"] for line in deployment.read_history(folder) if line["action"] == COMPARED
-    ]
+    qualities = online.measure_quality(database, champion.contract, manifests)
+    quality = next((row for row in qualities if row[:2] == (champion.version, "champion")), None)
+    collected = labels.read_collected(settings.paths.feedback)
+    history = deployment.read_history(folder)
+    compared = [line["at"] for line in history if line["action"] == COMPARED]
     newest = max(map(datetime.fromisoformat, [champion.manifest.created_at, *compared]))
     return RetrainSignals(
         drifted=[row.feature for row in drift if row.drifted],
@@ -116,47 +97,39 @@ def collect_signals(
 
 def decide(
     signals: RetrainSignals, rules: RetrainSettings, if_needed: bool, force: bool = False
-) -> Decision:
-    """Decide what to do; without `if_needed` no trigger has to fire.
+) -> RetrainDecision:
+    """Decide; without `if_needed` no trigger need fire, `force` disregards a running A/B test.
 
-    Age alone needs no labels, the other triggers wait for some to learn from. `force` disregards
-    a running A/B test.
+    Age alone needs no labels, the other triggers wait for some to learn from.
     """
-    names, drop = ", ".join(signals.drifted), signals.drop
-    drifted = names or ("none" if signals.judged else "too few rows to judge")
+    # 1. Check each trigger.
+    drifted, metric, drop = ", ".join(signals.drifted), signals.metric, signals.drop
     poor = drop is not None and drop > rules.quality_drop and signals.labels >= rules.least_labels
+    quality = "no labels" if drop is None else f"{drop:.1%} on {signals.labels} labels"
+    threshold = f"{rules.quality_drop:.0%} on {rules.least_labels} labels"
+    worse = f"{metric} is {drop:.1%} worse than in training" if poor else ""
+    count, limit = signals.new_labels, rules.new_labels
+    reached = f"{count} new labels" if count >= limit else ""
     aged = signals.days > rules.max_days
+    old = f"the newest model is {signals.days:.0f} days old" if aged else ""
+    none = "none" if signals.judged else "too few rows to judge"
     checks = [
-        Check("drifted", drifted, "any", f"drift in {names}" if names else None),
-        Check(
-            f"{signals.metric} worse by",
-            "no labels" if drop is None else f"{drop:.1%} on {signals.labels} labels",
-            f"{rules.quality_drop:.0%} on {rules.least_labels} labels",
-            f"{signals.metric} is {drop:.1%} worse than in training" if poor else None,
-        ),
-        Check(
-            "new labels",
-            str(signals.new_labels),
-            str(rules.new_labels),
-            f"{signals.new_labels} new labels" if signals.new_labels >= rules.new_labels else None,
-        ),
-        Check(
-            "days old",
-            f"{signals.days:.1f}",
-            f"{rules.max_days:g}",
-            f"the newest model is {signals.days:.0f} days old" if aged else None,
-        ),
+        Check("drifted", drifted or none, "any", f"drift in {drifted}" if drifted else ""),
+        Check(f"{metric} worse by", quality, threshold, worse),
+        Check("new labels", str(count), str(limit), reached),
+        Check("days old", f"{signals.days:.1f}", f"{rules.max_days:g}", old),
     ]
+    # 2. Decide.
     reasons = [check.reason for check in checks if check.reason]
     if signals.tested is not None and not force:
         testing = f"the A/B test of {signals.tested} is still running"
-        return Decision("a test is running", reasons, checks, testing)
+        return RetrainDecision("a test is running", reasons, checks, testing)
     if not if_needed:
-        return Decision("retrain", [BY_HAND, *reasons], checks)
+        return RetrainDecision("retrain", ["by hand", *reasons], checks)
     if not reasons:
-        return Decision("not needed", [], checks)
+        return RetrainDecision("not needed", [], checks)
     needed = max(rules.least_labels, signals.min_new)
-    if signals.new_labels < needed and not aged:
-        lack = f"only {signals.new_labels} of the {needed} new labels needed"
-        return Decision("waits for labels", reasons, checks, lack)
-    return Decision("retrain", reasons, checks)
+    if count < needed and not aged:
+        lack = f"only {count} of the {needed} new labels needed"
+        return RetrainDecision("waits for labels", reasons, checks, lack)
+    return RetrainDecision("retrain", reasons, checks)

@@ -1,8 +1,8 @@
 """The verdict of an A/B test or a shadow run, valid however often and whenever one looks.
 
-Units of randomisation are the callers, which the router keeps with one variant. Each counts once,
-by the mean score of its requests, as those of one caller resemble each other. So `difference` is
-between mean callers, not between mean requests.
+Units of randomisation are the callers, whom the router keeps with one variant. Each counts once, by
+its mean score, as the requests of one caller resemble each other. So `difference` is between mean
+callers, not between mean requests.
 
 The interval is an asymptotic confidence sequence (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas,
 Time-uniform central limit theory and asymptotic confidence sequences, Annals of Statistics 52
@@ -22,18 +22,15 @@ BORROWED_UNITS = 200  # of pooled variance, mixed with each variant's own
 SRM_ALPHA = 0.001  # chance of ever reporting a sample ratio mismatch (SRM) that is none
 SRM_PRIOR_UNITS = 100  # units that the prior of the traffic split is worth
 
-Decision = Literal["keep going", "promote", "stop"]
-
 
 @dataclass(frozen=True)
 class TestRules:
     """Rules by which a test ends.
 
     `alpha` bounds, as units become many, the probability that the true difference is *ever*
-    outside the interval, at any look from `least_units` on. So a challenger that is no better is
-    ever promoted with at most that probability, about half of it as the interval has two sides,
-    and one that is better by `least_effect` or more is ever stopped by its upper bound with no more
-    than that either.
+    outside the interval, at any look from `least_units` on. So it also bounds the probability of
+    promoting a challenger that is no better (by about half, as the interval has two sides), and of
+    stopping one by its upper bound that is better by `least_effect` or more.
     """
 
     alpha: float = 0.05
@@ -44,11 +41,14 @@ class TestRules:
     tight_at: int = 1000  # units of both variants at which the interval is narrowest
 
 
+DEFAULT_RULES = TestRules()
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """Decision and grounds; `difference` is challenger - champion, signed so that > 0 is better."""
+    """The decision and why; `difference` is challenger - champion, signed so that > 0 is better."""
 
-    decision: Decision
+    decision: Literal["keep going", "promote", "stop"]
     reason: str
     difference: float
     low: float
@@ -71,35 +71,30 @@ def compare_split(
     variant: np.ndarray,
     scores: np.ndarray,
     share: float,
-    rules: TestRules | None = None,
+    rules: TestRules = DEFAULT_RULES,
 ) -> Verdict:
-    """Judge a split from scored requests: caller (n,), whether the challenger answered (n,), score
-    (n,).
+    """Judge a split by the caller, variant (true: challenger) and score of each request, all (n,).
 
-    Rows stand in the order of their time, all from a time in which the challenger was given the
-    same `share` of the callers. A caller belongs to the variant it met first; scores of the other
-    do not count, nor do those that are not finite.
+    Rows stand in the order of time, all from a test in which the challenger had the same `share` of
+    the callers. A caller belongs to the variant it met first; scores of the other do not count, nor
+    do those that are not finite.
     """
     if not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1, not {share}")
-    rules = rules or TestRules()
-    challenged, means = _mean_by_unit(units, variant, scores, rules)
-    groups = _unit_stats(means[~challenged]), _unit_stats(means[challenged])
+    groups = _unit_stats(units, variant, scores, rules)
     evidence = srm_log_bayes_factor(groups[1].count, groups[0].count, share)
     mismatch = evidence > math.log(1 / SRM_ALPHA)
     return _verdict(*groups, confidence_interval(*groups, rules), mismatch, rules)
 
 
 def compare_paired(
-    units: np.ndarray, differences: np.ndarray, rules: TestRules | None = None
+    units: np.ndarray, differences: np.ndarray, rules: TestRules = DEFAULT_RULES
 ) -> Verdict:
     """Judge a shadow run: caller (n,) and score of challenger - champion on one request (n,).
 
     Every request is answered by both, so what makes requests easy or hard cancels out.
     """
-    rules = rules or TestRules()
-    everywhere = np.ones(len(differences), bool)
-    group = _unit_stats(_mean_by_unit(units, everywhere, differences, rules)[1])
+    _, group = _unit_stats(units, np.ones(len(differences), bool), differences, rules)
     error = math.sqrt(group.variance / group.count) if group.count > 1 else math.inf
     margin = interval_width(group.count, rules) * error
     bounds = group.mean, group.mean - margin, group.mean + margin
@@ -114,8 +109,8 @@ def confidence_interval(
     The difference of means is the augmented inverse-probability-weighted estimate whose regression
     is the variants' own means. Its plain variance misleads with few challengers: a run of luck
     raises the mean *and* lowers the variance; with 10 % of the traffic and 97 % of scores 1, a
-    quarter of useless challengers were promoted. So each variance is no smaller than with
-    `BORROWED_UNITS` more of the pooled one, which matters less and less as units become many.
+    quarter of useless challengers were promoted. So each variance is at least what `BORROWED_UNITS`
+    more units of the pooled variance would make it, which matters ever less as units become many.
     """
     units = champion.count + challenger.count
     squares = sum(group.variance * (group.count - 1) for group in (champion, challenger))
@@ -132,11 +127,10 @@ def confidence_interval(
 
 
 def interval_width(units: Any, rules: TestRules) -> Any:
-    """Return half the interval in standard errors after so many units: at 1000, with 5 %, 3.04
-    instead of 1.96.
+    """Return half the interval in standard errors, by the boundary of theorem 2.2: after 1000
+    units, with 5 %, 3.04 instead of 1.96.
 
-    The boundary of theorem 2.2, with its parameter rho chosen by the paper's closed form to be
-    tight at `tight_at` units.
+    Its parameter rho is chosen by the paper's closed form to be tight at `tight_at` units.
     """
     log = -2 * math.log(rules.alpha)
     mixed = np.maximum(units, 1) * (log + math.log(log + 1)) / rules.tight_at  # t times rho squared
@@ -146,36 +140,35 @@ def interval_width(units: Any, rules: TestRules) -> Any:
 def srm_log_bayes_factor(challengers: int, champions: int, share: float) -> float:
     """Return the log Bayes factor of a sample ratio mismatch: ever above log(1/p) with chance <= p.
 
-    It says that variants lose callers or labels differently, and then the scores that are left do
-    not compare. Source: Lindon and Malek, Anytime-valid inference for multinomial count data,
+    A mismatch means that the variants lose callers or labels differently, so the remaining scores
+    do not compare. Source: Lindon and Malek, Anytime-valid inference for multinomial count data,
     NeurIPS 35 (2022), here with a beta prior around the configured share.
     """
     value = math.lgamma(SRM_PRIOR_UNITS) - math.lgamma(SRM_PRIOR_UNITS + challengers + champions)
-    for count, part in ((challengers, share), (champions, 1 - share)):
-        prior = SRM_PRIOR_UNITS * part
-        value += math.lgamma(prior + count) - math.lgamma(prior) - count * math.log(part)
+    for count, rate in ((challengers, share), (champions, 1 - share)):
+        prior = SRM_PRIOR_UNITS * rate
+        value += math.lgamma(prior + count) - math.lgamma(prior) - count * math.log(rate)
     return value
 
 
-def _mean_by_unit(
+def _unit_stats(
     units: np.ndarray, variant: np.ndarray, scores: np.ndarray, rules: TestRules
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each caller (k,) the variant it met first and its mean score there, signed so that
-    more is better; callers without a score are left out."""
+) -> tuple[UnitStats, UnitStats]:
+    """Return the statistics of both variants' callers with a score. Each caller counts for the
+    variant it met first, with its mean score there, signed so that more is better."""
     variant, scores = np.asarray(variant, bool), np.asarray(scores, np.float64)
     names, first, number = np.unique(units, return_index=True, return_inverse=True)
     used = np.isfinite(scores) & (variant == variant[first][number])
     counts = np.bincount(number[used], minlength=len(names))
     totals = np.bincount(number[used], scores[used], minlength=len(names))
-    scored = counts > 0
     sign = 1.0 if rules.higher_is_better else -1.0
-    return variant[first][scored], sign * totals[scored] / counts[scored]
-
-
-def _unit_stats(values: np.ndarray) -> UnitStats:
-    if not len(values):
-        return UnitStats(0, 0.0, 0.0)
-    return UnitStats(len(values), values.mean(), values.var(ddof=1) if len(values) > 1 else 0.0)
+    means, challenged = sign * totals / np.maximum(counts, 1), variant[first]
+    groups = []
+    for chosen in (~challenged, challenged):
+        values = means[chosen & (counts > 0)]
+        mean = values.mean() if len(values) else 0.0
+        groups.append(UnitStats(len(values), mean, values.var(ddof=1) if len(values) > 1 else 0.0))
+    return groups[0], groups[1]
 
 
 def _verdict(
@@ -185,9 +178,9 @@ def _verdict(
     mismatch: bool,
     rules: TestRules,
 ) -> Verdict:
-    difference, low, high = (float(bound) for bound in bounds)
+    difference, low, high = map(float, bounds)
     units = champion.count, challenger.count
-    decision: Decision = "keep going"
+    decision = "keep going"
     if mismatch:
         reason = (
             "sample ratio mismatch: units are not split as configured, so scores do not compare"

@@ -2,12 +2,13 @@
 
 A feature has drifted when the difference is both significant and large. Either alone misleads: with
 many rows the smallest difference becomes significant, with few rows any index of distance is large
-by chance. Neighbouring rows of a time series say nearly the same, so both sides enter with their
-effective sample size (ESS), not with their number of rows.
+by chance. Neighbouring rows of a time series are similar, so both sides enter with their effective
+sample size (ESS), not with their number of rows.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -17,28 +18,26 @@ import numpy as np
 from ..bundle.reference import effective_sample_size, round_values
 from .stats import chi_squared_test, holm, ks_p_value, ks_statistic, pool_rare_columns, psi
 
-Kind = Literal["numbers", "categories"]
-
 BLOCK_COUNTS = 2, 4  # of an online window, at least and at most, each with a mean of its own
 ROWS_PER_BLOCK = 75  # where there are enough for more than the fewest blocks
 
 
 @dataclass(frozen=True)
 class FeatureDrift:
-    """The comparison of one feature; `psi` is corrected for the part that chance explains."""
+    """The comparison of one feature; `psi` is less what chance alone explains."""
 
     feature: str
-    kind: Kind
-    rows: int  # usable online values
-    ess: float  # their effective sample size
-    psi: float
-    statistic: str  # its name; empty when the feature could not be compared
-    value: float
-    p_value: float
-    adjusted_p: float  # Holm's, over all judged features
-    judged: bool  # compared, on enough rows
-    drifted: bool
+    kind: Literal["numbers", "categories"]
     why: str
+    rows: int = 0  # usable online values
+    ess: float = 0.0  # their effective sample size
+    psi: float = 0.0
+    statistic: str = ""  # its name; empty when the feature could not be compared
+    value: float = 0.0
+    p_value: float = 1.0
+    adjusted_p: float = 1.0  # Holm's, over all judged features
+    judged: bool = False  # compared, on enough rows
+    drifted: bool = False
 
 
 def compare_distributions(
@@ -58,24 +57,22 @@ def compare_distributions(
     names = [*reference, *(name for name in online if name not in reference)]
     compared = [_compare(name, reference.get(name), online.get(name)) for name in names]
     judged = [row for row in compared if row.statistic and row.rows >= min_rows]
-    adjusted = dict(zip(map(id, judged), holm([row.p_value for row in judged]), strict=True))
+    p_values = holm([row.p_value for row in judged])
+    adjusted = dict(zip([row.feature for row in judged], p_values, strict=True))
     rows = []
     for row in compared:
-        if id(row) in adjusted:
-            significant, large = adjusted[id(row)] < alpha, row.psi >= min_psi
+        if row.feature in adjusted:
+            p_value = adjusted[row.feature]
+            significant, large = p_value < alpha, row.psi >= min_psi
+            drifted = significant and large
             why = {
                 (True, True): "drifted: significant and large",
                 (True, False): "significant, but too small to matter",
                 (False, True): "large, but not significant: may be chance",
                 (False, False): "no drift found",
             }[significant, large]
-            row = replace(
-                row,
-                adjusted_p=adjusted[id(row)],
-                judged=True,
-                drifted=significant and large,
-                why=why + row.why,
-            )
+            why += row.why
+            row = replace(row, adjusted_p=p_value, judged=True, drifted=drifted, why=why)
         elif row.statistic:
             why = f"not judged: {row.rows} rows, at least {min_rows} are needed"
             row = replace(row, why=why + row.why)
@@ -84,71 +81,53 @@ def compare_distributions(
 
 
 def _compare(name: str, expected: Mapping[str, Any] | None, values: Any) -> FeatureDrift:
-    """Test one feature's values (m,) against its distribution, or say why it is skipped."""
+    """Compare one feature's values (m,) with its distribution, or say why it is skipped."""
+    # 1. Skip what cannot be compared.
     array = np.asarray([] if values is None else values).ravel()
     text = "edges" not in expected if expected else array.dtype.kind in "USO"
-    kind: Kind = "categories" if text else "numbers"
-    row = FeatureDrift(name, kind, 0, 0.0, 0.0, "", 0.0, 1.0, 1.0, False, False, "")
+    kind = "categories" if text else "numbers"
     if expected is None:
-        return replace(row, why="skipped: not in the reference")
+        return FeatureDrift(name, kind, "skipped: not in the reference")
     counts = expected["counts"]
-    total = sum(counts.values() if isinstance(counts, Mapping) else counts)
+    total = sum(counts.values() if text else counts)
     if not total or not (text or "sample" in expected):
-        return replace(row, why="skipped: the reference is empty")
+        return FeatureDrift(name, kind, "skipped: the reference is empty")
     if len(array) and text != (array.dtype.kind in "USO"):
-        return replace(row, why=f"skipped: the online values are not {kind}")
+        return FeatureDrift(name, kind, f"skipped: the online values are not {kind}")
     usable = (
         array.astype(str) if text else round_values(array[np.isfinite(array.astype(np.float64))])
     )
     if not len(usable):
-        return replace(row, why="skipped: no usable online value")
+        return FeatureDrift(name, kind, "skipped: no usable online value")
+    # 2. Effective sample sizes. A short window hardly shows autocorrelation: its ESS per row is at
+    # most the reference's.
     reference_ess = float(expected.get("effective", total))
-    # A short window hardly shows how slowly its values change: no better than the reference is.
     most = max(1.0, len(usable) * min(1.0, reference_ess / total))
     blocks = int(np.clip(len(usable) // ROWS_PER_BLOCK, *BLOCK_COUNTS))
     ess = min(most, effective_sample_size(usable, blocks))
-    test = _test_categories if text else _test_numbers
-    index, statistic, value, p_value = test(expected, usable, reference_ess, ess)
-    return replace(
-        row,
-        rows=len(usable),
-        ess=ess,
-        psi=index,
-        statistic=statistic,
-        value=value,
-        p_value=p_value,
-        why=f" ({len(array) - len(usable)} not finite)" if len(usable) < len(array) else "",
-    )
-
-
-def _test_numbers(
-    expected: Mapping[str, Any], values: np.ndarray, reference_ess: float, ess: float
-) -> tuple[float, str, float, float]:
-    """Return PSI, the statistic's name and value, and the p-value of numbers (m,)."""
-    # Two more bins take what lies outside the reference: a constant may have become another.
-    edges = np.array([-np.inf, *expected["edges"], np.inf])
-    edges[-2] = np.nextafter(edges[-2], np.inf)  # the largest value belongs to the last bin
-    counts = np.histogram(values, edges)[0]
-    index = psi(np.array([0, *expected["counts"], 0]), counts, reference_ess, ess)
-    distance = ks_statistic(np.array(expected["sample"]), values)
-    return index, "Kolmogorov-Smirnov", distance, ks_p_value(distance, reference_ess, ess)
-
-
-def _test_categories(
-    expected: Mapping[str, Any], values: np.ndarray, reference_ess: float, ess: float
-) -> tuple[float, str, float, float]:
-    """Return PSI, the statistic's name and value, and the p-value of text (m,)."""
-    names, counts = np.unique(values, return_counts=True)
-    online = dict(zip(names.tolist(), counts.tolist(), strict=True))
-    categories = list(dict.fromkeys([*expected["counts"], *online]))  # with those never seen before
-    first = np.array([expected["counts"].get(name, 0) for name in categories], np.float64)
-    second = np.array([online.get(name, 0) for name in categories], np.float64)
-    # Counts of rows that depend on each other are divided by their design effect: Rao and Scott,
-    # Journal of the American Statistical Association 76 (1981).
-    table = np.stack([first / first.sum() * reference_ess, second / second.sum() * ess])
-    table = pool_rare_columns(table)
-    index = psi(table[0], table[1], reference_ess, ess)
-    return index, "chi-squared", *chi_squared_test(table)
+    # 3. Test and index.
+    if text:
+        online = Counter(usable.tolist())
+        categories = dict.fromkeys([*counts, *online])  # with those never seen before
+        first = np.array([counts.get(category, 0) for category in categories], np.float64)
+        second = np.array([online[category] for category in categories], np.float64)
+        # Counts of rows that depend on each other are divided by their design effect: Rao and
+        # Scott, Journal of the American Statistical Association 76 (1981).
+        rows = [first / first.sum() * reference_ess, second / second.sum() * ess]
+        table = pool_rare_columns(np.stack(rows))
+        index = psi(table[0], table[1], reference_ess, ess)
+        statistic, (value, p_value) = "chi-squared", chi_squared_test(table)
+    else:
+        # Two more bins take what lies outside the reference: a constant may have changed.
+        edges = np.array([-np.inf, *expected["edges"], np.inf])
+        edges[-2] = np.nextafter(edges[-2], np.inf)  # the largest value belongs to the last bin
+        binned = np.histogram(usable, edges)[0]
+        index = psi(np.array([0, *counts, 0]), binned, reference_ess, ess)
+        value = ks_statistic(np.array(expected["sample"]), usable)
+        statistic, p_value = "Kolmogorov-Smirnov", ks_p_value(value, reference_ess, ess)
+    lost = len(array) - len(usable)
+    why = f" ({lost} not finite)" if lost else ""
+    return FeatureDrift(name, kind, why, len(usable), ess, index, statistic, value, p_value)
 
 
 def drift_table(rows: list[FeatureDrift]) -> list[str]:

@@ -2,25 +2,24 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..base_settings import ABTestSettings, BaseSettings
+from ..base_settings import BaseSettings
 from ..bundle.deployment import Deployment, bundle_path
-from ..bundle.load import BadBundle, load_contract
+from ..bundle.load import load_contract
 from ..bundle.manifest import Manifest
 from ..config import WorkError
-from ..interfaces import Arrays, BaseContract
+from ..interfaces import BaseContract
 from ..store import queries
-from ..store.database import Database, DatabaseError
+from ..store.database import Database, open_log
 from . import ab_test
 from .drift import FeatureDrift, compare_distributions
 
-PREDICTION_PREFIX = "answer: "  # tells predictions from features, where both have one name
-WINDOW_ROWS = 1000  # newest items, of which drift and quality are measured
-MIN_DRIFT_ROWS = 100  # of them, before drift is judged
+PREDICTION_PREFIX = "answer: "  # tells a prediction from a feature of the same name
+WINDOW_ROWS = 1000  # newest items, on which drift and quality are measured
+MIN_DRIFT_ROWS = 100  # on fewer, drift is not judged
 VARIANTS = ("champion", "challenger", "shadow")
 
 
@@ -33,7 +32,7 @@ class OnlineQuality(NamedTuple):
     mean: float
     labels: int
     expected: float | None  # by the manifest; None if that is not known
-    drop: float | None  # share of it that is lost, below 0 if online scores are better
+    drop: float | None  # fraction of it that is lost; negative if online scores are better
 
 
 class Arm(NamedTuple):
@@ -44,16 +43,9 @@ class Arm(NamedTuple):
     mean: float | None  # None without labels
 
 
-def reference_distributions(reference: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the distributions of a bundle's reference by the names that drift has."""
-    predictions = {f"{PREDICTION_PREFIX}{k}": v for k, v in reference["predictions"].items()}
-    return {**reference["features"], **predictions}
-
-
-def online_values(window: queries.Window) -> Arrays:
-    """Return a window's values (n,) by the same names."""
-    predictions = {f"{PREDICTION_PREFIX}{k}": v for k, v in window.prediction_stats.items()}
-    return {**window.features, **predictions}
+def with_predictions(features: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge features and predictions into one mapping, the predictions under a prefix."""
+    return {**features, **{PREDICTION_PREFIX + name: of for name, of in predictions.items()}}
 
 
 def measure_drift(
@@ -61,18 +53,14 @@ def measure_drift(
     reference: Mapping[str, Any],
     rows: int = WINDOW_ROWS,
     version: str | None = None,
-    since: float | None = None,
 ) -> list[FeatureDrift]:
-    """Compare the newest items with a bundle's reference.
-
-    Of one `version` shadow traffic counts too, otherwise only what callers were answered; `since`
-    is in seconds since 1970.
-    """
+    """Compare the newest items with a bundle's reference: those that callers were answered or, of
+    one `version`, shadow traffic too."""
     variants = VARIANTS if version else queries.ANSWERING
-    window = queries.read_window(database, rows, variants, version, since)
-    return compare_distributions(
-        reference_distributions(reference), online_values(window), min_rows=MIN_DRIFT_ROWS
-    )
+    window = queries.read_window(database, rows, variants, version)
+    expected = with_predictions(reference["features"], reference["predictions"])
+    observed = with_predictions(window.features, window.prediction_stats)
+    return compare_distributions(expected, observed, min_rows=MIN_DRIFT_ROWS)
 
 
 def measure_quality(
@@ -80,14 +68,11 @@ def measure_quality(
     contract: BaseContract,
     manifests: Mapping[str, Manifest],
     rows: int = WINDOW_ROWS,
-    since: float | None = None,
 ) -> list[OnlineQuality]:
-    """Return the mean score by version and variant, over the newest feedback.
-
-    `manifests`, by version, hold the expected score.
-    """
+    """Return the mean score by version and variant, over the newest feedback; `manifests`, by
+    version, hold the expected score."""
     scores: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in queries.read_scored(database, contract, rows, since=since):
+    for row in queries.read_scored(database, contract, rows):
         scores[row.version, row.variant].append(row.score)
     metric, higher_is_better = contract.SCORE
     measured = []
@@ -103,55 +88,38 @@ def measure_quality(
 
 
 def measure_ab_test(
-    settings: ABTestSettings, database: Database, deployment: Deployment, contract: BaseContract
+    settings: BaseSettings, deployed: Deployment
 ) -> tuple[list[Arm], ab_test.Verdict]:
-    """Return both arms of the running test and its verdict; WorkError when none can be judged."""
-    challenger, test = deployment.challenger, deployment.test
+    """Return both arms of the running A/B test and its verdict. Raises WorkError when it cannot be
+    judged: no test, no log, or a contract that does not fit."""
+    # 1. Read the traffic and its scores from the log.
+    challenger, test = deployed.challenger, deployed.test
     if challenger is None or test is None:
         raise WorkError("there is no challenger, so no A/B test is running")
     if challenger.mode == "split" and challenger.share == 1:
         raise WorkError("the challenger has all the callers, so there is nothing to compare with")
-    better = contract.SCORE.higher_is_better
-    rules = ab_test.TestRules(**settings.model_dump(), higher_is_better=better)
-    rows = queries.read_scored(database, contract, test=test)
+    contract = load_contract(bundle_path(settings.paths.deployment, deployed.champion))
+    with open_log(settings.live.database) as database:
+        rows = queries.read_scored(database, contract, test=test)
+        variants = queries.read_traffic(database, test)
     arms = []
-    for traffic in queries.read_traffic(database, test):
+    for traffic in variants:
         scores = [row.score for row in rows if row.variant == traffic.variant]
         arms.append(Arm(traffic, len(scores), float(np.mean(scores)) if scores else None))
-    if challenger.mode == "shadow":
-        shadows = {(row.request_id, row.item): row.score for row in rows if row.variant == "shadow"}
-        both = [
-            (row.unit, shadows[row.request_id, row.item] - row.score)
-            for row in rows
-            if row.variant == "champion" and (row.request_id, row.item) in shadows
-        ]
-        units = np.array([unit for unit, _ in both], str)
-        gains = np.array([gain for _, gain in both], np.float64)
-        return arms, ab_test.compare_paired(units, gains, rules)
-    units = np.array([row.unit for row in rows], str)
-    challenged = np.array([row.variant == "challenger" for row in rows], bool)
-    scores = np.array([row.score for row in rows], np.float64)
-    return arms, ab_test.compare_split(units, challenged, scores, challenger.share, rules)
-
-
-def ab_verdict_record(
-    settings: BaseSettings, deployed: Deployment, force: bool = False
-) -> dict[str, Any] | None:
-    """Judge the running A/B test for `promote`, as JSON; None without a challenger.
-
-    DatabaseError, BadBundle or WorkError when it cannot be judged; with `force` the decision is
-    then `unknown`.
-    """
-    if deployed.challenger is None:
-        return None
-    database = Database(settings.live.database)
-    try:
-        contract = load_contract(bundle_path(settings.paths.deployment, deployed.champion))
-        database.migrate()
-        return asdict(measure_ab_test(settings.ab, database, deployed, contract)[1])
-    except (BadBundle, DatabaseError, WorkError) as error:
-        if not force:
-            raise
-        return {"decision": "unknown", "reason": str(error)}
-    finally:
-        database.close()
+    # 2. Judge: a split by the scores of both variants, a shadow run by their differences.
+    better = contract.SCORE.higher_is_better
+    rules = ab_test.TestRules(**settings.ab.model_dump(), higher_is_better=better)
+    if challenger.mode == "split":
+        units = np.array([row.unit for row in rows], str)
+        challenged = np.array([row.variant == "challenger" for row in rows], bool)
+        scores = np.array([row.score for row in rows], np.float64)
+        return arms, ab_test.compare_split(units, challenged, scores, challenger.share, rules)
+    shadows = {(row.request_id, row.item): row.score for row in rows if row.variant == "shadow"}
+    both = [
+        (row.unit, shadows[row.request_id, row.item] - row.score)
+        for row in rows
+        if row.variant == "champion" and (row.request_id, row.item) in shadows
+    ]
+    units = np.array([unit for unit, _ in both], str)
+    gains = np.array([gain for _, gain in both], np.float64)
+    return arms, ab_test.compare_paired(units, gains, rules)

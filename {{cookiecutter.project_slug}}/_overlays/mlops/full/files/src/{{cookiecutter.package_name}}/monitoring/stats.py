@@ -70,40 +70,24 @@ def ks_p_value(statistic: float, first_ess: float, second_ess: float) -> float:
     """
     root = math.sqrt(first_ess * second_ess / (first_ess + second_ess))
     scaled = (root + 0.12 + 0.11 / root) * statistic
-    if scaled < 0.2:  # where the series converges slowly; 1 to twelve digits
+    if scaled < 0.2:  # where the series converges slowly; 1 to 12 digits
         return 1.0
     terms = ((-1) ** (k - 1) * math.exp(-2 * (k * scaled) ** 2) for k in range(1, 101))
     return min(1.0, max(0.0, 2 * sum(terms)))
 
 
 def upper_gamma(a: float, x: float) -> float:
-    """Return the regularised incomplete gamma function Q(a, x); Q(k/2, x/2) is the upper tail of
-    chi-squared with k degrees of freedom.
+    """Return the regularised incomplete gamma function Q(a, x) for a = 1/2, 1, 3/2, …
 
-    The series NIST DLMF 8.11.4 for small x, else the continued fraction 8.9.2 by Lentz's method.
+    Q(k/2, x/2) is the upper tail of chi-squared with k degrees of freedom. By the recurrence NIST
+    DLMF 8.8.6 from Q(1, x) = exp(-x) or Q(1/2, x) = erfc(sqrt(x)): a sum of positive terms.
     """
     if x <= 0:
         return 1.0
-    scale = math.exp(a * math.log(x) - x - math.lgamma(a))
-    if x < a + 1:
-        term = total = 1 / a
-        while term > total * 1e-16:
-            a += 1
-            term *= x / a
-            total += term
-        return max(0.0, 1 - scale * total)
-    b = x + 1 - a
-    c, d = math.inf, 1 / b
-    fraction = d
-    for k in range(1, 10_000):
-        factor = -k * (k - a)
-        b += 2
-        d = 1 / (factor * d + b)
-        c = b + factor / c
-        fraction *= c * d
-        if abs(c * d - 1) < 1e-15:
-            break
-    return scale * fraction
+    start, first = (1.0, math.exp(-x)) if a == int(a) else (0.5, math.erfc(math.sqrt(x)))
+    orders = (start + step for step in range(round(a - start)))
+    terms = [math.exp(order * math.log(x) - x - math.lgamma(order + 1)) for order in orders]
+    return min(1.0, first + math.fsum(terms))
 
 
 def holm(p_values: list[float]) -> list[float]:

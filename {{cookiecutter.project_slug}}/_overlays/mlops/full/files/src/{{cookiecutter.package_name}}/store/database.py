@@ -3,34 +3,29 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from sqlite3 import OperationalError
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from ..config import UserError, WorkError
 from .migrations import HEAD, MIGRATIONS
 from .tables import metadata
 
-DRIVERS = {
-    "sqlite": "sqlite+pysqlite",
-    "sqlite+pysqlite": "sqlite+pysqlite",
-    "postgresql": "postgresql+psycopg",
-    "postgresql+psycopg": "postgresql+psycopg",
-}
+DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 EXAMPLES = "sqlite:///predictions.db or postgresql://user:password@host/name"
-TIMEOUT_SECONDS = 5  # to connect, or to get a lock of SQLite
+CONNECT_SECONDS = 5  # to connect, or to get a lock of SQLite
 STATEMENT_SECONDS = 20  # for one statement of PostgreSQL
 MIGRATING = threading.Lock()  # Alembic keeps its state in globals
 MIGRATION_LOCK = 7_305_102_481  # an arbitrary key, of PostgreSQL's advisory lock around migrations
 
 
 class DatabaseError(WorkError):
-    """The database cannot do it now; the message is one line without the password."""
+    """The database failed; the message is one line without the password."""
 
 
 class RowsRejected(DatabaseError):
@@ -42,7 +37,18 @@ class Database:
 
     def __init__(self, url: str) -> None:
         """Parse the URL; UserError for another kind of database."""
-        self.url = _parse(url)
+        try:
+            self.url = make_url(url)
+        except (ArgumentError, ValueError):  # not quoted in the message: it may hold a password
+            raise UserError(f"the prediction log's address is not a URL; use {EXAMPLES}") from None
+        driver = DRIVERS.get(self.dialect)
+        if driver is None or self.url.drivername not in (self.dialect, driver):
+            raise UserError(
+                f"{self.name}: only SQLite and PostgreSQL are supported; use {EXAMPLES}"
+            )
+        if self.dialect == "sqlite" and self.url.database in (None, "", ":memory:"):
+            raise UserError(f"{self.name}: names no file; use {EXAMPLES}")
+        self.url = self.url.set(drivername=driver)
 
     @property
     def name(self) -> str:
@@ -57,7 +63,26 @@ class Database:
     @cached_property
     def engine(self) -> Engine:
         """SQLAlchemy's engine; prefer `reading` and `writing`, which translate its errors."""
-        return _sqlite(self.url) if self.dialect == "sqlite" else _postgresql(self.url)
+        arguments: dict[str, Any] = {"timeout": CONNECT_SECONDS}
+        if self.dialect == "sqlite":
+            Path(self.url.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
+        else:
+            arguments = {
+                "connect_timeout": CONNECT_SECONDS,
+                # so that a host that vanished silently is noticed
+                "tcp_user_timeout": CONNECT_SECONDS * 1000,
+                "keepalives_idle": CONNECT_SECONDS,
+                "keepalives_interval": 1,
+                "options": f"-c statement_timeout={STATEMENT_SECONDS * 1000}",
+            }
+            arguments = {key: arguments[key] for key in arguments.keys() - self.url.query.keys()}
+        engine = create_engine(
+            self.url, connect_args=arguments, pool_pre_ping=True, pool_timeout=CONNECT_SECONDS
+        )
+        if self.dialect == "sqlite":
+            event.listen(engine, "connect", _configure_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        return engine
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -89,9 +114,7 @@ class Database:
         with MIGRATING, self.writing() as connection:
             if self.dialect == "postgresql":
                 connection.execute(text("SET LOCAL statement_timeout = 0"))
-                connection.execute(
-                    text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK}
-                )
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
             config.attributes.update(connection=connection, metadata=metadata)
             try:
                 command.upgrade(config, "head")
@@ -108,84 +131,47 @@ class Database:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
+        """Translate errors, without the statement: its values are callers' data."""
         try:
             yield
-        except (DataError, IntegrityError, UnicodeEncodeError) as error:
-            raise RowsRejected(self._message(error)) from None
-        except (SQLAlchemyError, OSError) as error:
-            raise DatabaseError(self._message(error)) from None
-
-    def _message(self, error: Exception) -> str:
-        """Say what went wrong in one line, without the statement: its values are callers' data."""
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        if isinstance(cause, OSError) and cause.strerror:
-            cause = f"{cause.filename}: {cause.strerror}"
-        line = f"{self.name}: {' '.join(str(cause).split())}"
-        password = str(self.url.password or "")
-        return line.replace(password, "***") if password else line
+        except (SQLAlchemyError, OSError, UnicodeEncodeError) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if isinstance(cause, OSError) and cause.strerror:
+                cause = f"{cause.filename}: {cause.strerror}"
+            line = f"{self.name}: {' '.join(str(cause).split())}"
+            if self.url.password:
+                line = line.replace(str(self.url.password), "***")
+            rejected = isinstance(error, (DataError, IntegrityError, UnicodeEncodeError))
+            raise (RowsRejected if rejected else DatabaseError)(line) from None
 
 
-def _parse(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):  # not quoted in the message: it may hold a password
-        raise UserError(f"the prediction log's address is not a URL; use {EXAMPLES}") from None
-    name = parsed.render_as_string(hide_password=True)
-    if parsed.drivername not in DRIVERS:
-        raise UserError(f"{name}: only SQLite and PostgreSQL are supported; use {EXAMPLES}")
-    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise UserError(f"{name}: names no file; use {EXAMPLES}")
-    return parsed.set(drivername=DRIVERS[parsed.drivername])
+@contextmanager
+def open_log(url: str) -> Iterator[Database]:
+    """Open a prediction log, bring its tables up to date, and close it at the end."""
+    with closing(Database(url)) as database:
+        database.migrate()
+        yield database
 
 
-def _postgresql(url: URL) -> Engine:
-    arguments = {
-        "connect_timeout": TIMEOUT_SECONDS,
-        # so that a host that vanished silently is noticed
-        "tcp_user_timeout": TIMEOUT_SECONDS * 1000,
-        "keepalives_idle": TIMEOUT_SECONDS,
-        "keepalives_interval": 1,
-        "options": f"-c statement_timeout={STATEMENT_SECONDS * 1000}",
-    }
-    arguments = {name: value for name, value in arguments.items() if name not in url.query}
-    return create_engine(
-        url, connect_args=arguments, pool_pre_ping=True, pool_timeout=TIMEOUT_SECONDS
-    )
-
-
-def _sqlite(url: URL) -> Engine:
-    Path(url.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
-    arguments = {"timeout": TIMEOUT_SECONDS}
-    engine = create_engine(
-        url, connect_args=arguments, pool_pre_ping=True, pool_timeout=TIMEOUT_SECONDS
-    )
-
-    def on_connect(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # transactions begin below, not where sqlite3 would
-        _enable_wal(connection)
-        connection.execute("PRAGMA synchronous=NORMAL")
-
-    def on_begin(connection: Connection) -> None:
-        immediate = connection.get_execution_options().get("immediate")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-    event.listen(engine, "connect", on_connect)
-    event.listen(engine, "begin", on_begin)
-    return engine
-
-
-def _enable_wal(connection: Any) -> None:
-    """Turn on write-ahead logging, with which readers and a writer do not block each other; retry,
-    as SQLite's timeout does not cover the lock that this takes on a new file."""
-    deadline = time.monotonic() + TIMEOUT_SECONDS
+def _configure_sqlite(connection: Any, _: Any) -> None:
+    """Turn on write-ahead logging, with which readers and a writer do not block each other."""
+    connection.isolation_level = None  # transactions begin below, not where sqlite3 would
+    # SQLite's timeout does not cover the lock that this takes on a new file: retry.
+    deadline = time.monotonic() + CONNECT_SECONDS
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
-            return
+            break
         except OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
         time.sleep(0.02)
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get("immediate")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
 def _revision(connection: Connection) -> str | None:

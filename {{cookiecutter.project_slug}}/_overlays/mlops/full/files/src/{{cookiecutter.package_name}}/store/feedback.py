@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,9 +16,6 @@ from .tables import feedback, predictions
 MAX_NAMED_REQUESTS = 5  # of unknown requests in a message
 INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
-Key = tuple[str, int]  # request, item
-Score = Callable[[Any, Any], float]  # of a prediction's JSON and its ground truth
-
 
 class FeedbackCounts(NamedTuple):
     """How much feedback is new, replaced other feedback, or was there already."""
@@ -30,13 +27,13 @@ class FeedbackCounts(NamedTuple):
 
 
 class UnknownRequest(LookupError):
-    """Some feedback is about requests that are not in the log; `indices` are its places."""
+    """Feedback is about requests that are not in the log; `indices` says which feedback."""
 
-    def __init__(self, indices: list[int], reasons: list[str]) -> None:
-        more = len(reasons) - MAX_NAMED_REQUESTS
-        named = "; ".join(reasons[:MAX_NAMED_REQUESTS])
+    def __init__(self, places: dict[str, int]) -> None:
+        named = "; ".join(list(places)[:MAX_NAMED_REQUESTS])
+        more = len(places) - MAX_NAMED_REQUESTS
         super().__init__(f"{named} and {more} more" if more > 0 else named)
-        self.indices = indices
+        self.indices = list(places.values())
 
 
 class InvalidGroundTruth(ValueError):
@@ -47,54 +44,46 @@ class InvalidGroundTruth(ValueError):
         self.index = index
 
 
-class _LoggedRequest(NamedTuple):
-    items: int
-    outputs: dict[tuple[str, str], list[Any]]  # predictions by model version and variant
-
-
 def record_feedback(
-    database: Database, feedbacks: Sequence[Feedback[Any]], score: Score
+    database: Database, feedbacks: Sequence[Feedback[Any]], score: Callable[[Any, Any], float]
 ) -> FeedbackCounts:
     """Write feedback into the log, all or none; the same again changes nothing.
 
-    `score` is the contract's `score_json`. UnknownRequest for what is not in the log,
+    `score` is the contract's `score_json`. Raises UnknownRequest for what is not in the log,
     InvalidGroundTruth where `score` raises ValueError.
     """
-    names = {one.request_id for one in feedbacks}
+    ids = {one.request_id for one in feedbacks}
     with database.writing() as connection:
-        # 1. Look the requests up.
-        column = predictions.c
-        logged = select(
-            column.request_id,
-            column["items"],
-            column.model_version,
-            column.variant,
-            column.output,
-        ).where(column.request_id.in_(names))
-        requests: dict[str, _LoggedRequest] = {}
-        for request_id, items, *model, output in connection.execute(logged.order_by(column.id)):
-            request = requests.setdefault(request_id, _LoggedRequest(items, {}))
-            request.outputs[model[0], model[1]] = json.loads(output)
+        # 1. Look the requests up: number of items, predictions by model version and variant.
+        c = predictions.c
+        logged = select(c.request_id, c["items"], c.model_version, c.variant, c.output)
+        logged = logged.where(c.request_id.in_(ids)).order_by(c.id)
+        sizes: dict[str, int] = {}
+        outputs: dict[str, dict[tuple[str, str], list[Any]]] = defaultdict(dict)
+        for request_id, items, version, variant, output in connection.execute(logged):
+            sizes[request_id] = items
+            outputs[request_id][version, variant] = json.loads(output)
         # 2. Refuse what does not fit.
-        _check_requests(feedbacks, requests)
+        _check_requests(feedbacks, sizes)
         for index, one in enumerate(feedbacks):
             try:
-                for output in requests[one.request_id].outputs.values():
+                for output in outputs[one.request_id].values():
                     score(output[one.item], one.truth)
             except (ValueError, IndexError) as error:
                 raise InvalidGroundTruth(index, " ".join(str(error).split())) from None
-        # 3. Compare with what is known.
-        recorded = select(feedback.c.request_id, feedback.c.item, feedback.c.truth)
-        rows = connection.execute(recorded.where(feedback.c.request_id.in_(names)))
-        known: dict[Key, str] = {(request_id, item): truth for request_id, item, truth in rows}
-        kinds, altered = [], dict[Key, str]()
+        # 3. Compare with what is recorded.
+        query = select(feedback.c.request_id, feedback.c.item, feedback.c.truth)
+        rows = connection.execute(query.where(feedback.c.request_id.in_(ids)))
+        recorded = {(request_id, item): truth for request_id, item, truth in rows}
+        kinds, changes = [], {}
         for one in feedbacks:
             key, text = (one.request_id, one.item), one.truth.model_dump_json()
-            kinds.append("same" if known.get(key) == text else "changed" if key in known else "new")
-            if kinds[-1] != "same":
-                known[key] = altered[key] = text
+            before = recorded.get(key)
+            kinds.append("new" if before is None else "same" if before == text else "changed")
+            if before != text:
+                recorded[key] = changes[key] = text
         # 4. Write, always in the same order: two who write the same rows must not deadlock.
-        if altered:
+        if changes:
             insert = INSERT[database.dialect](feedback)
             upsert = insert.on_conflict_do_update(
                 index_elements=[feedback.c.request_id, feedback.c.item],
@@ -103,29 +92,27 @@ def record_feedback(
             now = time.time()
             values = [
                 {"request_id": request_id, "item": item, "truth": truth, "at": now}
-                for (request_id, item), truth in sorted(altered.items())
+                for (request_id, item), truth in sorted(changes.items())
             ]
             connection.execute(upsert, values)
     by_model = Counter(
         model
         for one, kind in zip(feedbacks, kinds, strict=True)
-        for model in requests[one.request_id].outputs
+        for model in outputs[one.request_id]
         if kind == "new"
     )
     return FeedbackCounts(kinds.count("new"), kinds.count("changed"), kinds.count("same"), by_model)
 
 
-def _check_requests(
-    feedbacks: Sequence[Feedback[Any]], requests: dict[str, _LoggedRequest]
-) -> None:
+def _check_requests(feedbacks: Sequence[Feedback[Any]], sizes: dict[str, int]) -> None:
     """Raise UnknownRequest naming each unknown request or item once."""
     places: dict[str, int] = {}
     for index, one in enumerate(feedbacks):
-        request = requests.get(one.request_id)
-        if request is None:
+        size = sizes.get(one.request_id)
+        if size is None:
             places.setdefault(f"{one.request_id!r} is not in the prediction log", index)
-        elif one.item >= request.items:
-            count = f"{request.items} item{'s' if request.items > 1 else ''}"
+        elif one.item >= size:
+            count = f"{size} item{'s' if size > 1 else ''}"
             places.setdefault(f"{one.request_id!r} had {count}, there is no item {one.item}", index)
     if places:
-        raise UnknownRequest(list(places.values()), list(places))
+        raise UnknownRequest(places)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from ..config import UserError
 
@@ -17,10 +17,8 @@ KEYS = ("request_id", "item")  # columns that are no field of the ground truth
 GroundTruthT = TypeVar("GroundTruthT", bound=BaseModel)
 
 
-class Feedback(BaseModel, Generic[GroundTruthT]):
+class Feedback(BaseModel, Generic[GroundTruthT], extra="forbid"):
     """The ground truth of one item of an earlier request; `Feedback[GroundTruth]` is a task's."""
-
-    model_config = ConfigDict(extra="forbid")
 
     request_id: str = Field(
         min_length=1, max_length=64, description="the request's id, as its response named it"
@@ -30,16 +28,16 @@ class Feedback(BaseModel, Generic[GroundTruthT]):
 
 
 class FeedbackLine(NamedTuple):
-    """Feedback, and the row of the file that it ends in."""
+    """Feedback, and the row of the file where it ends."""
 
     row: int
     feedback: Feedback[Any]
 
 
 def read_feedback_file(path: Path, schema: type[Feedback[Any]]) -> list[FeedbackLine]:
-    """Read CSV or, by the name `.jsonl`, JSON lines; UserError naming row and column.
+    """Read CSV or, if the name ends in `.jsonl`, JSON lines.
 
-    `schema` is `Feedback` of the task's ground truth.
+    `schema` is `Feedback` of the task's ground truth. Raises UserError naming row and column.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -47,39 +45,39 @@ def read_feedback_file(path: Path, schema: type[Feedback[Any]]) -> list[Feedback
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text (byte {error.start})") from None
-    read = _read_json if path.suffix == ".jsonl" else _read_csv
-    lines = list(read(path, text, schema))
+    is_json = path.suffix == ".jsonl"
+    lines = []
+    for row, content in enumerate(text.split("\n"), 1) if is_json else _read_csv(path, text):
+        try:
+            if isinstance(content, dict):
+                lines.append(FeedbackLine(row, _parse_cells(content, schema)))
+            elif content.strip():
+                lines.append(FeedbackLine(row, schema.model_validate_json(content)))
+        except ValidationError as error:
+            first = error.errors()[0]
+            column, *inside = [str(key) for key in first["loc"] if key != "truth"] or [""]
+            place = f"row {row}, column {column!r}" if column else f"row {row}"
+            where = f"{'.'.join(inside)}: " if inside else ""
+            raise UserError(f"{path}: {place}: {where}{first['msg']}") from None
     if not lines:
         raise UserError(f"{path}: holds no feedback")
     return lines
 
 
-def _read_json(path: Path, text: str, schema: type[Feedback[Any]]) -> Iterator[FeedbackLine]:
-    for row, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield FeedbackLine(row, schema.model_validate_json(line))
-            except ValidationError as error:
-                raise _row_error(path, row, error) from None
-
-
-def _read_csv(path: Path, text: str, schema: type[Feedback[Any]]) -> Iterator[FeedbackLine]:
+def _read_csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the number and the filled cells of each row."""
     reader = csv.reader(text.splitlines(keepends=True), strict=True)
     try:
         header = next(reader, [])
         if header.count("request_id") != 1:
             raise UserError(f"{path}: row 1: needs one column 'request_id', found {header}")
         for cells in reader:
-            if not cells:
-                continue
-            if len(cells) != len(header):
+            if cells and len(cells) != len(header):
                 counts = f"{len(cells)} cells, the header has {len(header)}"
                 raise UserError(f"{path}: row {reader.line_num}: has {counts}")
-            filled = {name: cell for name, cell in zip(header, cells, strict=True) if cell}
-            try:
-                yield FeedbackLine(reader.line_num, _parse_cells(filled, schema))
-            except ValidationError as error:
-                raise _row_error(path, reader.line_num, error) from None
+            if cells:
+                pairs = zip(header, cells, strict=True)
+                yield reader.line_num, {name: cell for name, cell in pairs if cell}
     except csv.Error as error:
         raise UserError(f"{path}: row {reader.line_num}: is not CSV: {error}") from None
 
@@ -98,11 +96,3 @@ def _parse_cells(cells: dict[str, str], schema: type[Feedback[Any]]) -> Feedback
                 except ValueError:
                     truth[name] = cells[name]
     return schema.model_validate({**keys, "truth": truth})
-
-
-def _row_error(path: Path, row: int, error: ValidationError) -> UserError:
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part != "truth"]
-    column = f", column {place[0]!r}" if place else ""
-    inside = f"{'.'.join(place[1:])}: " if place[1:] else ""
-    return UserError(f"{path}: row {row}{column}: {inside}{first['msg']}")

@@ -1,16 +1,16 @@
 """Read the prediction log, for drift, online quality, A/B tests and retraining.
 
-Limits take the newest; everything is returned in the order of the requests' time. Times are in
-seconds since 1970.
+Limits take the newest; everything is returned in the order of the requests' time.
 """
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, func, select
 
 from ..interfaces import Arrays, BaseContract
 from .database import Database
@@ -34,21 +34,23 @@ class ScoredPrediction(NamedTuple):
     item: int
     version: str
     variant: str
-    test: str | None
     unit: str
-    at: float  # of the request
     score: float
 
 
-class LabelledExample(NamedTuple):
-    """A request's item with its ground truth, to learn from; both are JSON."""
+@dataclass(frozen=True)
+class LabelledExample:
+    """A request's item with its ground truth, both as parsed JSON, to learn from."""
 
     request_id: str
-    item: int
-    at: float  # of the request
-    unit: str
-    input: str
-    truth: str
+    index: int  # of the item in its request
+    at: float  # of the request, seconds since 1970
+    item: Any
+    truth: Any
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.request_id, self.index
 
 
 class VariantTraffic(NamedTuple):
@@ -58,84 +60,63 @@ class VariantTraffic(NamedTuple):
     requests: int
     items: int
     callers: int
-    mean_ms: float
     p50_ms: float
     p99_ms: float
 
 
 def read_window(
-    database: Database,
-    rows: int,
-    variants: Sequence[str] = ANSWERING,
-    version: str | None = None,
-    since: float | None = None,
+    database: Database, rows: int, variants: Sequence[str] = ANSWERING, version: str | None = None
 ) -> Window:
-    """Read the newest items of these variants, of one model version, from a time on."""
-    columns = predictions.c["items"], predictions.c.features, predictions.c.outcomes
-    query = select(*columns).where(*_filters(variants, version, since))
-    query = query.order_by(predictions.c.at.desc(), predictions.c.id.desc()).limit(rows)
-    texts, count = [], 0
+    """Read the newest items of these variants, and of one model version if it is given."""
+    column = predictions.c
+    query = select(column["items"], column.features, column.outcomes)
+    query = query.where(column.variant.in_(variants))
+    if version is not None:
+        query = query.where(column.model_version == version)
+    requests, count = [], 0
     with database.reading() as connection:
-        for items, features, outcomes in connection.execute(query):
-            texts.append((features, outcomes))
+        newest = query.order_by(column.at.desc(), column.id.desc()).limit(rows)
+        for items, *texts in connection.execute(newest):
+            requests.append(texts)
             count += items
             if count >= rows:
                 break
-    texts.reverse()
-    kept = min(count, rows)
-    features, stats = (_join_arrays([row[side] for row in texts], kept) for side in (0, 1))
-    return Window(features, stats, kept)
+    count = min(count, rows)
+    features, stats = (_join_arrays([row[i] for row in reversed(requests)], count) for i in (0, 1))
+    return Window(features, stats, count)
 
 
 def read_scored(
-    database: Database,
-    contract: BaseContract,
-    rows: int | None = None,
-    test: str | None = None,
-    variants: Sequence[str] | None = None,
-    since: float | None = None,
+    database: Database, contract: BaseContract, rows: int | None = None, test: str | None = None
 ) -> list[ScoredPrediction]:
-    """Read predictions with their scores, of the newest `rows` of feedback; what `contract`
-    refuses is left out."""
-    names = ("model_version", "variant", "test", "unit", "at", "output")
-    conditions = _filters(variants, None, since)
-    if test is not None:
-        conditions.append(predictions.c.test == test)
-    query = _with_truth(*names).where(*conditions)
-    if rows is not None:
-        query = query.order_by(feedback.c.at.desc(), predictions.c.id.desc()).limit(rows)
+    """Score predictions by the newest feedback, of one A/B test or all; skip what does not fit."""
+    conditions = [] if test is None else [predictions.c.test == test]
+    names = ("model_version", "variant", "unit", "output")
     parse = lru_cache(8)(json.loads)  # one text holds the predictions for all items of a request
     scored: list[ScoredPrediction] = []
-    with database.reading() as connection:
-        records = connection.execute(query).all()
-    for row in sorted(records, key=_by_time):
+    for row in _read_feedback(database, names, conditions, rows):
         try:
             score = contract.score_json(parse(row.output)[row.item], json.loads(row.truth))
         except (ValueError, IndexError):
             continue
-        origin = row.model_version, row.variant, row.test, row.unit, row.at
-        scored.append(ScoredPrediction(row.request_id, row.item, *origin, score))
+        model = row.model_version, row.variant
+        scored.append(ScoredPrediction(row.request_id, row.item, *model, row.unit, score))
     return scored
 
 
-def read_labelled(database: Database, after: float = 0.0) -> list[LabelledExample]:
-    """Read the items whose input is kept and whose ground truth came after a time."""
-    query = _with_truth("unit", "at", "input").where(
-        feedback.c.at > after,
-        predictions.c.input.is_not(None),
-        predictions.c.variant.in_(ANSWERING),
-    )
+def read_labelled(database: Database) -> list[LabelledExample]:
+    """Read the items that have a ground truth and whose input is kept."""
+    column = predictions.c
+    conditions = [column.input.is_not(None), column.variant.in_(ANSWERING)]
     parse = lru_cache(8)(json.loads)
     examples: dict[tuple[str, int], LabelledExample] = {}
-    with database.reading() as connection:
-        records = connection.execute(query).all()
-    for _, request_id, item, truth, unit, at, inputs in sorted(records, key=_by_time):
+    for row in _read_feedback(database, ["input"], conditions):
         try:
-            text = json.dumps(parse(inputs)[item], ensure_ascii=False)
+            item = parse(row.input)[row.item]
         except ValueError:  # a body with two keys `items` was kept as it came
             continue
-        example = LabelledExample(request_id, item, at, unit, text, truth)
-        examples.setdefault((request_id, item), example)  # both variants may have got one id
+        example = LabelledExample(row.request_id, row.item, row.at, item, json.loads(row.truth))
+        examples.setdefault(example.key, example)  # both variants may have got one id
     return list(examples.values())
 
 
@@ -143,13 +124,8 @@ def read_traffic(database: Database, test: str) -> list[VariantTraffic]:
     """Sum up each variant's traffic in an A/B test."""
     column, ms = predictions.c, predictions.c.milliseconds
     of_test = column.test == test
-    counts = select(
-        column.variant,
-        func.count(),
-        func.sum(column["items"]),
-        func.count(column.unit.distinct()),
-        func.avg(ms),
-    )
+    callers = func.count(column.unit.distinct())
+    counts = select(column.variant, func.count(), func.sum(column["items"]), callers)
     query = counts.where(of_test).group_by(column.variant).order_by(column.variant)
     traffic = []
     with database.reading() as connection:
@@ -161,30 +137,23 @@ def read_traffic(database: Database, test: str) -> list[VariantTraffic]:
     return traffic
 
 
-def _filters(
-    variants: Sequence[str] | None, version: str | None, since: float | None
-) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    if variants is not None:
-        conditions.append(predictions.c.variant.in_(variants))
-    if version is not None:
-        conditions.append(predictions.c.model_version == version)
-    if since is not None:
-        conditions.append(predictions.c.at >= since)
-    return conditions
-
-
-def _with_truth(*names: str) -> Select[*tuple[Any, ...]]:
-    """Select id, request, item and truth, then the named columns of the prediction."""
-    columns = [predictions.c[name] for name in names]
-    truth = feedback.c.request_id, feedback.c.item, feedback.c.truth
-    return select(predictions.c.id, *truth, *columns).join_from(
-        feedback, predictions, feedback.c.request_id == predictions.c.request_id
-    )
-
-
-def _by_time(row: Any) -> Any:
-    return row.at, row.id, row.item
+def _read_feedback(
+    database: Database,
+    names: Sequence[str],
+    conditions: Sequence[ColumnElement[bool]],
+    limit: int | None = None,
+) -> list[Any]:
+    """Read feedback with the named columns of the predictions that it is about."""
+    column = predictions.c
+    labels = feedback.c.request_id, feedback.c.item, feedback.c.truth
+    query = select(column.id, column.at, *labels, *(column[name] for name in names))
+    query = query.join_from(feedback, predictions, feedback.c.request_id == column.request_id)
+    query = query.where(*conditions)
+    if limit is not None:
+        query = query.order_by(feedback.c.at.desc(), column.id.desc()).limit(limit)
+    with database.reading() as connection:
+        rows = connection.execute(query).all()
+    return sorted(rows, key=lambda row: (row.at, row.id, row.item))
 
 
 def _join_arrays(texts: list[str], rows: int) -> Arrays:

@@ -11,8 +11,8 @@ from .database import Database
 from .row import PredictionRow
 from .tables import feedback, predictions
 
-INSERT_ROWS = 512  # of a statement; SQLite takes 32,766 values, PostgreSQL 65,535
-PRUNE_ROWS = 1000  # of a transaction that prunes, so that others need not wait long
+INSERT_ROWS = 512  # per statement; SQLite takes 32,766 values, PostgreSQL 65,535
+PRUNE_ROWS = 1000  # per transaction, so that others need not wait long
 
 
 class Pruned(NamedTuple):
@@ -37,13 +37,15 @@ def insert_predictions(database: Database, rows: list[PredictionRow]) -> int:
 
 @cache
 def _insert(dialect: str, count: int) -> str:
-    """Compile one statement for so many rows. A statement a row would pass the GIL back and forth
-    for each, which slows the event loop down, and SQLAlchemy's way costs more than the insert."""
-    made, style = {"sqlite": (sqlite, "qmark"), "postgresql": (postgresql, "format")}[dialect]
-    one = made.insert(predictions).inline().on_conflict_do_nothing()
-    text = str(
-        one.compile(dialect=made.dialect(paramstyle=style), column_keys=PredictionRow._fields)
-    )
+    """Compile one statement for `count` rows.
+
+    One per row would pass the GIL back and forth each time, which slows the event loop down, and
+    SQLAlchemy's own way of inserting many costs more than the insert itself.
+    """
+    module, style = {"sqlite": (sqlite, "qmark"), "postgresql": (postgresql, "format")}[dialect]
+    one = module.insert(predictions).inline().on_conflict_do_nothing()
+    compiler = module.dialect(paramstyle=style)
+    text = str(one.compile(dialect=compiler, column_keys=PredictionRow._fields))
     values = text[text.index("VALUES (") + len("VALUES ") : text.index(" ON CONFLICT")]
     return text.replace(values, ", ".join([values] * count))
 
@@ -68,16 +70,15 @@ def _delete_rows(database: Database, before: float) -> int:
         rows = connection.execute(old.order_by(predictions.c.at).limit(PRUNE_ROWS)).all()
         ids, requests = [row[0] for row in rows], {row[1] for row in rows}
         connection.execute(delete(predictions).where(predictions.c.id.in_(ids)))
-        another = exists().where(predictions.c.request_id == feedback.c.request_id)
-        connection.execute(delete(feedback).where(feedback.c.request_id.in_(requests), ~another))
+        orphaned = ~exists().where(predictions.c.request_id == feedback.c.request_id)
+        connection.execute(delete(feedback).where(feedback.c.request_id.in_(requests), orphaned))
     return len(rows)
 
 
 def _clear_inputs(database: Database, before: float) -> int:
-    labelled = exists().where(feedback.c.request_id == predictions.c.request_id)
-    old = select(predictions.c.id).where(
-        predictions.c.at < before, predictions.c.input.is_not(None), ~labelled
-    )
+    unlabelled = ~exists().where(feedback.c.request_id == predictions.c.request_id)
+    kept = predictions.c.input.is_not(None)
+    old = select(predictions.c.id).where(predictions.c.at < before, kept, unlabelled)
     with database.writing() as connection:
         ids = connection.scalars(old.limit(PRUNE_ROWS)).all()
         connection.execute(update(predictions).where(predictions.c.id.in_(ids)).values(input=None))
