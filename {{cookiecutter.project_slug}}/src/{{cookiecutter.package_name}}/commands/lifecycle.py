@@ -6,7 +6,6 @@ from .common import CommandGroup, add_config_options, add_reason_option, read_se
 
 
 def register(group: CommandGroup) -> None:
-    """Add the commands retrain and promote."""
     parser = group.add(
         run_retrain,
         "train a challenger on logged feedback and start its A/B test",
@@ -35,7 +34,6 @@ def register(group: CommandGroup) -> None:
 
 
 def run_retrain(options: Namespace) -> None:
-    """Train and test a successor, if one is due."""
     settings = read_settings(options)
     from ..lifecycle.retrain import retrain
 
@@ -43,7 +41,6 @@ def run_retrain(options: Namespace) -> None:
 
 
 def run_promote(options: Namespace) -> None:
-    """Make the challenger the champion."""
     settings = read_settings(options)
     from ..bundle.deployment import read_deployment
     from ..monitoring.online import ab_verdict_record

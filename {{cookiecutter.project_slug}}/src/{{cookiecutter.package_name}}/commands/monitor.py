@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from ..store.feedback_schema import FeedbackLine
     from ..task.settings import Settings
 
+    Record = Callable[[list[FeedbackLine]], dict[str, int]]
+
 FEEDBACK_BATCH = 1000  # labels recorded in one transaction or request
 EXIT_DRIFT = 3
 
 
 def register(group: CommandGroup) -> None:
-    """Add the commands feedback, drift and ab."""
     parser = group.add(
         run_feedback,
         "record ground truth for logged predictions",
@@ -74,72 +75,64 @@ def _parse_share(text: str) -> float:
 
 
 def run_feedback(options: Namespace) -> None:
-    """Record the labels of a file, in the log or through a server."""
+    """Record the labels of a file, in batches; an error says up to which row they are recorded."""
     from ..store.feedback_schema import Feedback, read_feedback_file
     from ..task.contract import GroundTruth
 
     lines = read_feedback_file(options.file, Feedback[GroundTruth])
-    if options.url:
-        counts = _send(options.file, lines, options.url)
-    else:
-        counts = _record_in_log(options.file, lines, read_settings(options))
-    print(f"{len(lines)} labels: {', '.join(f'{count} {name}' for name, count in counts.items())}")
+    totals = dict.fromkeys(("new", "changed", "same"), 0)
+    with (_send_feedback if options.url else _log_feedback)(options) as record:
+        for start in range(0, len(lines), FEEDBACK_BATCH):
+            try:
+                counts = record(lines[start : start + FEEDBACK_BATCH])
+            except (UserError, WorkError) as error:
+                if not start:
+                    raise
+                recorded = f"everything before row {lines[start].row} of {options.file} is recorded"
+                raise type(error)(f"{error}; {recorded}") from None
+            totals = {name: total + counts[name] for name, total in totals.items()}
+    print(f"{len(lines)} labels: {', '.join(f'{count} {name}' for name, count in totals.items())}")
 
 
-def _send(path: Path, lines: list[FeedbackLine], url: str) -> dict[str, int]:
-    def post(batch: list[FeedbackLine]) -> dict[str, int]:
+@contextmanager
+def _send_feedback(options: Namespace) -> Iterator[Record]:
+    def record(batch: list[FeedbackLine]) -> dict[str, int]:
         content = {"feedback": [line.feedback.model_dump(mode="json") for line in batch]}
         return client.post("/v1/feedback", content)
 
-    with Client(url) as client:
-        return _record_in_batches(path, lines, post)
+    with Client(options.url) as client:
+        yield record
 
 
-def _record_in_log(path: Path, lines: list[FeedbackLine], settings: Settings) -> dict[str, int]:
+@contextmanager
+def _log_feedback(options: Namespace) -> Iterator[Record]:
     from ..bundle.deployment import champion_path
     from ..bundle.load import load_contract
     from ..store.feedback import InvalidGroundTruth, UnknownRequest, record_feedback
 
+    settings = read_settings(options)
     score = load_contract(champion_path(settings.paths.deployment)[0]).score_json
 
     def record(batch: list[FeedbackLine]) -> dict[str, int]:
         try:
             return record_feedback(log, [line.feedback for line in batch], score)._asdict()
-        except UnknownRequest as error:
-            raise UserError(f"{path}: row {batch[error.indices[0]].row}: {error}") from None
-        except InvalidGroundTruth as error:
-            raise UserError(f"{path}: row {batch[error.index].row}: {error}") from None
+        except (UnknownRequest, InvalidGroundTruth) as error:
+            index = error.indices[0] if isinstance(error, UnknownRequest) else error.index
+            raise UserError(f"{options.file}: row {batch[index].row}: {error}") from None
 
     with open_log(settings) as log:
-        return _record_in_batches(path, lines, record)
-
-
-def _record_in_batches(
-    path: Path, lines: list[FeedbackLine], record: Callable[[list[FeedbackLine]], dict[str, int]]
-) -> dict[str, int]:
-    """Record all lines; an error says up to which row they are recorded."""
-    totals = {"new": 0, "changed": 0, "same": 0}
-    for start in range(0, len(lines), FEEDBACK_BATCH):
-        try:
-            counts = record(lines[start : start + FEEDBACK_BATCH])
-        except (UserError, WorkError) as error:
-            if not start:
-                raise
-            recorded = f"everything before row {lines[start].row} of {path} is recorded"
-            raise type(error)(f"{error}; {recorded}") from None
-        totals = {name: total + counts[name] for name, total in totals.items()}
-    return totals
+        yield record
 
 
 def run_drift(options: Namespace) -> int:
-    """Compare logged items with the reference of their model; return the exit code."""
+    """Compare logged items with the reference of their model."""
     from ..bundle import deployment
     from ..files import read_json
     from ..monitoring import online
     from ..monitoring.drift import compare_distributions, drift_table
     from ..store.queries import read_window
 
-    # 1. The reference of one version, and what was asked of it.
+    # 1. Read the reference of one version and its newest items.
     settings, least = read_settings(options), online.MIN_DRIFT_ROWS
     if options.rows < least:
         raise UserError(f"--rows {options.rows}: at least {least} are needed")
@@ -166,7 +159,7 @@ def run_drift(options: Namespace) -> int:
 
 
 def _find_version(deployed: Deployment, version: str | None) -> BundleRef:
-    """Find a version in the deployment, earlier champions included; the champion for None."""
+    """Find a version in the deployment, by default the champion."""
     challengers = [deployed.challenger] if deployed.challenger else []
     bundles = {ref.version: ref for ref in (*deployed.previous, *challengers, deployed.champion)}
     if version is not None and version not in bundles:
@@ -177,13 +170,17 @@ def _find_version(deployed: Deployment, version: str | None) -> BundleRef:
 def run_ab(options: Namespace) -> None:
     """Print the running A/B test and its verdict, or start another one."""
     from ..bundle.deployment import read_deployment
+    from ..release.rollout import set_traffic
     from ..task.contract import SCORE
 
     settings = read_settings(options)
+    folder = settings.paths.deployment
     if options.share or options.mode:
-        _start_test(options, settings)
+        challenger = set_traffic(folder, options.reason, options.share, options.mode)
+        traffic = f"{challenger.mode} {challenger.share:.0%}"
+        print(f"challenger {challenger.version}: {traffic}; a new test has begun")
         return
-    deployed = read_deployment(settings.paths.deployment)
+    deployed = read_deployment(folder)
     if (challenger := deployed.challenger) is None:
         print(f"no A/B test is running: {deployed.champion.version} has no challenger")
         return
@@ -198,28 +195,16 @@ def run_ab(options: Namespace) -> None:
         f"\n{verdict.decision}: {verdict.reason} in {SCORE.name}, positive is better; the interval "
         f"holds at all looks together in {100 * (1 - verdict.alpha):g} % of tests"
     )
-    print(
-        {
-            "promote": f"next: {options.command} promote",
-            "keep going": "next: look again when there is more feedback",
-            "stop": f"next: {options.command} rollback ends the test, the champion stays",
-        }[verdict.decision]
-    )
-
-
-def _start_test(options: Namespace, settings: Settings) -> None:
-    from ..release.rollout import set_traffic
-
-    folder = settings.paths.deployment
-    challenger = set_traffic(folder, options.reason, options.share, options.mode)
-    print(
-        f"challenger {challenger.version}: {challenger.mode} {challenger.share:.0%}; "
-        "a new test has begun"
-    )
+    following = {
+        "promote": f"{options.command} promote",
+        "keep going": "look again when there is more feedback",
+        "stop": f"{options.command} rollback ends the test, the champion stays",
+    }
+    print(f"next: {following[verdict.decision]}")
 
 
 def measure_running_test(settings: Settings, deployed: Deployment) -> tuple[list[Arm], Verdict]:
-    """Measure both arms of the running A/B test from the log. WorkError if there is none."""
+    """Measure both arms of the running A/B test. Raises WorkError if there is none."""
     from ..bundle.deployment import champion_path
     from ..bundle.load import load_contract
     from ..monitoring.online import measure_ab_test
@@ -234,7 +219,7 @@ def _arms_table(arms: list[Arm], metric: str) -> list[str]:
         return ["the log holds no request of this test yet"]
     rows = [["variant", "requests", "items", "callers", "labels", "p50 ms", "p99 ms", metric]]
     for (variant, requests, items, callers, _, p50, p99), labels, mean in arms:
-        counts = [str(count) for count in (requests, items, callers, labels)]
+        counts = map(str, (requests, items, callers, labels))
         score = "" if mean is None else f"{mean:.4f}"
         rows.append([variant, *counts, f"{p50:.2f}", f"{p99:.2f}", score])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

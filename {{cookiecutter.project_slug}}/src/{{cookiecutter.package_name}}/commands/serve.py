@@ -11,19 +11,10 @@ from typing import Any
 from ..client import Client
 from ..config import UserError, load_settings
 from ..serving.wiring import ServerSettings
-from .common import (
-    CommandGroup,
-    add_config_options,
-    add_reason_option,
-    add_run_option,
-    open_run_with_data,
-    read_settings,
-    settings_table,
-)
+from . import common
 
 
-def register(group: CommandGroup) -> None:
-    """Add the commands deploy, serve, predict and rollback."""
+def register(group: common.CommandGroup) -> None:
     parser = group.add(
         run_deploy,
         "export a run, register it as champion and deploy it",
@@ -32,14 +23,14 @@ def register(group: CommandGroup) -> None:
         "deployment folder.",
         ["", "--run RUN"],
     )
-    add_reason_option(parser)
-    add_run_option(parser)
+    common.add_reason_option(parser)
+    common.add_run_option(parser)
     parser = group.add(
         run_serve,
         "serve the deployed model over HTTP",
         "Serve the deployed model. A new deployment is picked up without a restart.",
         ["", "port=8080 host=0.0.0.0"],
-        settings_table(ServerSettings),
+        common.settings_table(ServerSettings),
     )
     parser.add_argument("settings", nargs="*", metavar="key=value", help="see below")
     parser = group.add(
@@ -50,13 +41,9 @@ def register(group: CommandGroup) -> None:
     )
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="inputs")
     parser.add_argument("--url", help="of a server; sends the first key of $APP_API_KEYS, if any")
-    parser.add_argument(
-        "--deployment",
-        type=Path,
-        default=Path(os.environ.get("APP_DEPLOYMENT_DIR", "deployment")),
-        metavar="FOLDER",
-        help="the deployment folder (default: $APP_DEPLOYMENT_DIR, or else deployment)",
-    )
+    folder = Path(os.environ.get("APP_DEPLOYMENT_DIR", "deployment"))
+    text = "the deployment folder (default: $APP_DEPLOYMENT_DIR, or else deployment)"
+    parser.add_argument("--deployment", type=Path, default=folder, metavar="FOLDER", help=text)
     parser = group.add(
         run_rollback,
         "remove the challenger, or return to the previous champion",
@@ -64,8 +51,8 @@ def register(group: CommandGroup) -> None:
         "return to the previous champion. Needs only the deployment folder; MLflow may be down.",
         ['--reason "errors since the deployment"'],
     )
-    add_reason_option(parser)
-    add_config_options(parser)
+    common.add_reason_option(parser)
+    common.add_config_options(parser)
 
 
 def run_deploy(options: Namespace) -> None:
@@ -74,7 +61,7 @@ def run_deploy(options: Namespace) -> None:
     from ..experiments.tracking import Tracker
     from ..release.rollout import deploy
 
-    run, dataset = open_run_with_data(options)
+    run, dataset = common.open_run_with_data(options)
     evaluation = read_or_evaluate(run, dataset)
     print(f"exporting run {run.name}, seed {evaluation.chosen_seed} …")
     folder = deploy(run, dataset, evaluation, Tracker(run.settings), options.reason)
@@ -83,7 +70,6 @@ def run_deploy(options: Namespace) -> None:
 
 
 def run_serve(options: Namespace) -> None:
-    """Serve until SIGTERM or Ctrl-C."""
     gc.disable()  # loaded modules are never garbage; the application enables it when it is ready
     from ..serving.server import serve
 
@@ -91,7 +77,6 @@ def run_serve(options: Namespace) -> None:
 
 
 def run_predict(options: Namespace) -> None:
-    """Print predictions of the deployed bundle or of a server, as JSON."""
     from ..bundle.deployment import champion_path
     from ..files import read_json
     from ..interfaces import InvalidItem
@@ -117,7 +102,7 @@ def run_predict(options: Namespace) -> None:
 
 
 def predict_locally(deployment: Path, items: list[Any]) -> dict[str, Any]:
-    """Answer a request with the deployed champion, without a server."""
+    """Predict with the deployed champion, without a server."""
     from ..bundle.deployment import champion_path
     from ..bundle.load import load_bundle
     from ..task.contract import Item
@@ -133,8 +118,7 @@ def predict_locally(deployment: Path, items: list[Any]) -> dict[str, Any]:
 
 
 def run_rollback(options: Namespace) -> None:
-    """Remove the challenger, or return to the previous champion."""
-    settings = read_settings(options)
+    settings = common.read_settings(options)
     from ..release.rollout import rollback
 
     after, warning = rollback(settings, options.reason)
