@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, Self
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -58,26 +58,24 @@ class Client:
         if key := os.environ.get("APP_API_KEYS", "").split(",")[0].strip():
             headers["x-api-key"] = key
         try:
-            status, content = self._send(method, path, body, headers)
+            with self._open(method, path, body, headers) as response:
+                status, content = response.status or 0, response.read()
             if 200 <= status < 300:
                 return json.loads(content)
         except (OSError, HTTPException, ValueError) as error:
             self.close()
-            raise WorkError(
-                f"{self.url}{path}: no answer: {getattr(error, 'reason', error)}"
-            ) from None
-        raise WorkError(f"{self.url}{path}: answered {status}: {content.decode(errors='replace')}")
+            reason = getattr(error, "reason", error)
+            raise WorkError(f"{self.url}{path}: no response: {reason}") from None
+        raise WorkError(f"{self.url}{path}: returned {status}: {content.decode(errors='replace')}")
 
-    def _send(
+    def _open(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str]
-    ) -> tuple[int, bytes]:
+    ) -> HTTPResponse | HTTPError:
         if self._connection is not None:
             self._connection.request(method, self._base + path, body, headers)
-            with self._connection.getresponse() as response:
-                return response.status, response.read()
+            return self._connection.getresponse()
         request = Request(self.url + path, body, headers, method=method)
         try:
-            with urlopen(request, timeout=RESPONSE_SECONDS) as response:
-                return response.status, response.read()
+            return urlopen(request, timeout=RESPONSE_SECONDS)
         except HTTPError as error:
-            return error.code, error.read()
+            return error

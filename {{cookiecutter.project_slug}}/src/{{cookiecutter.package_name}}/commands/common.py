@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,26 +21,24 @@ DEFAULT_CONFIG = Path("configs/default.yaml")
 
 
 class CommandGroup(NamedTuple):
-    """The program's commands. They import heavy libraries when they run: `--help` stays fast."""
+    """The commands of a program. They import heavy libraries late, so that `--help` is fast."""
 
     program: str
     parsers: _SubParsersAction[ArgumentParser]
 
     def add(
-        self,
-        execute: Callable[[Namespace], int | None],
-        help: str,
-        description: str,
-        examples: Sequence[str],
-        notes: str = "",
+        self, execute: Callable[[Namespace], int | None], *examples: str, notes: str = ""
     ) -> ArgumentParser:
-        """Add the command `NAME` for a function `run_NAME`; `examples` are arguments of it."""
+        """Add the command `NAME` of a function `run_NAME`, whose docstring is the help text;
+        `examples` are arguments."""
         name = execute.__name__.removeprefix("run_")
+        text = inspect.getdoc(execute) or name
+        summary = text.partition("\n")[0].rstrip(".")
         lines = ["examples:", *(f"  {self.program} {name} {text}".rstrip() for text in examples)]
         parser = self.parsers.add_parser(
             name,
-            help=help,
-            description=description,
+            help=summary[0].lower() + summary[1:],
+            description=text,
             epilog="\n".join([*lines, "", notes] if notes else lines),
             formatter_class=RawDescriptionHelpFormatter,
         )

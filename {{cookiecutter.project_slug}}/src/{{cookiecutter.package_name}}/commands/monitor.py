@@ -13,7 +13,7 @@ from ..config import UserError, WorkError
 from .common import CommandGroup, add_config_options, add_reason_option, read_settings
 
 if TYPE_CHECKING:
-    from ..bundle.deployment import BundleRef, Deployment
+    from ..bundle.deployment import Deployment
     from ..monitoring.ab_test import Verdict
     from ..monitoring.online import Arm
     from ..store.database import Database
@@ -27,42 +27,21 @@ EXIT_DRIFT = 3
 
 
 def register(group: CommandGroup) -> None:
-    parser = group.add(
-        run_feedback,
-        "record ground truth for logged predictions",
-        "Record ground truth for logged predictions; the same file again changes nothing.\n"
-        "CSV: a column request_id, an optional column item (position in the request, from 0) and\n"
-        "one column per field of the ground truth, as text or JSON. JSON Lines, in a file that\n"
-        "ends in .jsonl: one object with request_id, item and truth per line.",
-        ["labels.csv", "labels.csv --url http://127.0.0.1:8000"],
-    )
+    parser = group.add(run_feedback, "labels.csv", "labels.csv --url http://127.0.0.1:8000")
     parser.add_argument("file", type=Path, metavar="FILE", help="CSV or JSON Lines")
     parser.add_argument("--url", help="of a server; sends the first key of $APP_API_KEYS, if any")
     add_config_options(parser)
-    parser = group.add(
-        run_drift,
-        "compare recent inputs and predictions with the validation set",
-        "Compare the newest logged items with the validation set: every input feature, and the\n"
-        "predictions.",
-        ["", "--rows 5000 --version VERSION"],
-        "Exit codes: 0 no drift found or too few rows, 3 drift found; 1 the work failed, "
-        "2 invalid input.",
-    )
+    parser = group.add(run_drift, "", "--rows 5000 --version VERSION")
     parser.add_argument("--rows", type=int, default=1000, help="newest items (default: 1000)")
     parser.add_argument("--version", help="a version other than the champion")
     text = "where to draw it (default: drift.png in paths.experiments)"
     parser.add_argument("--picture", type=Path, metavar="FILE", help=text)
     add_config_options(parser)
-    parser = group.add(
-        run_ab,
-        "show the A/B test so far and its verdict",
-        "Compare champion and challenger on the traffic of the running A/B test: keep going,\n"
-        "promote or stop. Safe to peek at: the error rate holds however often you look.",
-        ["", "ab.least_effect=0.01", "--share 0.3    (starts a new test with 30 % of the callers)"],
-    )
+    share_example = "--share 0.3    (starts a new test with 30 % of the callers)"
+    parser = group.add(run_ab, "", "ab.least_effect=0.01", share_example)
     text = "start a new test that gives the challenger this share of the traffic"
     parser.add_argument("--share", type=_parse_share, help=text)
-    text = "start a new test in which the challenger answers callers, or only listens"
+    text = "start a new test in which the challenger serves callers, or predicts in shadow"
     parser.add_argument("--mode", choices=("split", "shadow"), help=text)
     add_reason_option(parser)
     add_config_options(parser)
@@ -75,7 +54,12 @@ def _parse_share(text: str) -> float:
 
 
 def run_feedback(options: Namespace) -> None:
-    """Record the labels of a file, in batches; an error says up to which row they are recorded."""
+    """Record ground truth for logged predictions.
+
+    The same file again changes nothing. CSV: a column request_id, an optional column item (position
+    in the request, from 0) and one column per field of the ground truth, as text or JSON. JSON
+    Lines, in a file that ends in .jsonl: one object with request_id, item and truth per line.
+    """
     from ..store.feedback_schema import Feedback, read_feedback_file
     from ..task.contract import GroundTruth
 
@@ -125,7 +109,11 @@ def _log_feedback(options: Namespace) -> Iterator[Record]:
 
 
 def run_drift(options: Namespace) -> int:
-    """Compare logged items with the reference of their model."""
+    """Compare recent inputs and predictions with the validation set.
+
+    Compares every input feature and the predictions of the newest logged items. Exit codes: 0 no
+    drift found or too few rows, 3 drift found; 1 the work failed, 2 invalid input.
+    """
     from ..bundle import deployment
     from ..files import read_json
     from ..monitoring import online
@@ -137,11 +125,16 @@ def run_drift(options: Namespace) -> int:
     if options.rows < least:
         raise UserError(f"--rows {options.rows}: at least {least} are needed")
     folder = settings.paths.deployment
-    chosen = _find_version(deployment.read_deployment(folder), options.version)
-    reference = read_json(deployment.bundle_path(folder, chosen) / "reference.json")
+    deployed = deployment.read_deployment(folder)
+    challengers = [deployed.challenger] if deployed.challenger else []
+    bundles = {ref.version: ref for ref in (*deployed.previous, *challengers, deployed.champion)}
+    version = options.version or deployed.champion.version
+    if version not in bundles:
+        raise UserError(f"--version {version}: is not deployed; there are {', '.join(bundles)}")
+    reference = read_json(deployment.bundle_path(folder, bundles[version]) / "reference.json")
     with open_log(settings) as log:
-        window = read_window(log, options.rows, online.VARIANTS, chosen.version)
-    print(f"version {chosen.version}: {window.rows} items in the log")
+        window = read_window(log, options.rows, online.VARIANTS, version)
+    print(f"version {version}: {window.rows} items in the log")
     if window.rows < least:
         print(f"too few to judge: at least {least} are needed")
         return 0
@@ -158,17 +151,12 @@ def run_drift(options: Namespace) -> int:
     return EXIT_DRIFT if drifted else 0
 
 
-def _find_version(deployed: Deployment, version: str | None) -> BundleRef:
-    """Find a version in the deployment, by default the champion."""
-    challengers = [deployed.challenger] if deployed.challenger else []
-    bundles = {ref.version: ref for ref in (*deployed.previous, *challengers, deployed.champion)}
-    if version is not None and version not in bundles:
-        raise UserError(f"--version {version}: is not deployed; there are {', '.join(bundles)}")
-    return bundles[version or deployed.champion.version]
-
-
 def run_ab(options: Namespace) -> None:
-    """Print the running A/B test and its verdict, or start another one."""
+    """Show the A/B test so far and its verdict.
+
+    Compares champion and challenger on the traffic of the running test: keep going, promote or
+    stop. Safe to peek at: the error rate holds however often you look.
+    """
     from ..bundle.deployment import read_deployment
     from ..release.rollout import set_traffic
     from ..task.contract import SCORE

@@ -10,33 +10,26 @@ from . import common
 def register(group: common.CommandGroup) -> None:
     parser = group.add(
         run_train,
-        "train one network per seed",
-        "Train one network per seed and track the run with MLflow.\n"
-        "Ctrl-C saves a checkpoint. A killed run can be resumed and ends at bit-identical weights.",
-        ["", "train.epochs=5 train.seeds=[0]", "--resume"],
-        common.settings_table(Settings),
+        "",
+        "train.epochs=5 train.seeds=[0]",
+        "--resume",
+        notes=common.settings_table(Settings),
     )
     text = "resume RUN, or else the newest run"
     parser.add_argument("--resume", nargs="?", const="", metavar="RUN", help=text)
     common.add_config_options(parser)
-    parser = group.add(
-        run_evaluate,
-        "evaluate a run and the baselines on the test split",
-        "Evaluate every seed of a run, and the baselines, on the same test split.",
-        ["", "--run RUN"],
-    )
+    parser = group.add(run_evaluate, "", "--run RUN")
     common.add_run_option(parser)
-    parser = group.add(
-        run_report,
-        "write the results to README.md, MODEL_CARD.md and docs/experiments",
-        "Draw the figures and rewrite the marked sections of README.md, MODEL_CARD.md and the\n"
-        "list of experiments. Text outside the markers is never touched.",
-        ["", "--run RUN"],
-    )
+    parser = group.add(run_report, "", "--run RUN")
     common.add_run_option(parser)
 
 
 def run_train(options: Namespace) -> None:
+    """Train one network per seed.
+
+    Tracks the run with MLflow. Ctrl-C saves a checkpoint. A killed run can be resumed and ends at
+    bit-identical weights.
+    """
     from ..experiments.tracked_runs import train_tracked
     from ..training import runs
 
@@ -56,6 +49,7 @@ def run_train(options: Namespace) -> None:
 
 
 def run_evaluate(options: Namespace) -> None:
+    """Evaluate every seed of a run, and the baselines, on the test split."""
     from ..experiments.report import markdown_table, results_summary, results_table
     from ..experiments.tracked_runs import evaluate_tracked
 
@@ -71,7 +65,11 @@ def run_evaluate(options: Namespace) -> None:
 
 
 def run_report(options: Namespace) -> None:
-    """Write the report of a run, evaluating it first if that was not done."""
+    """Write the results to README.md, MODEL_CARD.md and docs/experiments.
+
+    Draws the figures and rewrites the marked sections and the list of experiments. Text outside the
+    markers is never touched.
+    """
     from ..experiments.report import results_summary, write_report
     from ..experiments.tracked_runs import read_or_evaluate
 

@@ -13,7 +13,7 @@ import numpy as np
 from ..interfaces import Arrays
 from .scheduler import BatchResult, RequestResult
 
-MAX_BUCKETS = 20  # classes of a prediction that metrics tell apart
+MAX_BUCKETS = 20  # classes of a prediction that metrics distinguish
 NOT_NUMBERS = "USO"  # kinds of arrays
 
 

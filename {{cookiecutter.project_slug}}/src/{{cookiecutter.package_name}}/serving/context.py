@@ -1,4 +1,4 @@
-"""What all requests share: id, start time, metrics, access log and the form of errors."""
+"""Handle what all requests share: id, start time, headers, access log, errors."""
 
 from __future__ import annotations
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from ..store.row import PredictionRow
 from .log_metrics import LogMetrics
 from .logs import logger
+from .wiring import ServerSettings
 
 if TYPE_CHECKING:
     from ..store.database import Database
-    from .wiring import ServerSettings
 
 TRANSACTION_ROWS = 1000
 RETRY_SECONDS = (0.25, 0.5, 1, 2, 5)  # before a failed write is repeated; the last one recurs

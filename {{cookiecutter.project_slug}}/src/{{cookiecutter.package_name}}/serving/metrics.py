@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-MultiprocessMode = Literal["livesum", "livemax", "livemin", "mostrecent"]  # of workers
+MultiprocessMode = Literal["livesum", "livemax", "livemin", "mostrecent"]  # over workers
 BY_MODEL = ("version", "variant")
 prometheus.disable_created_metrics()  # a second series for each metric, which nothing here reads
 
@@ -111,13 +111,11 @@ class ServerMetrics:
         return cache(Histogram(name, text, labels, buckets=buckets, registry=self._registry).labels)
 
     def gauge(self, name: str, text: str, mode: MultiprocessMode = "livesum") -> Gauge:
-        """Add a gauge."""
         return Gauge(name, text, registry=self._registry, multiprocess_mode=mode)
 
     def gauge_set(
         self, name: str, text: str, labels: tuple[str, ...], mode: MultiprocessMode
     ) -> GaugeSet:
-        """Add a gauge with labels."""
         return GaugeSet(Gauge(name, text, labels, registry=self._registry, multiprocess_mode=mode))
 
 

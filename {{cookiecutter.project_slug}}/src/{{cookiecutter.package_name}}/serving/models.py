@@ -26,7 +26,6 @@ MAX_TIMED_CALLS = 10  # per batch size, and
 TIMED_SECONDS = 0.1  # no further ones after this time: slow models vary little from call to call
 TIMED_BATCH = 16
 CHAMPION, CHALLENGER, SHADOW = "champion", "challenger", "shadow"
-NO_MODEL = "none"
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class ModelManager:
 
     @property
     def version(self) -> str:
-        return self.active.champion.version if self.active else NO_MODEL
+        return self.active.champion.version if self.active else "none"
 
     def loaded(self) -> list[ServedModel]:
         """List the models in use, the champion first."""

@@ -104,7 +104,7 @@ class Predict:
             return status, headers, content
         finally:
             self.in_progress -= 1
-        # 3. Count, log, let the shadow answer too. The observer counts off the request's path.
+        # 3. Count, log, let the shadow predict too. The observer counts off the request's path.
         seconds, request_id = time.perf_counter() - context.started, context.request_id
         test = active.deployment.test
         event = PredictionEvent(model, test, unit, request_id, time.time(), seconds, body, result)

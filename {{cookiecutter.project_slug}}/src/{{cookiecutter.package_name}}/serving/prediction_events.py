@@ -13,7 +13,6 @@ import threading
 import time
 from collections import deque
 from random import random
-from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -27,9 +26,7 @@ from .metrics import ServerMetrics
 from .models import SHADOW, ModelManager, ServedModel
 from .monitor import monitor_models
 from .predict import PATH, PredictionEvent
-
-if TYPE_CHECKING:
-    from .wiring import ServerSettings
+from .wiring import ServerSettings
 
 FLUSH_EVENTS = 500  # pending events that are aggregated before `log_seconds` have passed
 

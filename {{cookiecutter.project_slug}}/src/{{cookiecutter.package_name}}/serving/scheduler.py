@@ -17,7 +17,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from pydantic import TypeAdapter
@@ -118,7 +117,8 @@ class WorkerPool:
             # Failed requests end early, and would make the model look faster than it is.
             if not any(isinstance(result, Exception) for result in results):
                 items = sum(len(request.items) for request in requests)
-                queue.update_latency((time.perf_counter() - started) / items)
+                newest = (time.perf_counter() - started) / items
+                queue.seconds_per_item += LATENCY_WEIGHT * (newest - queue.seconds_per_item)
             resolve(requests, results)
             self.start()
 
@@ -145,7 +145,7 @@ class ModelQueue:
         self.low_priority, self.on_batch = low_priority, on_batch
         self.requests: deque[PendingRequest] = deque()
         self._queued_items = 0
-        self._seconds_per_item = latency.batched  # now, while other threads want the cores too
+        self.seconds_per_item = latency.batched  # now, while other threads want the cores too
         self._this_turn: list[PendingRequest] = []  # of the event loop
         self._max_batch = latency.max_items(MAX_BATCH_SECONDS)
         self._max_inline_batch = latency.max_items(MAX_TURN_SECONDS)
@@ -153,7 +153,7 @@ class ModelQueue:
     @property
     def full(self) -> bool:
         """Whether more work is queued than may wait."""
-        return self._queued_items * self._seconds_per_item > self.max_queued * self.pool.count
+        return self._queued_items * self.seconds_per_item > self.max_queued * self.pool.count
 
     def submit(self, items: list[Item], deadline: float) -> asyncio.Future[RequestResult]:
         """Queue a request. Raises Overloaded when too much is queued already."""
@@ -188,10 +188,6 @@ class ModelQueue:
         self._queued_items -= items
         return requests
 
-    def update_latency(self, seconds_per_item: float) -> None:
-        """Learn from a worker's batch how fast the model is at present."""
-        self._seconds_per_item += LATENCY_WEIGHT * (seconds_per_item - self._seconds_per_item)
-
     def run(self, requests: list[PendingRequest]) -> list[Result]:
         """Run a batch: a result or an error for each request, in order. Safe in any thread."""
         started = time.perf_counter()
@@ -209,14 +205,15 @@ class ModelQueue:
                 items = _items(valid)
                 outputs = self.bundle.run(inputs)
                 predictions = self.bundle.contract.decode(outputs, items)
-                batch = BatchResult(inputs, outputs, len(items))
-                ends = accumulate((len(request.items) for request in valid), initial=0)
-                spans = list(pairwise(ends))
-                bodies = [_predictions.dump_json(predictions[start:end]) for start, end in spans]
+                batch, slices, start = BatchResult(inputs, outputs, len(items)), [], 0
+                for request in valid:
+                    stop = start + len(request.items)
+                    slices.append((_predictions.dump_json(predictions[start:stop]), start, stop))
+                    start = stop
                 computed = time.perf_counter() - started
-                for request, body, span in zip(valid, bodies, spans, strict=True):
+                for request, (body, start, stop) in zip(valid, slices, strict=True):
                     queued = started - request.arrived
-                    results[request] = RequestResult(body, batch, *span, queued, computed)
+                    results[request] = RequestResult(body, batch, start, stop, queued, computed)
                 self.on_batch(len(items))
         except Exception as error:  # of this batch; the others and the server go on
             results |= dict.fromkeys(valid, error)

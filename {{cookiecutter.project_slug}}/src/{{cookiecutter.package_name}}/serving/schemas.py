@@ -1,4 +1,4 @@
-"""What requests and responses contain, as the OpenAPI documentation shows it."""
+"""Requests and responses as pydantic models, for the OpenAPI documentation."""
 
 import os
 from typing import Any
@@ -11,9 +11,7 @@ from ..task.contract import Item, Prediction
 class PredictResponse(BaseModel):
     """One prediction per item, in the same order, and the model that made them."""
 
-    request_id: str = Field(
-        description="needed for feedback; the client's own x-request-id if it sent one"
-    )
+    request_id: str = Field(description="needed for feedback; the client's x-request-id, if any")
     model: str
     model_version: str
     predictions: list[Prediction]
@@ -34,7 +32,7 @@ class ErrorResponse(BaseModel):
 class ModelInfo(BaseModel):
     """A loaded model."""
 
-    variant: str = Field(description="champion, challenger, or shadow (predicts, never answers)")
+    variant: str = Field(description="champion, challenger, or shadow (predicts unseen)")
     name: str
     version: str
     task: str
@@ -52,7 +50,7 @@ class ModelsResponse(BaseModel):
 
     models: list[ModelInfo]
     problem: str | None
-    worker: int = Field(description="id of the process that answered")
+    worker: int = Field(description="id of the process that responded")
 
 
 class Health(BaseModel):
@@ -61,7 +59,7 @@ class Health(BaseModel):
     status: str
     model_version: str | None = None
     reason: str | None = None
-    worker: int = Field(default_factory=os.getpid, description="id of the process that answered")
+    worker: int = Field(default_factory=os.getpid, description="id of the process that responded")
 
 
 def describe_errors(descriptions: dict[int, str]) -> dict[int | str, dict[str, Any]]:
