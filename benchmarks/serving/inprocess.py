@@ -89,7 +89,7 @@ async def turn(app: Any, bodies: list[bytes], flight: int, count: int) -> tuple[
     whole, own = time.process_time(), time.thread_time()
     await asyncio.gather(*(caller(app, bodies, count // flight) for _ in range(flight)))
     own = time.thread_time() - own
-    events = app.predict.observer.events
+    events = app.predict.observer
     flushed = await asyncio.to_thread(events.flush, 10) if events.log.enabled else True
     assert flushed, "the log did not take its rows"
     return time.process_time() - whole, own

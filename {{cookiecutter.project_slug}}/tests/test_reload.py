@@ -94,7 +94,7 @@ def test_truncated_deployment_file_is_refused(
 def test_deployment_is_retried_until_its_files_have_arrived(
     deployment: Path, monkeypatch: pytest.MonkeyPatch, client: TestClient
 ) -> None:
-    monkeypatch.setattr(models, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(models, "REFUSED_RETRY_SECONDS", 0.1)
     new = install_copy(deployment, "late")
     place = folder.bundle_path(deployment, new)
     place.rename(place.with_name("elsewhere"))

@@ -346,5 +346,5 @@ def test_predict_command_agrees_with_and_without_a_server(
     there = json.loads(capsys.readouterr().out)
     assert there["predictions"] == here["predictions"]
     assert cli.main(["predict", "--url", "http://127.0.0.1:9"]) == 1
-    assert "no answer" in capsys.readouterr().err
+    assert "no response" in capsys.readouterr().err
     assert cli.main(["predict", "--url", "127.0.0.1"]) == 2

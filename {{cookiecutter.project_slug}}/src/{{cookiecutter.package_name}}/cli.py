@@ -41,10 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
         "Exit codes: 0 done, 1 the work failed, 2 invalid input; a command's help lists others.",
     )
     parser.set_defaults(command=program)
-    listed = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    group = CommandGroup(program, listed)
+    parsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for module in commands.MODULES:
-        module.register(group)
+        module.register(CommandGroup(program, parsers))
     return parser
 
 

@@ -1,9 +1,9 @@
-"""An HTTP client for the server's API: commands with `--url`, and the simulation."""
+"""The client of the server's API, for commands with `--url` and the simulation."""
 
 import json
 import os
 from collections.abc import Mapping
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, Self
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -11,16 +11,16 @@ from urllib.request import Request, urlopen
 
 from .config import UserError, WorkError
 
-TIMEOUT_SECONDS = 30
+RESPONSE_SECONDS = 30
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Client:
-    """One server. On this machine over one kept-alive connection and never through a proxy,
-    elsewhere by urllib, which finds the proxies of the environment."""
+    """A client of one server. Keeps one connection to a server on this machine, without a proxy;
+    others are reached by urllib, which knows the environment's proxies."""
 
     def __init__(self, url: str) -> None:
-        """Connect when the first request is sent. Raises UserError for an invalid URL."""
+        """Prepare to connect. Raises UserError for an invalid URL."""
         if not url.startswith(("http://", "https://")):
             raise UserError(f"--url {url}: must start with http:// or https://")
         self.url = url.rstrip("/")
@@ -31,7 +31,7 @@ class Client:
             raise UserError(f"--url {url}: {error}") from None
         local = parts.scheme == "http" and host in LOOPBACK
         self._base = parts.path
-        self._connection = HTTPConnection(host, port, timeout=TIMEOUT_SECONDS) if local else None
+        self._connection = HTTPConnection(host, port, timeout=RESPONSE_SECONDS) if local else None
 
     def __enter__(self) -> Self:
         return self
@@ -44,14 +44,10 @@ class Client:
         return self._request("GET", path, None, {})
 
     def post(self, path: str, content: Any, headers: Mapping[str, str] | None = None) -> Any:
-        """Return the JSON response to `content`, sent as JSON.
-
-        Raises WorkError when the server cannot be reached or its status is not 2xx.
-        """
-        body = json.dumps(content).encode()
-        return self._request(
-            "POST", path, body, {**(headers or {}), "content-type": "application/json"}
-        )
+        """Return the JSON response to `content`, sent as JSON. Both raise WorkError when the
+        server cannot be reached or its status is not 2xx."""
+        all_headers = {**(headers or {}), "content-type": "application/json"}
+        return self._request("POST", path, json.dumps(content).encode(), all_headers)
 
     def close(self) -> None:
         """Close the connection; the next request opens another."""
@@ -59,28 +55,27 @@ class Client:
             self._connection.close()
 
     def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Any:
-        address = self.url + path
         if key := os.environ.get("APP_API_KEYS", "").split(",")[0].strip():
             headers["x-api-key"] = key
         try:
-            status, content = self._send(method, path, body, headers)
+            with self._open(method, path, body, headers) as response:
+                status, content = response.status or 0, response.read()
             if 200 <= status < 300:
                 return json.loads(content)
         except (OSError, HTTPException, ValueError) as error:
             self.close()
-            raise WorkError(f"{address}: no answer: {getattr(error, 'reason', error)}") from None
-        raise WorkError(f"{address}: answered {status}: {content.decode(errors='replace')}")
+            reason = getattr(error, "reason", error)
+            raise WorkError(f"{self.url}{path}: no response: {reason}") from None
+        raise WorkError(f"{self.url}{path}: returned {status}: {content.decode(errors='replace')}")
 
-    def _send(
+    def _open(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str]
-    ) -> tuple[int, bytes]:
+    ) -> HTTPResponse | HTTPError:
         if self._connection is not None:
             self._connection.request(method, self._base + path, body, headers)
-            with self._connection.getresponse() as response:
-                return response.status, response.read()
+            return self._connection.getresponse()
         request = Request(self.url + path, body, headers, method=method)
         try:
-            with urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-                return response.status, response.read()
+            return urlopen(request, timeout=RESPONSE_SECONDS)
         except HTTPError as error:
-            return error.code, error.read()
+            return error

@@ -16,6 +16,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
+def setting(default: Any, text: str, **limits: Any) -> Any:
+    """Declare a setting with its default, its help text and the limits of pydantic's Field."""
+    return Field(default=default, description=text, **limits)
+
+
 # A duplicate would count one run twice in the spread over seeds.
 def _without_duplicates(seeds: Any) -> Any:
     if isinstance(seeds, list):

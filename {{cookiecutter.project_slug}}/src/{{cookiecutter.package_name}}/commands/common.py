@@ -1,11 +1,12 @@
-"""What several commands share: how a command is added, common options, settings, runs."""
+"""What commands share: how they are added, common options, settings, runs."""
 
 from __future__ import annotations
 
+import inspect
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config import UserError, describe_settings, has_sections, load_settings
 from ..task.settings import Settings
@@ -19,28 +20,25 @@ if TYPE_CHECKING:
 DEFAULT_CONFIG = Path("configs/default.yaml")
 
 
-class CommandGroup:
-    """The commands of the program; a command's function imports heavy libraries when it runs, so
-    that `--help` and invalid input are answered at once."""
+class CommandGroup(NamedTuple):
+    """The commands of a program. They import heavy libraries late, so that `--help` is fast."""
 
-    def __init__(self, program: str, listed: _SubParsersAction[ArgumentParser]) -> None:
-        self.program, self._listed = program, listed
+    program: str
+    parsers: _SubParsersAction[ArgumentParser]
 
     def add(
-        self,
-        execute: Callable[[Namespace], int | None],
-        help: str,
-        description: str,
-        examples: Sequence[str],
-        notes: str = "",
+        self, execute: Callable[[Namespace], int | None], *examples: str, notes: str = ""
     ) -> ArgumentParser:
-        """Add the command `NAME` for a function `run_NAME`; `examples` are arguments of it."""
+        """Add the command `NAME` of a function `run_NAME`, whose docstring is the help text;
+        `examples` are arguments."""
         name = execute.__name__.removeprefix("run_")
+        text = inspect.getdoc(execute) or name
+        summary = text.partition("\n")[0].rstrip(".")
         lines = ["examples:", *(f"  {self.program} {name} {text}".rstrip() for text in examples)]
-        parser = self._listed.add_parser(
+        parser = self.parsers.add_parser(
             name,
-            help=help,
-            description=description,
+            help=summary[0].lower() + summary[1:],
+            description=text,
             epilog="\n".join([*lines, "", notes] if notes else lines),
             formatter_class=RawDescriptionHelpFormatter,
         )
@@ -50,18 +48,12 @@ class CommandGroup:
 
 def add_config_options(parser: ArgumentParser) -> None:
     """Add `--config FILE` and the settings `section.key=value`, which `read_settings` reads."""
-    parser.add_argument(
-        "--config",
-        type=Path,
-        default=DEFAULT_CONFIG,
-        metavar="FILE",
-        help=f"YAML file with settings (default: {DEFAULT_CONFIG.as_posix()})",
-    )
+    text = f"YAML file with settings (default: {DEFAULT_CONFIG.as_posix()})"
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help=text)
     parser.add_argument("settings", nargs="*", metavar="section.key=value", help="override FILE")
 
 
 def add_reason_option(parser: ArgumentParser) -> None:
-    """Add `--reason TEXT`."""
     text = "why, for the deployment's history (default: by hand)"
     parser.add_argument("--reason", default="by hand", metavar="TEXT", help=text)
 
@@ -79,11 +71,10 @@ def settings_table(schema: type[Any]) -> str:
 
 
 def read_settings(options: Namespace) -> Settings:
-    """Load the settings that a command was given."""
+    """Load the settings of a command."""
     if options.config == DEFAULT_CONFIG and not DEFAULT_CONFIG.exists():
-        raise UserError(
-            f"{DEFAULT_CONFIG}: not found; run this in the project's folder or give --config FILE"
-        )
+        hint = "run this in the project's folder or give --config FILE"
+        raise UserError(f"{DEFAULT_CONFIG}: not found; {hint}")
     return load_settings(Settings, options.config, options.settings)
 
 
@@ -94,7 +85,7 @@ def add_run_option(parser: ArgumentParser) -> None:
 
 
 def open_run_with_data(options: Namespace) -> tuple[Run, Dataset]:
-    """Open the run that `--run` names, or the newest one, and load its data."""
+    """Open the run that `--run` names, by default the newest, and load its data."""
     from ..training.runs import open_run
 
     run = open_run(read_settings(options), options.run)

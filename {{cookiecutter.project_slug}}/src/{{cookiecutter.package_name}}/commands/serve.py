@@ -11,70 +11,39 @@ from typing import Any
 from ..client import Client
 from ..config import UserError, load_settings
 from ..serving.wiring import ServerSettings
-from .common import (
-    CommandGroup,
-    add_config_options,
-    add_reason_option,
-    add_run_option,
-    open_run_with_data,
-    read_settings,
-    settings_table,
-)
+from . import common
 
 
-def register(group: CommandGroup) -> None:
-    """Add the commands deploy, serve, predict and rollback."""
+def register(group: common.CommandGroup) -> None:
+    parser = group.add(run_deploy, "", "--run RUN")
+    common.add_reason_option(parser)
+    common.add_run_option(parser)
     parser = group.add(
-        run_deploy,
-        "export a run, register it as champion and deploy it",
-        "Export the seed with the best validation result to ONNX, check it against PyTorch,\n"
-        "bundle it with its contract, register it in MLflow as champion, and put it into the\n"
-        "deployment folder.",
-        ["", "--run RUN"],
-    )
-    add_reason_option(parser)
-    add_run_option(parser)
-    parser = group.add(
-        run_serve,
-        "serve the deployed model over HTTP",
-        "Serve the deployed model. A new deployment is picked up without a restart.",
-        ["", "port=8080 host=0.0.0.0"],
-        settings_table(ServerSettings),
+        run_serve, "", "port=8080 host=0.0.0.0", notes=common.settings_table(ServerSettings)
     )
     parser.add_argument("settings", nargs="*", metavar="key=value", help="see below")
-    parser = group.add(
-        run_predict,
-        "predict files with the deployed model or a running server",
-        "Predict files, or the bundle's example request if no file is given. Prints JSON.",
-        ["", "a.png b.png", "a.png --url http://127.0.0.1:8000"],
-    )
+    parser = group.add(run_predict, "", "a.png b.png", "a.png --url http://127.0.0.1:8000")
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="inputs")
     parser.add_argument("--url", help="of a server; sends the first key of $APP_API_KEYS, if any")
-    parser.add_argument(
-        "--deployment",
-        type=Path,
-        default=Path(os.environ.get("APP_DEPLOYMENT_DIR", "deployment")),
-        metavar="FOLDER",
-        help="the deployment folder (default: $APP_DEPLOYMENT_DIR, or else deployment)",
-    )
-    parser = group.add(
-        run_rollback,
-        "remove the challenger, or return to the previous champion",
-        "Remove the challenger if there is one: the champion gets all traffic. Without one,\n"
-        "return to the previous champion. Needs only the deployment folder; MLflow may be down.",
-        ['--reason "errors since the deployment"'],
-    )
-    add_reason_option(parser)
-    add_config_options(parser)
+    folder = Path(os.environ.get("APP_DEPLOYMENT_DIR", "deployment"))
+    text = "the deployment folder (default: $APP_DEPLOYMENT_DIR, or else deployment)"
+    parser.add_argument("--deployment", type=Path, default=folder, metavar="FOLDER", help=text)
+    parser = group.add(run_rollback, '--reason "errors since the deployment"')
+    common.add_reason_option(parser)
+    common.add_config_options(parser)
 
 
 def run_deploy(options: Namespace) -> None:
-    """Deploy a run as champion, evaluating it first if that was not done."""
+    """Export a run, register it as champion and deploy it.
+
+    Exports the seed with the best validation result to ONNX, checks it against PyTorch, bundles it
+    with its contract, registers it in MLflow and puts it into the deployment folder.
+    """
     from ..experiments.tracked_runs import read_or_evaluate
     from ..experiments.tracking import Tracker
     from ..release.rollout import deploy
 
-    run, dataset = open_run_with_data(options)
+    run, dataset = common.open_run_with_data(options)
     evaluation = read_or_evaluate(run, dataset)
     print(f"exporting run {run.name}, seed {evaluation.chosen_seed} …")
     folder = deploy(run, dataset, evaluation, Tracker(run.settings), options.reason)
@@ -83,7 +52,7 @@ def run_deploy(options: Namespace) -> None:
 
 
 def run_serve(options: Namespace) -> None:
-    """Serve until SIGTERM or Ctrl-C."""
+    """Serve the deployed model over HTTP; a new deployment needs no restart."""
     gc.disable()  # loaded modules are never garbage; the application enables it when it is ready
     from ..serving.server import serve
 
@@ -91,7 +60,10 @@ def run_serve(options: Namespace) -> None:
 
 
 def run_predict(options: Namespace) -> None:
-    """Print predictions of the deployed bundle or of a server, as JSON."""
+    """Predict files with the deployed model or a running server.
+
+    Predicts the bundle's example request if no file is given. Prints JSON.
+    """
     from ..bundle.deployment import champion_path
     from ..files import read_json
     from ..interfaces import InvalidItem
@@ -117,7 +89,7 @@ def run_predict(options: Namespace) -> None:
 
 
 def predict_locally(deployment: Path, items: list[Any]) -> dict[str, Any]:
-    """Answer a request with the deployed champion, without a server."""
+    """Predict with the deployed champion, without a server."""
     from ..bundle.deployment import champion_path
     from ..bundle.load import load_bundle
     from ..task.contract import Item
@@ -133,8 +105,12 @@ def predict_locally(deployment: Path, items: list[Any]) -> dict[str, Any]:
 
 
 def run_rollback(options: Namespace) -> None:
-    """Remove the challenger, or return to the previous champion."""
-    settings = read_settings(options)
+    """Remove the challenger, or return to the previous champion.
+
+    Removes the challenger if there is one: the champion gets all traffic. Without one, returns to
+    the previous champion. Needs only the deployment folder; MLflow may be down.
+    """
+    settings = common.read_settings(options)
     from ..release.rollout import rollback
 
     after, warning = rollback(settings, options.reason)

@@ -4,52 +4,36 @@ from argparse import Namespace
 
 from ..config import UserError
 from ..task.settings import Settings
-from .common import (
-    CommandGroup,
-    add_config_options,
-    add_run_option,
-    open_run_with_data,
-    read_settings,
-    settings_table,
-)
+from . import common
 
 
-def register(group: CommandGroup) -> None:
-    """Add the commands train, evaluate and report."""
+def register(group: common.CommandGroup) -> None:
     parser = group.add(
         run_train,
-        "train one network per seed",
-        "Train one network per seed and track the run with MLflow.\n"
-        "Ctrl-C saves a checkpoint. A killed run can be resumed and ends at bit-identical weights.",
-        ["", "train.epochs=5 train.seeds=[0]", "--resume"],
-        settings_table(Settings),
+        "",
+        "train.epochs=5 train.seeds=[0]",
+        "--resume",
+        notes=common.settings_table(Settings),
     )
     text = "resume RUN, or else the newest run"
     parser.add_argument("--resume", nargs="?", const="", metavar="RUN", help=text)
-    add_config_options(parser)
-    parser = group.add(
-        run_evaluate,
-        "evaluate a run and the baselines on the test split",
-        "Evaluate every seed of a run, and the baselines, on the same test split.",
-        ["", "--run RUN"],
-    )
-    add_run_option(parser)
-    parser = group.add(
-        run_report,
-        "write the results to README.md, MODEL_CARD.md and docs/experiments",
-        "Draw the figures and rewrite the marked sections of README.md, MODEL_CARD.md and the\n"
-        "list of experiments. Text outside the markers is never touched.",
-        ["", "--run RUN"],
-    )
-    add_run_option(parser)
+    common.add_config_options(parser)
+    parser = group.add(run_evaluate, "", "--run RUN")
+    common.add_run_option(parser)
+    parser = group.add(run_report, "", "--run RUN")
+    common.add_run_option(parser)
 
 
 def run_train(options: Namespace) -> None:
-    """Train a new run, or resume one."""
+    """Train one network per seed.
+
+    Tracks the run with MLflow. Ctrl-C saves a checkpoint. A killed run can be resumed and ends at
+    bit-identical weights.
+    """
     from ..experiments.tracked_runs import train_tracked
     from ..training import runs
 
-    settings = read_settings(options)
+    settings = common.read_settings(options)
     if options.resume is not None:
         if options.settings:
             raise UserError("command line: a resumed run keeps its settings; give none")
@@ -65,30 +49,32 @@ def run_train(options: Namespace) -> None:
 
 
 def run_evaluate(options: Namespace) -> None:
-    """Evaluate a run and print the results."""
+    """Evaluate every seed of a run, and the baselines, on the test split."""
     from ..experiments.report import markdown_table, results_summary, results_table
     from ..experiments.tracked_runs import evaluate_tracked
 
-    run, dataset = open_run_with_data(options)
+    run, dataset = common.open_run_with_data(options)
     evaluation = evaluate_tracked(run, dataset)
     table = markdown_table(results_table(evaluation))
     print("\n".join(["", *table, "", results_summary(evaluation), ""]))
     for name, table in evaluation.details.items():
         if isinstance(table, dict):
             columns = list(next(iter(table.values())))
-            rows = [[name, *columns]]
-            for key, row in table.items():
-                rows.append([key, *(f"{row[column]:.4g}" for column in columns)])
-            print("\n".join(markdown_table(rows)))
+            rows = [[key, *(f"{row[c]:.4g}" for c in columns)] for key, row in table.items()]
+            print("\n".join(markdown_table([[name, *columns], *rows])))
     print(f"\nwritten: {run.folder / 'evaluation.json'}")
 
 
 def run_report(options: Namespace) -> None:
-    """Write the report of a run, evaluating it first if that was not done."""
+    """Write the results to README.md, MODEL_CARD.md and docs/experiments.
+
+    Draws the figures and rewrites the marked sections and the list of experiments. Text outside the
+    markers is never touched.
+    """
     from ..experiments.report import results_summary, write_report
     from ..experiments.tracked_runs import read_or_evaluate
 
-    run, dataset = open_run_with_data(options)
+    run, dataset = common.open_run_with_data(options)
     evaluation = read_or_evaluate(run, dataset)
     files = write_report(run, dataset, evaluation, options.command)
     print(results_summary(evaluation))

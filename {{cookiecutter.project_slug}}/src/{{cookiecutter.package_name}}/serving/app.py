@@ -17,7 +17,6 @@ from .metrics import ServerMetrics
 from .middleware import RequestMiddleware
 from .models import ModelManager
 from .predict import Predict
-from .schemas import predict_request
 from .settings import SWITCH_SECONDS
 from .wiring import ServerSettings, create_observer
 
@@ -32,24 +31,23 @@ def from_environment() -> ASGIApp:
 
 def create_app(settings: ServerSettings) -> ASGIApp:
     """Create the application; it starts with or without a deployment."""
-    # 1. What answers and what observes
+    # 1. Parts
     metrics = ServerMetrics()
     models = ModelManager(settings, metrics)
     observer = create_observer(settings, models, metrics)
-    request_schema = predict_request(settings.max_items)
-    predict = Predict(settings, models, metrics, observer, request_schema)
+    predict = Predict(settings, models, metrics, observer)
 
     # 2. Start and end
     @asynccontextmanager
     async def lifespan(_api: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(models.refresh)
         observer.start()
-        gc.freeze()  # what is loaded stays loaded: later collections need not look at it
+        gc.freeze()  # what is loaded stays: later collections skip it
         gc.enable()
         watch = asyncio.create_task(models.watch())
         yield
         watch.cancel()
-        models.close()
+        models.pool.close()
         await observer.stop(settings.drain_seconds)
 
     # 3. The API
@@ -61,15 +59,14 @@ def create_app(settings: ServerSettings) -> ASGIApp:
         docs_url=None,  # FastAPI's own page fetches its scripts from the internet
         redoc_url=None,
     )
-    routes.add_prediction_route(api, predict, request_schema)
+    routes.add_prediction_route(api, predict)
     observer.add_routes(api)
-    routes.add_model_routes(api, models)
-    routes.add_metrics_route(api, predict, metrics, observer)
+    routes.add_operation_routes(api, predict)
     routes.add_docs_routes(api)
     routes.add_error_handlers(api)
 
-    # 4. What stands before it
-    app: ASGIApp = RequestMiddleware(api, predict, settings, models, metrics)
+    # 4. Middleware
+    app: ASGIApp = RequestMiddleware(api, predict)
     if settings.cors_origins:
         app = CORSMiddleware(
             app, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]

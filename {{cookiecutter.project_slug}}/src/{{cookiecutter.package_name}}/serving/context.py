@@ -1,4 +1,6 @@
-"""What all requests share: id, start time, metrics, access log and the form of errors."""
+"""Handle what all requests share: id, start time, headers, access log, errors."""
+
+from __future__ import annotations
 
 import json
 import logging
@@ -19,12 +21,9 @@ Headers = list[tuple[bytes, bytes]]
 RawResponse = tuple[int, Headers, bytes]  # status, headers, body
 
 
+# FastAPI replaces every exception but an HTTPException that is raised while it reads a body.
 class RequestError(HTTPException):
-    """A request is refused; `loc` is the path to the invalid field, `kind` the error's type.
-
-    It is an HTTPException because FastAPI replaces all others that are raised while it reads a
-    body.
-    """
+    """A request is refused; `loc` is the path to the invalid field, `kind` the error's type."""
 
     def __init__(
         self,
@@ -42,27 +41,43 @@ class RequestError(HTTPException):
         detail = {"loc": self.loc, "msg": self.detail, "type": self.kind}
         return json.dumps({"detail": [detail], "request_id": request_id}).encode()
 
+    @staticmethod
+    def too_large(limit: int) -> RequestError:
+        return RequestError(413, ["body"], f"body is larger than {limit:,} bytes", "too_large")
+
+    @staticmethod
+    def invalid(loc: Sequence[str | int], message: str, kind: str) -> RequestError:
+        """Refuse a body that pydantic rejects: 400 if it is not JSON, else 422."""
+        return RequestError(400 if kind == "json_invalid" else 422, loc, message, kind)
+
+    @staticmethod
+    def no_model(problem: str | None) -> RequestError:
+        headers = {"retry-after": "1"}
+        return RequestError(503, [], f"no model: {problem}", "no_model", headers)
+
+    @staticmethod
+    def internal() -> RequestError:
+        return RequestError(500, [], "internal server error", "internal")
+
 
 class RequestContext:
     """A request, on the predict path and through FastAPI alike."""
 
-    __slots__ = ("headers", "request_id", "scope", "started")
+    __slots__ = ("access_log", "headers", "metrics", "request_id", "scope", "started")
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, metrics: ServerMetrics, access_log: bool) -> None:
         self.scope, self.started = scope, time.perf_counter()
+        self.metrics, self.access_log = metrics, access_log
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         client_id = self.headers.get(b"x-request-id", b"")
         self.request_id = client_id.decode() if SAFE_ID.fullmatch(client_id) else new_request_id()
 
     def response_headers(self, version: str) -> Headers:
-        """Make the headers of every response."""
-        return [
-            (b"x-request-id", self.request_id.encode()),
-            (b"x-model-version", version.encode()),
-        ]
+        """Return the headers of every response."""
+        return [(b"x-request-id", self.request_id.encode()), (b"x-model-version", version.encode())]
 
     def json_headers(self, content: bytes, version: str) -> Headers:
-        """Make the headers of a JSON response."""
+        """Return the headers of a JSON response."""
         return [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(content)),
@@ -72,31 +87,19 @@ class RequestContext:
     def error_response(self, error: RequestError, version: str) -> RawResponse:
         """Write an error as a response."""
         content = error.body(self.request_id)
-        headers = self.json_headers(content, version)
-        for name, value in (error.headers or {}).items():
-            headers.append((name.encode(), value.encode()))
-        return error.status_code, headers, content
+        extra = [(name.encode(), value.encode()) for name, value in (error.headers or {}).items()]
+        return error.status_code, [*self.json_headers(content, version), *extra], content
 
-    def finish(
-        self,
-        metrics: ServerMetrics,
-        access_log: bool,
-        route: str,
-        status: int,
-        version: str,
-        variant: str,
-    ) -> None:
-        """Count the answered request and log it."""
+    def finish(self, route: str, status: int, version: str, variant: str) -> None:
+        """Count the request and log it."""
         seconds = time.perf_counter() - self.started
-        metrics.request(route, status, version, variant, seconds)
-        self.log_access(access_log, route, status, version, seconds)
+        self.metrics.request(route, status, version, variant, seconds)
+        self.log_access(route, status, version, seconds)
 
-    def log_access(
-        self, access_log: bool, route: str, status: int, version: str, seconds: float
-    ) -> None:
-        """Log the request if `access_log` is set; internal errors are always logged."""
+    def log_access(self, route: str, status: int, version: str, seconds: float) -> None:
+        """Log the request if the access log is on; internal errors are always logged."""
         level = logging.ERROR if status >= 500 and status not in (503, 504) else logging.DEBUG
-        if access_log and level == logging.DEBUG and route not in UNLOGGED_ROUTES:
+        if self.access_log and level == logging.DEBUG and route not in UNLOGGED_ROUTES:
             level = logging.INFO
         if logger.isEnabledFor(level):
             fields = {
@@ -111,29 +114,6 @@ class RequestContext:
 
 
 def new_request_id() -> str:
-    """Make an id of 32 hexadecimal digits.
-
-    First the time in milliseconds, so that a database's index grows at its end, then 80 random
-    bits: whoever knows the id may send feedback, so nobody must be able to guess it.
-    """
+    """Return 32 hexadecimal digits that start with the time, so that a database's index grows at
+    its end; 80 random bits follow, as whoever knows the id may send feedback."""
     return f"{int(time.time() * 1000):012x}{os.urandom(10).hex()}"
-
-
-def too_large(limit: int) -> RequestError:
-    """Refuse a body of more than `limit` bytes."""
-    return RequestError(413, ["body"], f"body is larger than {limit:,} bytes", "too_large")
-
-
-def invalid_request(loc: Sequence[str | int], message: str, kind: str) -> RequestError:
-    """Refuse a body that pydantic finds invalid: 400 if it is not JSON, else 422."""
-    return RequestError(400 if kind == "json_invalid" else 422, loc, message, kind)
-
-
-def no_model(problem: str | None) -> RequestError:
-    """Refuse a request because no model is loaded."""
-    return RequestError(503, [], f"no model: {problem}", "no_model", {"retry-after": "1"})
-
-
-def internal_error() -> RequestError:
-    """Report a fault of the server without any detail of it."""
-    return RequestError(500, [], "internal server error", "internal")

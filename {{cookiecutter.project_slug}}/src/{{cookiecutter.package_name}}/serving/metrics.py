@@ -11,17 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    GCCollector,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
+import prometheus_client as prometheus
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
@@ -29,9 +20,9 @@ from prometheus_client.registry import Collector
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-Mode = Literal["livesum", "livemax", "livemin", "mostrecent"]
+MultiprocessMode = Literal["livesum", "livemax", "livemin", "mostrecent"]  # over workers
 BY_MODEL = ("version", "variant")
-disable_created_metrics()  # a second series for each metric, which nothing here reads
+prometheus.disable_created_metrics()  # a second series for each metric, which nothing here reads
 
 
 class GaugeSet:
@@ -63,32 +54,27 @@ class ServerMetrics:
     """
 
     def __init__(self) -> None:
-        self._registry = self._exported = CollectorRegistry()
+        self._registry = self._exported = prometheus.CollectorRegistry()
         if folder := os.environ.get(MULTIPROC_VARIABLE):
-            self._exported = CollectorRegistry()
+            self._exported = prometheus.CollectorRegistry()
             MultiProcessCollector(self._exported, folder)
             self._exported.register(WorkerProcesses(Path(folder)))
         else:
-            ProcessCollector(registry=self._registry)
-            PlatformCollector(registry=self._registry)
-            GCCollector(registry=self._registry)
+            prometheus.ProcessCollector(registry=self._registry)
+            prometheus.PlatformCollector(registry=self._registry)
+            prometheus.GCCollector(registry=self._registry)
 
-        self.requests = self.counter(
-            "http_requests",
-            "Answered requests; status 4xx and 5xx are errors",
-            ("route", "status", *BY_MODEL),
-        )
+        text = "Answered requests; status 4xx and 5xx are errors"
+        self.requests = self.counter("http_requests", text, ("route", "status", *BY_MODEL))
         self.seconds = self.histogram(
             "http_request_seconds", "Time to answer a request", ("route", *BY_MODEL), SECONDS
         )
-        self.batch_items = self.histogram(
-            "batch_items", "Items in a batch that a model ran", BY_MODEL, ITEMS
-        )
+        text = "Items in a batch that a model ran"
+        self.batch_items = self.histogram("batch_items", text, BY_MODEL, ITEMS)
         self.in_progress = self.gauge("requests_in_progress", "Requests not answered yet")
         self.predictions = self.counter("predictions", "Items predicted", BY_MODEL)
-        self.shadow_dropped = self.counter(
-            "shadow_dropped", "Requests that the shadow did not answer, being busy or failing"
-        )()
+        text = "Requests that the shadow did not answer, being busy or failing"
+        self.shadow_dropped = self.counter("shadow_dropped", text)()
         self.model_info = self.gauge_set(
             "model_info", "1 for a loaded model", ("name", *BY_MODEL), "livemax"
         )
@@ -111,7 +97,7 @@ class ServerMetrics:
             for pid in _worker_pids(Path(folder)):
                 if not Path(f"/proc/{pid}").exists():
                     mark_process_dead(pid, folder)
-        return generate_latest(self._exported)
+        return prometheus.generate_latest(self._exported)
 
     def counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Callable[..., Counter]:
         """Add a counter; the function returns the series of the given label values."""
@@ -122,15 +108,14 @@ class ServerMetrics:
         self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]
     ) -> Callable[..., Histogram]:
         """Add a histogram; the function returns the series of the given label values."""
-        histogram = Histogram(name, text, labels, buckets=buckets, registry=self._registry)
-        return cache(histogram.labels)
+        return cache(Histogram(name, text, labels, buckets=buckets, registry=self._registry).labels)
 
-    def gauge(self, name: str, text: str, mode: Mode = "livesum") -> Gauge:
-        """Add a gauge; `mode` says how the values of several workers become one."""
+    def gauge(self, name: str, text: str, mode: MultiprocessMode = "livesum") -> Gauge:
         return Gauge(name, text, registry=self._registry, multiprocess_mode=mode)
 
-    def gauge_set(self, name: str, text: str, labels: tuple[str, ...], mode: Mode) -> GaugeSet:
-        """Add a gauge with labels; `mode` says how the values of several workers become one."""
+    def gauge_set(
+        self, name: str, text: str, labels: tuple[str, ...], mode: MultiprocessMode
+    ) -> GaugeSet:
         return GaugeSet(Gauge(name, text, labels, registry=self._registry, multiprocess_mode=mode))
 
 
@@ -143,15 +128,13 @@ class WorkerProcesses(Collector):
     def collect(self) -> Iterator[Metric]:
         totals: dict[str, Metric] = {}
         for pid in _worker_pids(self._folder):
-            process = ProcessCollector(pid=lambda pid=pid: pid, registry=CollectorRegistry())
+            registry = prometheus.CollectorRegistry()
+            process = prometheus.ProcessCollector(pid=lambda pid=pid: pid, registry=registry)
             for metric in process.collect():
                 total = totals.setdefault(metric.name, metric)
-                if total is metric or metric.name == "process_start_time_seconds":
-                    continue
-                for index, (first, second) in enumerate(
-                    zip(total.samples, metric.samples, strict=True)
-                ):
-                    total.samples[index] = first._replace(value=first.value + second.value)
+                if total is not metric and metric.name != "process_start_time_seconds":
+                    pairs = zip(total.samples, metric.samples, strict=True)
+                    total.samples = [a._replace(value=a.value + b.value) for a, b in pairs]
         yield from totals.values()
 
 

@@ -1,49 +1,39 @@
-"""The outermost ASGI application: API keys, dispatch, limits, headers, metrics and access log.
-
-Plain ASGI: Starlette's BaseHTTPMiddleware would cost more than the prediction of a small model.
-"""
+"""The outermost ASGI application: API keys, dispatch, limits, headers, metrics and access log."""
 
 from hashlib import sha256
 
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from .context import RequestContext, RequestError, too_large
+from .context import RequestContext, RequestError
 from .logs import logger
-from .metrics import ServerMetrics
-from .models import CHAMPION, ModelManager
+from .models import CHAMPION
 from .predict import PATH, Predict
-from .settings import CoreServerSettings
 
 
+# Plain ASGI: Starlette's BaseHTTPMiddleware would cost more than the prediction of a small model.
 class RequestMiddleware:
     """Check API keys, send predictions past FastAPI's router, count and log all requests."""
 
-    def __init__(
-        self,
-        api: FastAPI,
-        predict: Predict,
-        settings: CoreServerSettings,
-        models: ModelManager,
-        metrics: ServerMetrics,
-    ) -> None:
-        self.api, self.predict, self.settings = api, predict, settings
-        self.models, self.metrics = models, metrics
-        # Digests: the time to compare the keys themselves would tell how much of a key is right.
-        self._keys = {sha256(key.encode()).digest() for key in settings.api_keys}
+    def __init__(self, api: FastAPI, predict: Predict) -> None:
+        self.api, self.predict = api, predict
+        self.models, self.settings = predict.models, predict.settings
+        # Hashes: the time to compare the keys themselves would reveal how much of a key is right.
+        self._keys = {sha256(key.encode()).digest() for key in self.settings.api_keys}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.api(scope, receive, send)
             return
-        context, path = RequestContext(scope), scope["path"]
+        context = RequestContext(scope, self.predict.metrics, self.settings.access_log)
+        path = scope["path"]
         if self._keys and path.startswith("/v1/") and not self._authorised(context):
             version, route = self.models.version, PATH if path == PATH else "unknown"
             message = "send a valid key as x-api-key, or as authorization: Bearer KEY"
             headers = {"www-authenticate": "Bearer"}
             error = RequestError(401, ["header", "x-api-key"], message, "api_key", headers)
             status, headers, body = context.error_response(error, version)
-            context.finish(self.metrics, self.settings.access_log, route, status, version, CHAMPION)
+            context.finish(route, status, version, CHAMPION)
         elif path == PATH and scope["method"] == "POST":
             status, headers, body = await self.predict.respond(context, receive)
         else:
@@ -60,7 +50,7 @@ class RequestMiddleware:
         return sha256(key).digest() in self._keys
 
     async def _route(self, context: RequestContext, receive: Receive, send: Send) -> None:
-        """Let FastAPI answer: limit the body, add the headers, count and log."""
+        """Let FastAPI respond: limit the body, add the headers, count and log."""
         scope, version = context.scope, self.models.version
         scope.setdefault("state", {})["request_id"] = context.request_id
         status, remaining = 500, self.settings.max_body_bytes
@@ -70,10 +60,10 @@ class RequestMiddleware:
             message = await receive()
             remaining -= len(message.get("body", b""))
             if remaining < 0:
-                raise too_large(self.settings.max_body_bytes)
+                raise RequestError.too_large(self.settings.max_body_bytes)
             return message
 
-        async def answer(message: Message) -> None:
+        async def respond(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -82,11 +72,11 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            await self.api(scope, limited, answer)
-        except Exception:  # FastAPI has answered with 500 and raises it again
+            await self.api(scope, limited, respond)
+        except Exception:  # FastAPI has responded with 500 and raises it again
             fields = {"request_id": context.request_id}
             logger.exception("unexpected error", extra={"fields": fields})
         finally:
             # Only paths of known routes become labels: there is no end of unknown ones.
             route = getattr(scope.get("route"), "path", "unknown")
-            context.finish(self.metrics, self.settings.access_log, route, status, version, CHAMPION)
+            context.finish(route, status, version, CHAMPION)

@@ -1,4 +1,4 @@
-"""The models in use, which of them answers a caller, and their replacement without a restart."""
+"""Load models, choose the one that answers a caller, replace them without a restart."""
 
 import asyncio
 import json
@@ -6,15 +6,14 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
 from ..bundle import deployment as folder
-from ..bundle.deployment import BundleRef, Deployment
+from ..bundle.deployment import BundleRef, Deployment, utc_now
 from ..bundle.load import BadBundle, Bundle, load_bundle
 from ..task.contract import Item
 from .logs import logger
@@ -22,12 +21,11 @@ from .metrics import ServerMetrics
 from .scheduler import INLINE_SECONDS, LatencyProfile, ModelQueue, PendingRequest, WorkerPool
 from .settings import CoreServerSettings
 
-RETRY_SECONDS = 10.0  # a refused deployment is tried again: its files may arrive late
+REFUSED_RETRY_SECONDS = 10.0  # then a refused deployment is tried again: files may arrive late
 MAX_TIMED_CALLS = 10  # per batch size, and
 TIMED_SECONDS = 0.1  # no further ones after this time: slow models vary little from call to call
 TIMED_BATCH = 16
 CHAMPION, CHALLENGER, SHADOW = "champion", "challenger", "shadow"
-NO_MODEL = "none"
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,8 @@ class ServedModel:
 
     @cached_property
     def response_head(self) -> bytes:
-        """The model as members of a JSON object, for every response."""
-        names = {"model": self.bundle.name, "model_version": self.version}
-        return json.dumps(names)[1:-1].encode()
+        """Name and version as members of a JSON object, for every response."""
+        return json.dumps({"model": self.bundle.name, "model_version": self.version})[1:-1].encode()
 
     @cached_property
     def version(self) -> str:
@@ -53,12 +50,11 @@ class ServedModel:
 
     @property
     def engine(self) -> str:
-        """Where it runs: `inline` in the event loop, or in `lanes` (threads)."""
+        """Where it runs: `inline` in the event loop or in `lanes`, the worker threads."""
         return "inline" if self.queue.max_inline > 0 else "lanes"
 
     @property
     def microseconds(self) -> int:
-        """Latency of an item alone."""
         return round(self.queue.latency.alone * 1e6)
 
 
@@ -71,16 +67,9 @@ class ActiveModels:
     challenger: ServedModel | None
     salt: bytes  # a test of other versions assigns the callers anew
 
-    def loaded(self) -> list[ServedModel]:
-        """The champion, then the challenger if there is one."""
-        return [self.champion, *([self.challenger] if self.challenger else [])]
-
     def choose(self, caller: str, request_id: str) -> tuple[ServedModel, str]:
-        """Choose the model that answers, always the same for a caller; also return its unit.
-
-        The unit, 16 hexadecimal digits, is what a test randomises: the caller, or the request if
-        `caller` is empty.
-        """
+        """Choose the model that answers, always the same for a caller, and return it with the unit
+        that a test randomises, hashed: the caller, or the request if `caller` is empty."""
         test = self.deployment.challenger
         if test is None and not caller:  # nothing to choose, nobody to recognise
             return self.champion, request_id[:16]
@@ -91,7 +80,7 @@ class ActiveModels:
         return (self.challenger if self._within(unit, test.share) else self.champion), unit
 
     def shadow(self, unit: str) -> ServedModel | None:
-        """The model that answers too without being seen, if the unit is within its share."""
+        """Return the shadow if the unit is within its share."""
         test = self.deployment.challenger
         if test is None or test.mode != "shadow" or not self._within(unit, test.share):
             return None
@@ -117,18 +106,20 @@ class ModelManager:
 
     @property
     def version(self) -> str:
-        """The champion's version, `none` without a model."""
-        return self.active.champion.version if self.active else NO_MODEL
+        return self.active.champion.version if self.active else "none"
 
     def loaded(self) -> list[ServedModel]:
-        """The models in use, the champion first."""
-        return self.active.loaded() if self.active else []
+        """List the models in use, the champion first."""
+        active = self.active
+        models = (active.champion, active.challenger) if active else ()
+        return [model for model in models if model is not None]
 
     async def watch(self) -> None:
         """Check for a new deployment every `reload_seconds` until cancelled."""
         while True:
             await asyncio.sleep(self.settings.reload_seconds)
-            retry = time.monotonic() - self._tried >= RETRY_SECONDS and self.problem is not None
+            waited = time.monotonic() - self._tried
+            retry = self.problem is not None and waited >= REFUSED_RETRY_SECONDS
             if retry or self._stamp() != self._seen:
                 await asyncio.to_thread(self.refresh)
 
@@ -149,20 +140,15 @@ class ModelManager:
             return
         self.active, self.problem = active, None
         info, created = {}, {}
-        for model in active.loaded():
-            info[model.bundle.name, model.version, model.variant] = 1
-            at = datetime.fromisoformat(model.bundle.manifest.created_at)
-            created[model.version, model.variant] = at.timestamp()
+        for model in self.loaded():
+            manifest, labels = model.bundle.manifest, (model.version, model.variant)
+            info[manifest.name, *labels] = 1
+            created[labels] = datetime.fromisoformat(manifest.created_at).timestamp()
         self.metrics.model_info.replace(info)
         self.metrics.model_created.replace(created)
         self.metrics.model_loaded.set(1)
 
-    def close(self) -> None:
-        """Wait for running batches."""
-        self.pool.close()
-
     def _load(self) -> ActiveModels:
-        """Load what is deployed; BadBundle if any of it cannot be used."""
         deployment = folder.read_deployment(self.settings.deployment_dir)
         challenger = None
         if (test := deployment.challenger) is not None:
@@ -173,7 +159,7 @@ class ModelManager:
         return ActiveModels(deployment, champion, challenger, salt)
 
     def _load_model(self, ref: BundleRef, variant: str) -> ServedModel:
-        """Load, check and time a bundle; the model in use if it is the same."""
+        """Load, check and time a bundle, unless it is in use already. Raises BadBundle."""
         # 1. Is it in use already?
         for model in self.loaded():
             if model.bundle.digest == ref.manifest_sha256 and model.variant == variant:
@@ -188,16 +174,24 @@ class ModelManager:
             reference = json.loads((path / "reference.json").read_bytes())
             example = json.loads((path / "example.json").read_bytes())
             items = [Item.model_validate(item) for item in example["items"]]
-            probe = self._queue(bundle, LatencyProfile(1, 1), variant, on_batch=lambda items: None)
-            latency = LatencyProfile(_time(probe, items), _time(probe, items * TIMED_BATCH))
+            probe = ModelQueue(bundle, LatencyProfile(1, 1), self.pool)
+            alone = _seconds_per_item(probe, items)
+            latency = LatencyProfile(alone, _seconds_per_item(probe, items * TIMED_BATCH))
         except Exception as error:  # whatever it is, this bundle cannot be used
             message = f"{path / 'example.json'}: the model cannot predict its own example: {error}"
             raise BadBundle(message) from None
         # 4. Put it behind a queue.
-        count_items = self.metrics.batch_items(bundle.version, variant).observe
-        queue = self._queue(bundle, latency, variant, count_items)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        model = ServedModel(variant, bundle, example, reference, queue, now)
+        auto = INLINE_SECONDS if latency.alone <= INLINE_SECONDS else -1
+        queue = ModelQueue(
+            bundle,
+            latency,
+            self.pool,
+            max_inline={"auto": auto, "inline": math.inf, "lanes": -1}[self.settings.engine],
+            max_queued=self.settings.queue_seconds,
+            low_priority=variant == SHADOW,
+            on_batch=self.metrics.batch_items(bundle.version, variant).observe,
+        )
+        model = ServedModel(variant, bundle, example, reference, queue, loaded_at=utc_now())
         fields = {
             "variant": variant,
             "model_version": bundle.version,
@@ -207,26 +201,8 @@ class ModelManager:
         logger.info("model loaded", extra={"fields": fields})
         return model
 
-    def _queue(
-        self,
-        bundle: Bundle,
-        latency: LatencyProfile,
-        variant: str,
-        on_batch: Callable[[int], None],
-    ) -> ModelQueue:
-        auto = INLINE_SECONDS if latency.alone <= INLINE_SECONDS else -1
-        return ModelQueue(
-            bundle,
-            latency,
-            self.pool,
-            max_inline={"auto": auto, "inline": math.inf, "lanes": -1}[self.settings.engine],
-            max_queued=self.settings.queue_seconds,
-            low_priority=variant == SHADOW,
-            on_batch=on_batch,
-        )
-
     def _stamp(self) -> object:
-        """A value that changes whenever deployment.json is replaced; None without one."""
+        """Return what changes whenever deployment.json is replaced; None without the file."""
         try:
             status = (self.settings.deployment_dir / folder.DEPLOYMENT).stat()
         except OSError:
@@ -234,8 +210,8 @@ class ModelManager:
         return status.st_mtime_ns, status.st_ino, status.st_size
 
 
-def _time(queue: ModelQueue, items: list[Item]) -> float:
-    """Measure the median seconds per item, without the first call, which is slower."""
+def _seconds_per_item(queue: ModelQueue, items: list[Item]) -> float:
+    """Measure the median, without the first call, which is slower."""
     times: list[float] = []
     while len(times) < 2 or (len(times) <= MAX_TIMED_CALLS and sum(times) < TIMED_SECONDS):
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Requests become batches without ever waiting for more of them.
+"""Form batches from requests without ever waiting for more of them.
 
 A small model runs inline, in the event loop, on all requests that arrived in the same turn of it:
 handing the work to a thread would cost more than the work. A larger one runs in workers (threads);
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pydantic import TypeAdapter
@@ -64,15 +64,14 @@ class RequestResult(NamedTuple):
 Result = RequestResult | Exception
 
 
+@dataclass(eq=False, slots=True)
 class PendingRequest:
-    """A request that waits for its result; the deadline is one of `time.perf_counter`."""
+    """A request that waits for its result; times are those of `time.perf_counter`."""
 
-    __slots__ = ("arrived", "deadline", "future", "items")
-    future: asyncio.Future[RequestResult]
-
-    def __init__(self, items: list[Item], deadline: float = math.inf) -> None:
-        self.items, self.deadline = items, deadline
-        self.arrived = time.perf_counter()
+    items: list[Item]
+    deadline: float = math.inf
+    arrived: float = field(default_factory=time.perf_counter)
+    future: asyncio.Future[RequestResult] = field(init=False)
 
 
 class LatencyProfile(NamedTuple):
@@ -82,7 +81,7 @@ class LatencyProfile(NamedTuple):
     batched: float
 
     def max_items(self, seconds: float) -> int:
-        """The largest batch that takes `seconds`; about one request if batches gain nothing."""
+        """Return the size of a batch of `seconds`; of about one request if batches gain nothing."""
         if self.batched > BATCHING_GAIN * self.alone:
             seconds = min(seconds, 2 * INLINE_SECONDS)
         return max(1, int(seconds / self.batched))
@@ -101,10 +100,7 @@ class WorkerPool:
         """Give batches to free workers; called in the event loop."""
         while self.free and (self.queues or self.low_priority):
             queue = (self.queues or self.low_priority).popleft()
-            requests = queue.next_batch()
-            self.free -= 1
-            task = asyncio.get_running_loop().run_in_executor(self._threads, queue.run, requests)
-            task.add_done_callback(partial(self._finish, queue, requests, time.perf_counter()))
+            self._run(queue, queue.next_batch())
             if queue.requests:
                 queue.join_pool()
 
@@ -112,21 +108,23 @@ class WorkerPool:
         """Wait for running batches and end the threads."""
         self._threads.shutdown()
 
-    def _finish(
-        self,
-        queue: ModelQueue,
-        requests: list[PendingRequest],
-        started: float,
-        task: asyncio.Future[list[Result]],
-    ) -> None:
-        self.free += 1
-        results = task.result()
-        # Failed requests end early, and would make the model look faster than it is.
-        if not any(isinstance(result, Exception) for result in results):
-            items = sum(len(request.items) for request in requests)
-            queue.update_latency((time.perf_counter() - started) / items)
-        resolve(requests, results)
-        self.start()
+    def _run(self, queue: ModelQueue, requests: list[PendingRequest]) -> None:
+        started = time.perf_counter()
+
+        def finish(task: asyncio.Future[list[Result]]) -> None:
+            self.free += 1
+            results = task.result()
+            # Failed requests end early, and would make the model look faster than it is.
+            if not any(isinstance(result, Exception) for result in results):
+                items = sum(len(request.items) for request in requests)
+                newest = (time.perf_counter() - started) / items
+                queue.seconds_per_item += LATENCY_WEIGHT * (newest - queue.seconds_per_item)
+            resolve(requests, results)
+            self.start()
+
+        self.free -= 1
+        task = asyncio.get_running_loop().run_in_executor(self._threads, queue.run, requests)
+        task.add_done_callback(finish)
 
 
 class ModelQueue:
@@ -137,25 +135,17 @@ class ModelQueue:
         bundle: Bundle,
         latency: LatencyProfile,
         pool: WorkerPool,
-        max_inline: float,
-        max_queued: float,
-        low_priority: bool,
-        on_batch: Callable[[int], None],
+        max_inline: float = -1,  # seconds; longer requests go to the pool. Negative: all of them do
+        max_queued: float = math.inf,  # seconds of work per worker; beyond it `submit` refuses
+        low_priority: bool = False,  # run only when no other queue waits
+        on_batch: Callable[[int], object] = lambda items: None,  # called in any thread
     ) -> None:
-        """Create an empty queue.
-
-        Args:
-            max_inline: seconds; longer requests go to the pool. Negative: all of them do.
-            max_queued: seconds of work per worker that may wait; `submit` raises Overloaded beyond.
-            low_priority: run only when no other queue waits.
-            on_batch: called with the number of items of every batch, in any thread.
-        """
         self.bundle, self.latency, self.pool = bundle, latency, pool
         self.max_inline, self.max_queued = max_inline, max_queued
         self.low_priority, self.on_batch = low_priority, on_batch
         self.requests: deque[PendingRequest] = deque()
         self._queued_items = 0
-        self._seconds_per_item = latency.batched  # now, while other threads want the cores too
+        self.seconds_per_item = latency.batched  # now, while other threads want the cores too
         self._this_turn: list[PendingRequest] = []  # of the event loop
         self._max_batch = latency.max_items(MAX_BATCH_SECONDS)
         self._max_inline_batch = latency.max_items(MAX_TURN_SECONDS)
@@ -163,10 +153,10 @@ class ModelQueue:
     @property
     def full(self) -> bool:
         """Whether more work is queued than may wait."""
-        return self._queued_items * self._seconds_per_item > self.max_queued * self.pool.count
+        return self._queued_items * self.seconds_per_item > self.max_queued * self.pool.count
 
     def submit(self, items: list[Item], deadline: float) -> asyncio.Future[RequestResult]:
-        """Queue a request; Overloaded when too much is queued already."""
+        """Queue a request. Raises Overloaded when too much is queued already."""
         loop = asyncio.get_running_loop()
         request = PendingRequest(items, deadline)
         request.future = loop.create_future()
@@ -198,10 +188,6 @@ class ModelQueue:
         self._queued_items -= items
         return requests
 
-    def update_latency(self, seconds_per_item: float) -> None:
-        """Learn from a worker's batch how fast the model is at present."""
-        self._seconds_per_item += LATENCY_WEIGHT * (seconds_per_item - self._seconds_per_item)
-
     def run(self, requests: list[PendingRequest]) -> list[Result]:
         """Run a batch: a result or an error for each request, in order. Safe in any thread."""
         started = time.perf_counter()
@@ -219,8 +205,7 @@ class ModelQueue:
                 items = _items(valid)
                 outputs = self.bundle.run(inputs)
                 predictions = self.bundle.contract.decode(outputs, items)
-                batch, start = BatchResult(inputs, outputs, len(items)), 0
-                slices = []
+                batch, slices, start = BatchResult(inputs, outputs, len(items)), [], 0
                 for request in valid:
                     stop = start + len(request.items)
                     slices.append((_predictions.dump_json(predictions[start:stop]), start, stop))
@@ -244,7 +229,7 @@ class ModelQueue:
     def _encode(
         self, requests: list[PendingRequest], results: dict[PendingRequest, Result]
     ) -> Arrays:
-        """Encode the items of all requests; those with an invalid item get their error instead."""
+        """Encode all requests; those with an invalid item get their error in `results`."""
         encode = self.bundle.contract.encode
         try:
             return encode(_items(requests))
@@ -271,7 +256,6 @@ def resolve(requests: list[PendingRequest], results: list[Result]) -> None:
 
 
 def _items(requests: list[PendingRequest]) -> list[Item]:
-    """The items of all requests, in order."""
     if len(requests) == 1:
         return requests[0].items
     return [item for request in requests for item in request.items]

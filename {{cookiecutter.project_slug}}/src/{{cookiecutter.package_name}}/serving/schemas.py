@@ -1,4 +1,4 @@
-"""What requests and responses contain, as the OpenAPI documentation shows it."""
+"""Requests and responses as pydantic models, for the OpenAPI documentation."""
 
 import os
 from typing import Any
@@ -7,15 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from ..task.contract import Item, Prediction
 
-ErrorTable = dict[int | str, dict[str, Any]]  # status → model and description
-
 
 class PredictResponse(BaseModel):
     """One prediction per item, in the same order, and the model that made them."""
 
-    request_id: str = Field(
-        description="needed for feedback; the client's own x-request-id if it sent one"
-    )
+    request_id: str = Field(description="needed for feedback; the client's x-request-id, if any")
     model: str
     model_version: str
     predictions: list[Prediction]
@@ -36,7 +32,7 @@ class ErrorResponse(BaseModel):
 class ModelInfo(BaseModel):
     """A loaded model."""
 
-    variant: str = Field(description="champion, challenger, or shadow (predicts, never answers)")
+    variant: str = Field(description="champion, challenger, or shadow (predicts unseen)")
     name: str
     version: str
     task: str
@@ -54,7 +50,7 @@ class ModelsResponse(BaseModel):
 
     models: list[ModelInfo]
     problem: str | None
-    worker: int = Field(description="id of the process that answered")
+    worker: int = Field(description="id of the process that responded")
 
 
 class Health(BaseModel):
@@ -63,12 +59,19 @@ class Health(BaseModel):
     status: str
     model_version: str | None = None
     reason: str | None = None
-    worker: int = Field(default_factory=os.getpid, description="id of the process that answered")
+    worker: int = Field(default_factory=os.getpid, description="id of the process that responded")
 
 
-ERRORS: ErrorTable = {
-    status: {"model": ErrorResponse, "description": description}
-    for status, description in {
+def describe_errors(descriptions: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Document the errors of a route by their status."""
+    return {
+        status: {"model": ErrorResponse, "description": text}
+        for status, text in descriptions.items()
+    }
+
+
+ERRORS = describe_errors(
+    {
         400: "The body is not valid JSON or gzip",
         401: "The API key is missing or invalid",
         408: "The body took too long to arrive",
@@ -77,23 +80,22 @@ ERRORS: ErrorTable = {
         422: "A field is invalid; the response names it",
         503: "The server is overloaded or has no model; see Retry-After",
         504: "The deadline passed before inference started",
-    }.items()
-}
+    }
+)
 
 
 def predict_request(max_items: int) -> type[BaseModel]:
-    """Make the schema of a predict request with at most `max_items` items."""
-    items = Field(min_length=1, max_length=max_items, fail_fast=True)
+    """Create the schema of a predict request with at most `max_items` items."""
     return create_model(
         "PredictRequest",
         __config__=ConfigDict(extra="forbid"),
         __doc__="One or many items to predict.",
-        items=(list[Item], items),
+        items=(list[Item], Field(min_length=1, max_length=max_items, fail_fast=True)),
     )
 
 
 def request_body(schema: type[BaseModel]) -> dict[str, Any]:
-    """Document the body of a route that parses it itself, with all references resolved."""
+    """Document the body of a route that parses it itself."""
     content = schema.model_json_schema()
     definitions = content.pop("$defs", {})
 

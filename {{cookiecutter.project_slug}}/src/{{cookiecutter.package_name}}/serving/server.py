@@ -1,4 +1,4 @@
-"""Run the server: listen, answer, drain on SIGTERM."""
+"""Run the server: listen, serve, drain on SIGTERM."""
 
 import gc
 import importlib.util
@@ -23,10 +23,8 @@ KEEP_ALIVE_SECONDS = 75  # longer than the 60 s of common proxies, so that they 
 
 
 def serve(settings: CoreServerSettings) -> None:
-    """Serve until SIGTERM or Ctrl-C, finish open requests, exit with code 0.
-
-    Raises UserError when the address is not available or the deployment is damaged.
-    """
+    """Serve until SIGTERM or Ctrl-C, finish open requests, exit with code 0. Raises UserError when
+    the address is not available or the deployment is damaged."""
     configure_logs(settings.log_level)
     for warning in misspelt_variables(type(settings)):
         logger.warning(warning)
@@ -67,10 +65,9 @@ def _verify_deployment(settings: CoreServerSettings) -> None:
         return
     try:
         deployed = deployment.read_deployment(settings.deployment_dir)
-        for ref in (deployed.champion, deployed.challenger):
-            if ref is not None:
-                path = deployment.bundle_path(settings.deployment_dir, ref)
-                verify_bundle(path, ref.manifest_sha256)
+        for ref in filter(None, (deployed.champion, deployed.challenger)):
+            path = deployment.bundle_path(settings.deployment_dir, ref)
+            verify_bundle(path, ref.manifest_sha256)
     except BadBundle as error:
         raise UserError(str(error)) from None
 
@@ -84,9 +81,9 @@ def _listen(settings: CoreServerSettings) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        reason = error.strerror or str(error)
+        reason = error.strerror or error
         raise UserError(f"{settings.host}:{settings.port}: cannot listen: {reason}") from None
     listener.set_inheritable(True)
-    port = listener.getsockname()[1]
-    logger.info("listening", extra={"fields": {"url": f"http://{settings.host}:{port}"}})
+    url = f"http://{settings.host}:{listener.getsockname()[1]}"
+    logger.info("listening", extra={"fields": {"url": url}})
     return listener

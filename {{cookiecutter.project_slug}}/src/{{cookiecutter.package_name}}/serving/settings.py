@@ -6,84 +6,64 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, ValidationInfo, field_validator
 
 from ..config import ENV_PREFIX
-from ..settings import Section
+from ..settings import Section, setting
 
 SWITCH_SECONDS = 0.0002  # a thread may hold the GIL this long; Python's own 0.005 delay requests
-# Example secrets that everybody knows.
+# Example secrets that everybody knows
 KNOWN_SECRETS = {"", "admin", "change-me", "changeme", "default", "password", "postgres", "secret"}
 
 
-def _split(value: Any) -> Any:
-    """Turn `a, b` into a list."""
+def _split_words(value: Any) -> Any:
     if isinstance(value, str):
         return [word.strip() for word in value.split(",") if word.strip()]
     return value
 
 
-Words = Annotated[list[str], BeforeValidator(_split)]
+Words = Annotated[list[str], BeforeValidator(_split_words)]  # `a, b` in the environment
 
 
 class CoreServerSettings(Section):
     """Settings of every server: address, models, limits and logs."""
 
-    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
-    port: int = Field(default=8000, ge=0, le=65535, description="0 picks a free port")
-    workers: int = Field(default=1, ge=1, le=256, description="processes that share the port")
-    environment: Literal["development", "production"] = Field(
-        default="development", description="production refuses well-known example secrets"
+    host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for all")
+    port: int = setting(8000, "0 picks a free port", ge=0, le=65535)
+    workers: int = setting(1, "processes that share the port", ge=1, le=256)
+    environment: Literal["development", "production"] = setting(
+        "development", "production refuses well-known example secrets"
     )
-    api_keys: Words = Field(default=[], description="if set, requests must send one of these keys")
-    cors_origins: Words = Field(default=[], description="allowed CORS origins; default: none")
+    api_keys: Words = setting([], "if set, requests must send one of these keys")
+    cors_origins: Words = setting([], "allowed CORS origins; default: none")
 
-    deployment_dir: Path = Field(
-        default=Path("deployment"), description="folder that deploy writes"
+    deployment_dir: Path = setting(Path("deployment"), "folder that deploy writes")
+    reload_seconds: float = setting(1.0, "seconds between checks for a new deployment", gt=0)
+    engine: Literal["auto", "inline", "lanes"] = setting(
+        "auto", "run models inline in the event loop or in lanes (threads); auto: by latency"
     )
-    reload_seconds: float = Field(
-        default=1.0, gt=0, description="seconds between checks for a new deployment"
-    )
-    engine: Literal["auto", "inline", "lanes"] = Field(
-        default="auto",
-        description="run models inline in the event loop or in lanes (threads); auto: by latency",
-    )
-    lanes: int = Field(
-        default=0, ge=0, le=256, description="threads that run models; 0: cores / workers"
-    )
-    caller_header: str = Field(
-        default="x-caller-key",
+    lanes: int = setting(0, "threads that run models; 0: cores / workers", ge=0, le=256)
+    caller_header: str = setting(
+        "x-caller-key",
+        "request header that identifies the caller in A/B tests",
         pattern="^[a-z0-9-]+$",
-        description="request header that identifies the caller in A/B tests",
     )
 
-    max_items: int = Field(default=256, ge=1, description="items per request; more get 422")
-    max_body_bytes: int = Field(
-        default=4 * 2**20,
-        ge=1024,
-        description="bytes per body, also decompressed; more get 413",
+    max_items: int = setting(256, "items per request; more get 422", ge=1)
+    max_body_bytes: int = setting(
+        4 * 2**20, "bytes per body, also decompressed; more get 413", ge=1024
     )
-    body_seconds: float = Field(
-        default=10.0, gt=0, description="seconds to receive a body; slower ones get 408"
+    body_seconds: float = setting(10.0, "seconds to receive a body; slower ones get 408", gt=0)
+    deadline_ms: float = setting(
+        10_000, "milliseconds until inference starts, else 504; x-timeout-ms can lower it", gt=0
     )
-    deadline_ms: float = Field(
-        default=10_000,
-        gt=0,
-        description="milliseconds until inference starts, else 504; x-timeout-ms can lower it",
-    )
-    queue_seconds: float = Field(
-        default=0.5,
-        gt=0,
-        description="seconds of work that may queue; beyond it 503",
-    )
-    drain_seconds: int = Field(
-        default=20, ge=1, description="seconds to finish open requests after SIGTERM"
-    )
+    queue_seconds: float = setting(0.5, "seconds of work that may queue; beyond it 503", gt=0)
+    drain_seconds: int = setting(20, "seconds to finish open requests after SIGTERM", ge=1)
 
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="lowest level of messages on standard error"
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", "lowest level of messages on standard error"
     )
-    access_log: bool = Field(default=False, description="log every request")
+    access_log: bool = setting(False, "log every request")
 
     @field_validator("api_keys")
     @classmethod
@@ -94,9 +74,8 @@ class CoreServerSettings(Section):
 
 def refuse_known_secrets(secrets: Sequence[str], info: ValidationInfo) -> None:
     """Raise ValueError when, in production, one of the secrets is a well-known one."""
-    if info.data.get("environment") == "production" and KNOWN_SECRETS & set(
-        map(str.lower, secrets)
-    ):
+    known = KNOWN_SECRETS & {secret.lower() for secret in secrets}
+    if known and info.data.get("environment") == "production":
         raise ValueError("is a well-known example secret, choose a random one")
 
 
@@ -112,14 +91,12 @@ def as_environment(settings: CoreServerSettings) -> dict[str, str]:
 def misspelt_variables(
     schema: type[CoreServerSettings], env: Mapping[str, str] = os.environ
 ) -> list[str]:
-    """Warn about variables whose names are close to a setting's.
-
-    A warning and no error: APP_ is a common prefix, and a platform may set such variables itself.
-    """
+    """Warn about variables whose names are close to a setting's."""
+    # No error: APP_ is a common prefix, and a platform may set such variables itself.
     variables = [ENV_PREFIX + name.upper() for name in schema.model_fields]
-    unknown = [name for name in env if name.startswith(ENV_PREFIX) and name not in variables]
     return [
         f"${name} is not a setting, did you mean ${similar[0]}?"
-        for name in unknown
+        for name in env
+        if name.startswith(ENV_PREFIX) and name not in variables
         if (similar := difflib.get_close_matches(name, variables, 1, 0.8))
     ]

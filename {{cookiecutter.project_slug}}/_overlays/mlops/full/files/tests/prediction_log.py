@@ -7,19 +7,19 @@ from typing import Any, cast
 
 from fastapi.testclient import TestClient
 
-from {{ cookiecutter.package_name }}.serving.wiring import LoggingObserver
+from {{ cookiecutter.package_name }}.serving.prediction_events import PredictionEvents
 
 from .servers import inside
 
 
-def observer(client: TestClient) -> LoggingObserver:
+def observer(client: TestClient) -> PredictionEvents:
     """The part of the server behind `client` that keeps the log."""
-    return cast(LoggingObserver, inside(client).predict.observer)
+    return cast(PredictionEvents, inside(client).predict.observer)
 
 
 def written(client: TestClient) -> list[dict[str, Any]]:
     """The rows of the log, after all that was predicted before has been written."""
-    assert observer(client).events.flush(10)
+    assert observer(client).flush(10)
     return log_rows()
 
 

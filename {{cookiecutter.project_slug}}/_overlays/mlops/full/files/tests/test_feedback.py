@@ -180,9 +180,9 @@ def test_feedback_while_the_database_is_unavailable_gets_503_with_retry_after(
 
 def measure(client: TestClient) -> None:
     """Measure drift and quality now, as the server does every minute."""
-    events = observer(client).events
+    events = observer(client)
     assert events.flush(10)
-    monitor.update_gauges(inside(client).models, events.log, observer(client).metrics)
+    monitor.update_gauges(inside(client).models, events.log, events.log_metrics)
 
 
 def deploy_shifted_reference(deployment: Path) -> str:
@@ -223,7 +223,7 @@ def test_drift_is_in_the_metrics(
         assert sample(client, "drift_detected", **labels) == 1, name
         assert sample(client, "drift_psi", **labels) > 0.25
         assert sample(client, "drift_p_value", **labels) < 0.01
-    database = observer(client).events.log.database
+    database = observer(client).log.database
     for row in online.measure_drift(database, reference, version=version):
         labels = {"version": version, "feature": row.feature}
         assert sample(client, "drift_psi", **labels) == pytest.approx(row.psi)

@@ -232,7 +232,7 @@ def test_feedback_with_url_is_sent_to_that_server(
     assert run("feedback", file, "--url", url) == 1
     assert kind.sent[-1][2] == "first"
     stderr = capsys.readouterr().err
-    assert "answered 404" in stderr
+    assert "returned 404" in stderr
     assert "'a' is no request" in stderr
     assert stderr.count("\n") == 1
 

@@ -334,7 +334,7 @@ def test_clock_jump_costs_no_prediction_and_no_row(
             for _ in range(3):
                 assert client.post("/v1/predict", json=example).status_code == 200
             assert written(client)
-            observer(client).events.log._prune()
+            observer(client).log._prune()
             assert len(written(client)) == 3 * (number + 1)
             assert 0 <= sample(client, "prediction_log_lag_seconds") < 60
         assert sample(client, "prediction_log_errors_total") == 0

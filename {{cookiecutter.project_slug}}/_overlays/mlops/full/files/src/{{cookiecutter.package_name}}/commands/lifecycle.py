@@ -8,36 +8,27 @@ from .common import CommandGroup, add_config_options, add_reason_option, read_se
 
 
 def register(group: CommandGroup) -> None:
-    """Add the commands retrain and promote."""
-    parser = group.add(
-        run_retrain,
-        "train a challenger on logged feedback and start its A/B test",
-        "Train on the original data plus labelled requests from the log, compare the new model\n"
-        "with the champion on held-out data that neither was trained on, and give it a share of\n"
-        "the traffic if it is better. Safe to run from any scheduler: an interrupted retrain is\n"
-        "resumed, and a second one running at the same time does nothing.",
-        ["--if-needed", "retrain.share=0.5"],
-        "The exit code is also 0 if nothing is due and if the new model is rejected.",
-    )
+    parser = group.add(run_retrain, "--if-needed", "retrain.share=0.5")
     text = "only for drift, lower quality, enough new labels, or an old model"
     parser.add_argument("--if-needed", action="store_true", help=text)
     text = "even while an A/B test is running; discards an unfinished retrain"
     parser.add_argument("--force", action="store_true", help=text)
     add_config_options(parser)
-    parser = group.add(
-        run_promote,
-        "make the challenger the champion if the A/B test says so",
-        "Make the challenger the champion once `ab` says promote; a running server switches\n"
-        "without a restart.",
-        ["", '--force --reason "for the demo"'],
-    )
+    parser = group.add(run_promote, "", '--force --reason "for the demo"')
     parser.add_argument("--force", action="store_true", help="whatever the A/B test says")
     add_reason_option(parser)
     add_config_options(parser)
 
 
 def run_retrain(options: Namespace) -> None:
-    """Train and test a successor, if one is due."""
+    """Train a challenger on logged feedback and start its A/B test.
+
+    Trains on the original data plus labelled requests from the log, compares the new model with the
+    champion on held-out data that neither was trained on, and gives it a share of the traffic if it
+    is better. Safe to run from any scheduler: an interrupted retrain is resumed, and a second one
+    running at the same time does nothing. The exit code is also 0 if nothing is due and if the new
+    model is rejected.
+    """
     settings = read_settings(options)
     from ..lifecycle.retrain import retrain
 
@@ -45,7 +36,7 @@ def run_retrain(options: Namespace) -> None:
 
 
 def run_promote(options: Namespace) -> None:
-    """Make the challenger the champion."""
+    """Make the challenger the champion if the A/B test says so; no restart is needed."""
     settings = read_settings(options)
     from ..bundle.deployment import read_deployment
     from ..monitoring import online

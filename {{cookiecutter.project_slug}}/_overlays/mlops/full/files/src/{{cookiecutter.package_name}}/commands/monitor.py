@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,53 +13,31 @@ from ..config import UserError, WorkError
 from .common import CommandGroup, add_config_options, add_reason_option, read_settings
 
 if TYPE_CHECKING:
-    from ..bundle.deployment import BundleRef, Deployment
     from ..monitoring.online import Arm
     from ..store.feedback_schema import FeedbackLine
-    from ..task.settings import Settings
+
+    Record = Callable[[list[FeedbackLine]], dict[str, int]]
 
 FEEDBACK_BATCH = 1000  # labels recorded in one transaction or request
 EXIT_DRIFT = 3
 
 
 def register(group: CommandGroup) -> None:
-    """Add the commands feedback, drift and ab."""
-    parser = group.add(
-        run_feedback,
-        "record ground truth for logged predictions",
-        "Record ground truth for logged predictions; the same file again changes nothing.\n"
-        "CSV: a column request_id, an optional column item (position in the request, from 0) and\n"
-        "one column per field of the ground truth, as text or JSON. JSON Lines, in a file that\n"
-        "ends in .jsonl: one object with request_id, item and truth per line.",
-        ["labels.csv", "labels.csv --url http://127.0.0.1:8000"],
-    )
+    parser = group.add(run_feedback, "labels.csv", "labels.csv --url http://127.0.0.1:8000")
     parser.add_argument("file", type=Path, metavar="FILE", help="CSV or JSON Lines")
     parser.add_argument("--url", help="of a server; sends the first key of $APP_API_KEYS, if any")
     add_config_options(parser)
-    parser = group.add(
-        run_drift,
-        "compare recent inputs and predictions with the validation set",
-        "Compare the newest logged items with the validation set: every input feature, and the\n"
-        "predictions.",
-        ["", "--rows 5000 --version VERSION"],
-        "Exit codes: 0 no drift found or too few rows, 3 drift found; 1 the work failed, "
-        "2 invalid input.",
-    )
+    parser = group.add(run_drift, "", "--rows 5000 --version VERSION")
     parser.add_argument("--rows", type=int, default=1000, help="newest items (default: 1000)")
     parser.add_argument("--version", help="a version other than the champion")
     text = "where to draw it (default: drift.png in paths.experiments)"
     parser.add_argument("--picture", type=Path, metavar="FILE", help=text)
     add_config_options(parser)
-    parser = group.add(
-        run_ab,
-        "show the A/B test so far and its verdict",
-        "Compare champion and challenger on the traffic of the running A/B test: keep going,\n"
-        "promote or stop. Safe to peek at: the error rate holds however often you look.",
-        ["", "ab.least_effect=0.01", "--share 0.3    (starts a new test with 30 % of the callers)"],
-    )
+    share_example = "--share 0.3    (starts a new test with 30 % of the callers)"
+    parser = group.add(run_ab, "", "ab.least_effect=0.01", share_example)
     text = "start a new test that gives the challenger this share of the traffic"
     parser.add_argument("--share", type=_parse_share, help=text)
-    text = "start a new test in which the challenger answers callers, or only listens"
+    text = "start a new test in which the challenger serves callers, or predicts in shadow"
     parser.add_argument("--mode", choices=("split", "shadow"), help=text)
     add_reason_option(parser)
     add_config_options(parser)
@@ -71,66 +50,67 @@ def _parse_share(text: str) -> float:
 
 
 def run_feedback(options: Namespace) -> None:
-    """Record the labels of a file, in the log or through a server."""
+    """Record ground truth for logged predictions.
+
+    The same file again changes nothing. CSV: a column request_id, an optional column item (position
+    in the request, from 0) and one column per field of the ground truth, as text or JSON. JSON
+    Lines, in a file that ends in .jsonl: one object with request_id, item and truth per line.
+    """
     from ..store.feedback_schema import Feedback, read_feedback_file
     from ..task.contract import GroundTruth
 
     lines = read_feedback_file(options.file, Feedback[GroundTruth])
-    if options.url:
-        counts = _send(options.file, lines, options.url)
-    else:
-        counts = _record_in_log(options.file, lines, read_settings(options))
-    print(f"{len(lines)} labels: {', '.join(f'{count} {name}' for name, count in counts.items())}")
+    totals = dict.fromkeys(("new", "changed", "same"), 0)
+    with (_send_feedback if options.url else _log_feedback)(options) as record:
+        for start in range(0, len(lines), FEEDBACK_BATCH):
+            try:
+                counts = record(lines[start : start + FEEDBACK_BATCH])
+            except (UserError, WorkError) as error:
+                if not start:
+                    raise
+                recorded = f"everything before row {lines[start].row} of {options.file} is recorded"
+                raise type(error)(f"{error}; {recorded}") from None
+            totals = {name: total + counts[name] for name, total in totals.items()}
+    print(f"{len(lines)} labels: {', '.join(f'{count} {name}' for name, count in totals.items())}")
 
 
-def _send(path: Path, lines: list[FeedbackLine], url: str) -> dict[str, int]:
-    def post(batch: list[FeedbackLine]) -> dict[str, int]:
+@contextmanager
+def _send_feedback(options: Namespace) -> Iterator[Record]:
+    def record(batch: list[FeedbackLine]) -> dict[str, int]:
         content = {"feedback": [line.feedback.model_dump(mode="json") for line in batch]}
         return client.post("/v1/feedback", content)
 
-    with Client(url) as client:
-        return _record_in_batches(path, lines, post)
+    with Client(options.url) as client:
+        yield record
 
 
-def _record_in_log(path: Path, lines: list[FeedbackLine], settings: Settings) -> dict[str, int]:
+@contextmanager
+def _log_feedback(options: Namespace) -> Iterator[Record]:
     from ..bundle.deployment import champion_path
     from ..bundle.load import load_contract
     from ..store.database import open_log
     from ..store.feedback import InvalidGroundTruth, UnknownRequest, record_feedback
 
+    settings = read_settings(options)
     score = load_contract(champion_path(settings.paths.deployment)[0]).score_json
 
     def record(batch: list[FeedbackLine]) -> dict[str, int]:
         try:
             return record_feedback(log, [line.feedback for line in batch], score)._asdict()
-        except UnknownRequest as error:
-            raise UserError(f"{path}: row {batch[error.indices[0]].row}: {error}") from None
-        except InvalidGroundTruth as error:
-            raise UserError(f"{path}: row {batch[error.index].row}: {error}") from None
+        except (UnknownRequest, InvalidGroundTruth) as error:
+            index = error.indices[0] if isinstance(error, UnknownRequest) else error.index
+            raise UserError(f"{options.file}: row {batch[index].row}: {error}") from None
 
     with open_log(settings.live.database) as log:
-        return _record_in_batches(path, lines, record)
-
-
-def _record_in_batches(
-    path: Path, lines: list[FeedbackLine], record: Callable[[list[FeedbackLine]], dict[str, int]]
-) -> dict[str, int]:
-    """Record all lines; an error says up to which row they are recorded."""
-    totals = {"new": 0, "changed": 0, "same": 0}
-    for start in range(0, len(lines), FEEDBACK_BATCH):
-        try:
-            counts = record(lines[start : start + FEEDBACK_BATCH])
-        except (UserError, WorkError) as error:
-            if not start:
-                raise
-            recorded = f"everything before row {lines[start].row} of {path} is recorded"
-            raise type(error)(f"{error}; {recorded}") from None
-        totals = {name: total + counts[name] for name, total in totals.items()}
-    return totals
+        yield record
 
 
 def run_drift(options: Namespace) -> int:
-    """Compare logged items with the reference of their model; return the exit code."""
+    """Compare recent inputs and predictions with the validation set.
+
+    Compares every input feature and the predictions of the newest logged items. Exit codes: 0 no
+    drift found or too few rows, 3 drift found; 1 the work failed, 2 invalid input.
+    """
     from ..bundle import deployment
     from ..files import read_json
     from ..monitoring import online
@@ -138,16 +118,21 @@ def run_drift(options: Namespace) -> int:
     from ..store.database import open_log
     from ..store.queries import read_window
 
-    # 1. The reference of one version, and what was asked of it.
+    # 1. Read the reference of one version and its newest items.
     settings, least = read_settings(options), online.MIN_DRIFT_ROWS
     if options.rows < least:
         raise UserError(f"--rows {options.rows}: at least {least} are needed")
     folder = settings.paths.deployment
-    chosen = _find_version(deployment.read_deployment(folder), options.version)
-    reference = read_json(deployment.bundle_path(folder, chosen) / "reference.json")
+    deployed = deployment.read_deployment(folder)
+    challengers = [deployed.challenger] if deployed.challenger else []
+    bundles = {ref.version: ref for ref in (*deployed.previous, *challengers, deployed.champion)}
+    version = options.version or deployed.champion.version
+    if version not in bundles:
+        raise UserError(f"--version {version}: is not deployed; there are {', '.join(bundles)}")
+    reference = read_json(deployment.bundle_path(folder, bundles[version]) / "reference.json")
     with open_log(settings.live.database) as log:
-        window = read_window(log, options.rows, online.VARIANTS, chosen.version)
-    print(f"version {chosen.version}: {window.rows} items in the log")
+        window = read_window(log, options.rows, online.VARIANTS, version)
+    print(f"version {version}: {window.rows} items in the log")
     if window.rows < least:
         print(f"too few to judge: at least {least} are needed")
         return 0
@@ -165,26 +150,25 @@ def run_drift(options: Namespace) -> int:
     return EXIT_DRIFT if drifted else 0
 
 
-def _find_version(deployed: Deployment, version: str | None) -> BundleRef:
-    """Find a version in the deployment, earlier champions included; the champion for None."""
-    challengers = [deployed.challenger] if deployed.challenger else []
-    bundles = {ref.version: ref for ref in (*deployed.previous, *challengers, deployed.champion)}
-    if version is not None and version not in bundles:
-        raise UserError(f"--version {version}: is not deployed; there are {', '.join(bundles)}")
-    return bundles[version or deployed.champion.version]
-
-
 def run_ab(options: Namespace) -> None:
-    """Print the running A/B test and its verdict, or start another one."""
+    """Show the A/B test so far and its verdict.
+
+    Compares champion and challenger on the traffic of the running test: keep going, promote or
+    stop. Safe to peek at: the error rate holds however often you look.
+    """
     from ..bundle.deployment import read_deployment
     from ..monitoring.online import measure_ab_test
+    from ..release.rollout import set_traffic
     from ..task.contract import SCORE
 
     settings = read_settings(options)
+    folder = settings.paths.deployment
     if options.share or options.mode:
-        _start_test(options, settings)
+        challenger = set_traffic(folder, options.reason, options.share, options.mode)
+        traffic = f"{challenger.mode} {challenger.share:.0%}"
+        print(f"challenger {challenger.version}: {traffic}; a new test has begun")
         return
-    deployed = read_deployment(settings.paths.deployment)
+    deployed = read_deployment(folder)
     if (challenger := deployed.challenger) is None:
         print(f"no A/B test is running: {deployed.champion.version} has no challenger")
         return
@@ -199,24 +183,12 @@ def run_ab(options: Namespace) -> None:
         f"\n{verdict.decision}: {verdict.reason} in {SCORE.name}, positive is better; the interval "
         f"holds at all looks together in {100 * (1 - verdict.alpha):g} % of tests"
     )
-    print(
-        {
-            "promote": f"next: {options.command} promote",
-            "keep going": "next: look again when there is more feedback",
-            "stop": f"next: {options.command} rollback ends the test, the champion stays",
-        }[verdict.decision]
-    )
-
-
-def _start_test(options: Namespace, settings: Settings) -> None:
-    from ..release.rollout import set_traffic
-
-    folder = settings.paths.deployment
-    challenger = set_traffic(folder, options.reason, options.share, options.mode)
-    print(
-        f"challenger {challenger.version}: {challenger.mode} {challenger.share:.0%}; "
-        "a new test has begun"
-    )
+    following = {
+        "promote": f"{options.command} promote",
+        "keep going": "look again when there is more feedback",
+        "stop": f"{options.command} rollback ends the test, the champion stays",
+    }
+    print(f"next: {following[verdict.decision]}")
 
 
 def _arms_table(arms: list[Arm], metric: str) -> list[str]:
@@ -224,7 +196,7 @@ def _arms_table(arms: list[Arm], metric: str) -> list[str]:
         return ["the log holds no request of this test yet"]
     rows = [["variant", "requests", "items", "callers", "labels", "p50 ms", "p99 ms", metric]]
     for (variant, requests, items, callers, p50, p99), labels, mean in arms:
-        counts = [str(count) for count in (requests, items, callers, labels)]
+        counts = map(str, (requests, items, callers, labels))
         score = "" if mean is None else f"{mean:.4f}"
         rows.append([variant, *counts, f"{p50:.2f}", f"{p99:.2f}", score])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

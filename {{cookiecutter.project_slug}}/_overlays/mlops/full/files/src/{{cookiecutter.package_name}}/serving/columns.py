@@ -13,7 +13,7 @@ import numpy as np
 from ..interfaces import Arrays
 from .scheduler import BatchResult, RequestResult
 
-MAX_BUCKETS = 20  # classes of a prediction that metrics tell apart
+MAX_BUCKETS = 20  # classes of a prediction that metrics distinguish
 NOT_NUMBERS = "USO"  # kinds of arrays
 
 
@@ -40,17 +40,16 @@ class Columns(NamedTuple):
         for name, array in self.values.items():
             finite = array.dtype.kind not in NOT_NUMBERS and bool(np.isfinite(array).all())
             columns.append(array[rows].tolist() if finite else _cells(array[rows]))
-            key = json.dumps(name).replace("%", "%%")
-            members.append(f"{key}:[{'%.6g' if finite else '%s'}]")
+            members.append(json.dumps(name).replace("%", "%%") + (":[%.6g]" if finite else ":[%s]"))
         template = "{" + ",".join(members) + "}"
         return [template % row for row in zip(*columns, strict=True)]
 
 
 class Buckets:
-    """The values of a prediction as few names: a metric's label must not take any value."""
+    """Classes or bins of a prediction's values: a metric's label may take only a few values."""
 
     def __init__(self, distribution: Mapping[str, Any]) -> None:
-        """Take the classes or bin edges from a distribution of the bundle's reference."""
+        """Create the buckets of a distribution of the bundle's reference."""
         counts = distribution.get("counts", {})
         self.names: set[str] = set()
         self.edges = np.array(distribution.get("edges", []))
@@ -76,15 +75,14 @@ def measure_batches(
     measure: Callable[[Arrays], Arrays],
 ) -> Columns:
     """Apply `measure` to the arrays of the results' batches, with few calls for many batches."""
-    # 1. Take each batch once; those of one shape (but for the items) are measured together.
+    # 1. Group the batches by the shape of an item: a group is measured at once.
     by_shape: dict[object, dict[int, BatchResult]] = {}
     for key, batch in {id(result.batch): result.batch for result in results}.items():
         shape = tuple(array.shape[1:] for array in arrays(batch).values())
         by_shape.setdefault(shape, {})[key] = batch
     # 2. Measure, and remember where each batch begins.
     columns: dict[str, list[np.ndarray]] = {}
-    first_rows: dict[int, int] = {}
-    rows = 0
+    first_rows, rows = {}, 0
     for batches in by_shape.values():
         parts = [arrays(batch) for batch in batches.values()]
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -94,16 +92,14 @@ def measure_batches(
             first_rows[key] = rows
             rows += batch.items
     # 3. Find the rows of each request.
-    spans = []
-    for result in results:
-        first = first_rows[id(result.batch)]
-        spans.append((first + result.start, first + result.stop))
+    firsts = [first_rows[id(result.batch)] for result in results]
+    spans = [(n + result.start, n + result.stop) for n, result in zip(firsts, results, strict=True)]
     return Columns({name: np.concatenate(parts) for name, parts in columns.items()}, spans)
 
 
 def items_json(body: bytes) -> str:
     """Cut the list of items out of a valid body, which is an object with nothing else in it."""
-    if body.count(b'"items"') > 1 or b"\\" in body:  # a key may stand twice: the last one counts
+    if body.count(b'"items"') > 1 or b"\\" in body:  # of duplicate keys the last one counts
         return json.dumps(json.loads(body)["items"])
     return body[body.index(b"[") : body.rindex(b"]") + 1].decode()
 

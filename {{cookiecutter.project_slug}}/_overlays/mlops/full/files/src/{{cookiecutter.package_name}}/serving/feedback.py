@@ -1,4 +1,6 @@
-"""`POST /v1/feedback`: ground truth goes into the prediction log, beside what was predicted."""
+"""`POST /v1/feedback`: record ground truth in the prediction log."""
+
+from __future__ import annotations
 
 import asyncio
 import time
@@ -10,14 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..store.feedback_schema import Feedback
 from ..task.contract import GroundTruth
-from .context import RequestError, no_model
-from .log_metrics import LogMetrics
-from .models import ModelManager
-from .prediction_events import PredictionEvents
-from .schemas import ERRORS, ErrorResponse, ErrorTable
+from .context import RequestError
+from .schemas import ERRORS, describe_errors
 
 if TYPE_CHECKING:
     from ..store.feedback import FeedbackCounts
+    from .prediction_events import PredictionEvents
 
 MAX_FEEDBACK = 1000  # labels per request
 WRITE_SECONDS = 2.0  # for the newest predictions to reach the log
@@ -44,25 +44,15 @@ class FeedbackResponse(BaseModel):
     same: int
 
 
-FEEDBACK_ERRORS: ErrorTable = {
-    **{status: ERRORS[status] for status in (400, 401, 413)},
-    404: {
-        "model": ErrorResponse,
-        "description": "Request ids that the log does not contain; the first five are named",
-    },
-    422: ERRORS[422],
-    503: {
-        "model": ErrorResponse,
-        "description": "The prediction log is unavailable or disabled, or no model is loaded",
-    },
-}
+FEEDBACK_ERRORS = {status: ERRORS[status] for status in (400, 401, 413, 422)} | describe_errors(
+    {
+        404: "Request ids that the log does not contain; the first five are named",
+        503: "The prediction log is unavailable or disabled, or no model is loaded",
+    }
+)
 
 
-def add_feedback_route(
-    api: FastAPI, models: ModelManager, events: PredictionEvents, metrics: LogMetrics
-) -> None:
-    """Add `POST /v1/feedback` to the API."""
-
+def add_feedback_route(api: FastAPI, events: PredictionEvents) -> None:
     @api.post(
         "/v1/feedback",
         responses=FEEDBACK_ERRORS,
@@ -71,27 +61,22 @@ def add_feedback_route(
     )
     async def feedback(request: Request, content: FeedbackRequest) -> FeedbackResponse:
         """Store all labels or none. Sending them again changes nothing."""
-        counts = await asyncio.to_thread(_store, content.feedback, models, events)
+        counts = await asyncio.to_thread(_store, content.feedback, events)
         for (version, variant), count in counts.by_model.items():
-            metrics.feedback(version, variant).inc(count)
-        return FeedbackResponse(
-            request_id=request.state.request_id,
-            new=counts.new,
-            changed=counts.changed,
-            same=counts.same,
-        )
+            events.log_metrics.feedback(version, variant).inc(count)
+        new, changed, same, _ = counts
+        request_id = request.state.request_id
+        return FeedbackResponse(request_id=request_id, new=new, changed=changed, same=same)
 
 
-def _store(
-    feedback: Sequence[ItemFeedback], models: ModelManager, events: PredictionEvents
-) -> "FeedbackCounts":
-    """Write labels into the log; RequestError 404, 422 or 503 naming what is wrong."""
+def _store(feedback: Sequence[ItemFeedback], events: PredictionEvents) -> FeedbackCounts:
+    """Write labels into the log. Raises RequestError 404, 422 or 503."""
     from ..store.database import DatabaseError
     from ..store.feedback import InvalidGroundTruth, UnknownRequest, record_feedback
 
+    models, log, settings = events.models, events.log, events.settings
     if models.active is None:
-        raise no_model(models.problem)
-    log, settings = events.log, events.settings
+        raise RequestError.no_model(models.problem)
     if not log.enabled:
         raise RequestError(503, [], "this server has no prediction log", "no_log")
     score = models.active.champion.bundle.contract.score_json
@@ -101,8 +86,9 @@ def _store(
         try:
             return record_feedback(log.database, feedback, score)
         except UnknownRequest:
-            if settings.workers > 1:  # another worker may not have written it yet
-                time.sleep(2 * settings.log_seconds)
+            if settings.workers == 1:
+                raise
+            time.sleep(2 * settings.log_seconds)  # another worker may not have written it yet
             return record_feedback(log.database, feedback, score)
     except UnknownRequest as error:
         loc = ["body", "feedback", error.indices[0], "request_id"]

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING
 from ..store.row import PredictionRow
 from .log_metrics import LogMetrics
 from .logs import logger
+from .wiring import ServerSettings
 
 if TYPE_CHECKING:
     from ..store.database import Database
-    from .wiring import ServerSettings
 
 TRANSACTION_ROWS = 1000
-RETRY_SECONDS = (0.25, 0.5, 1, 2, 5)  # between the tries of a failed write; the last one repeats
+RETRY_SECONDS = (0.25, 0.5, 1, 2, 5)  # before a failed write is repeated; the last one recurs
 STOP_RETRY_SECONDS = 0.2
-LOGGED_FAILURES = (1, 11, 101)  # failures in a row; not a line for every try
+LOGGED_FAILURES = (1, 11, 101)  # failures in a row; not every one is logged
 PRUNE_SECONDS = 3600.0
-FIRST_PRUNE_SECONDS = 60.0  # after the start, which has other things to do
+FIRST_PRUNE_SECONDS = 60.0  # after the start
 JUMP_SECONDS = 300.0  # more than a clock is corrected by in normal operation
 DAY = 86400.0
 
@@ -48,21 +48,16 @@ class LogWriter:
 
     @cached_property
     def database(self) -> Database:
-        """The log; connects when it is first used.
-
-        Its library is imported late, by a thread: the server can answer without it.
-        """
         from ..store.database import Database
 
         return Database(self.settings.database_url)
 
     def start(self) -> None:
-        """Start to write."""
         if self.enabled:
             self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Write what is there, within `seconds`; rows that are left are counted as lost."""
+        """Write what is queued, within `seconds`; rows that are left are counted as lost."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -81,9 +76,9 @@ class LogWriter:
             for row in rows:
                 if len(self._rows) >= self.settings.log_rows or self._bytes >= max_bytes:
                     lost += 1
-                    continue
-                self._rows.append(row)
-                self._bytes += _size(row)
+                else:
+                    self._rows.append(row)
+                    self._bytes += _size(row)
             self._changed.notify_all()
         if lost:
             self.metrics.lost("full").inc(lost)
@@ -95,15 +90,14 @@ class LogWriter:
             return self._changed.wait_for(lambda: not self._rows and not self._in_flight, seconds)
 
     def update_metrics(self) -> None:
-        """Set the gauges of rows that wait."""
         self.metrics.waiting.set(len(self._rows) + self._in_flight)
-        oldest = self._rows[0].at if self._rows else None
-        self.metrics.lag.set(0 if oldest is None else max(0.0, time.time() - oldest))
+        lag = time.time() - self._rows[0].at if self._rows else 0
+        self.metrics.lag.set(max(0.0, lag))
 
     def _write_loop(self) -> None:
         failures, next_prune, migrated = 0, time.monotonic() + FIRST_PRUNE_SECONDS, False
         while True:
-            # 1. Wait for rows, take those of a transaction.
+            # 1. Wait for rows.
             with self._changed:
                 self._changed.wait_for(lambda: self._rows or self._stopping, PRUNE_SECONDS)
                 if not self._rows and self._stopping:
@@ -125,7 +119,14 @@ class LogWriter:
                     self._prune()
             except Exception as error:  # the rows go back and wait; no request notices
                 failures += 1
-                self._put_back(rows, error, failures)
+                self.metrics.errors.inc()
+                with self._changed:
+                    self._rows.extendleft(reversed(rows))
+                    self._bytes += sum(map(_size, rows))
+                    self._in_flight = 0  # they wait again, and must not be counted twice
+                if failures in LOGGED_FAILURES:
+                    fields = {"reason": str(error), "rows_waiting": len(self._rows)}
+                    logger.error("prediction log cannot be written", extra={"fields": fields})
                 pause = RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1]
                 time.sleep(STOP_RETRY_SECONDS if self._stopping else pause)
             finally:
@@ -135,14 +136,14 @@ class LogWriter:
         self.database.close()
 
     def _write(self, rows: list[PredictionRow]) -> None:
-        """Write rows; one that the database rejects is lost alone."""
+        """Write rows; a rejected row does not affect the others."""
         from ..store.database import RowsRejected
         from ..store.write import insert_predictions
 
         try:
             self.metrics.rows.inc(insert_predictions(self.database, rows))
         except RowsRejected as error:
-            if len(rows) > 1:  # find the row by writing each by itself
+            if len(rows) > 1:  # find it by writing one at a time
                 for row in rows:
                     self._write([row])
                 return
@@ -150,18 +151,8 @@ class LogWriter:
             fields = {"reason": str(error), "request_id": rows[0].request_id}
             logger.error("prediction log lost a row", extra={"fields": fields})
 
-    def _put_back(self, rows: list[PredictionRow], error: Exception, failures: int) -> None:
-        self.metrics.errors.inc()
-        with self._changed:
-            self._rows.extendleft(reversed(rows))
-            self._bytes += sum(map(_size, rows))
-            self._in_flight = 0  # they wait again, and must not be counted twice
-        if failures in LOGGED_FAILURES:
-            fields = {"reason": str(error), "rows_waiting": len(self._rows)}
-            logger.error("prediction log cannot be written", extra={"fields": fields})
-
     def _prune(self) -> None:
-        """Delete what is too old, unless the clock jumped: that must not make rows look old."""
+        """Delete old rows, unless the clock jumped: that must not make rows look old."""
         from ..store.write import prune_log
 
         now = time.time()

@@ -19,45 +19,30 @@ async def monitor_models(
     while True:
         await asyncio.sleep(seconds)
         if log.enabled and models.active is not None:
-            await asyncio.to_thread(_try_update, models, log, metrics)
+            try:
+                await asyncio.to_thread(update_gauges, models, log, metrics)
+            except Exception as error:  # the next measurement may succeed
+                from ..store.database import DatabaseError
 
-
-def _try_update(models: ModelManager, log: LogWriter, metrics: LogMetrics) -> None:
-    from ..store.database import DatabaseError
-
-    try:
-        update_gauges(models, log, metrics)
-    except DatabaseError as error:  # the log's own metrics and alerts report it
-        logger.debug("monitoring waits", extra={"fields": {"reason": str(error)}})
-    except Exception:  # the next measurement may succeed
-        logger.exception("drift and quality were not measured")
+                if isinstance(error, DatabaseError):  # the log's own metrics and alerts report it
+                    logger.debug("monitoring waits", extra={"fields": {"reason": str(error)}})
+                else:
+                    logger.exception("drift and quality were not measured")
 
 
 def update_gauges(models: ModelManager, log: LogWriter, metrics: LogMetrics) -> None:
     """Measure drift and quality of the models in use; DatabaseError when the log cannot be read."""
     from ..monitoring import online  # with the database's library, which a start does without
 
-    database = log.database
+    database, loaded = log.database, models.loaded()
     database.migrate()
-    loaded = models.loaded()
     values: dict[GaugeSet, dict[tuple[str, ...], float]] = {
-        gauge: {}
-        for gauge in (
-            metrics.drift_psi,
-            metrics.drift_p,
-            metrics.drift_detected,
-            metrics.drift_rows,
-            metrics.quality_mean,
-            metrics.quality_drop,
-            metrics.quality_expected,
-            metrics.quality_labels,
-        )
+        gauge: {} for gauge in metrics.gauge_sets
     }
     # 1. Drift of each model's inputs and predictions
     for model in loaded:
         drifts = online.measure_drift(database, model.reference, version=model.version)
-        rows = max((drift.rows for drift in drifts), default=0)
-        values[metrics.drift_rows][model.version,] = rows
+        values[metrics.drift_rows][model.version,] = max((d.rows for d in drifts), default=0)
         for drift in drifts:
             if drift.statistic:
                 labels = model.version, drift.feature

@@ -1,43 +1,45 @@
-"""Turn answered requests into metrics and rows of the log, off the request's path.
+"""Turn prediction events into metrics and rows of the log, off the request's path.
 
-A request only appends one tuple. A thread aggregates these into counts and rows for many requests
-at a time, and another one (log_writer.py) writes the rows. No request ever fails by either.
-
-At risk when the process is killed: what was answered within the last `log_seconds`, and what the
-database has not taken yet. SIGTERM loses nothing that can be written within `drain_seconds`.
+A request only appends an event. A thread aggregates many of them into counts and rows, and another
+one (log_writer.py) writes the rows; neither can make a request fail. A killed process loses the
+events of the last `log_seconds` and the rows that the database has not accepted yet; SIGTERM loses
+nothing that can be written within `drain_seconds`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import deque
 from random import random
-from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
 
 from ..store.row import PredictionRow
 from .columns import Buckets, items_json, measure_batches
+from .feedback import add_feedback_route
 from .log_metrics import LogMetrics
 from .log_writer import LogWriter
 from .logs import logger
 from .metrics import ServerMetrics
-from .models import SHADOW, ServedModel
+from .models import SHADOW, ModelManager, ServedModel
+from .monitor import monitor_models
 from .predict import PATH, PredictionEvent
-
-if TYPE_CHECKING:
-    from .wiring import ServerSettings
+from .wiring import ServerSettings
 
 FLUSH_EVENTS = 500  # pending events that are aggregated before `log_seconds` have passed
 
 
 class PredictionEvents:
-    """Collect events, count them and hand them to the log."""
+    """Log predictions, take feedback about them, measure drift and quality from both."""
 
     def __init__(
-        self, settings: ServerSettings, metrics: ServerMetrics, log_metrics: LogMetrics
+        self, settings: ServerSettings, models: ModelManager, metrics: ServerMetrics
     ) -> None:
-        self.settings, self.metrics, self.log_metrics = settings, metrics, log_metrics
-        self.log = LogWriter(settings, log_metrics)
+        self.settings, self.models, self.metrics = settings, models, metrics
+        self.log_metrics = LogMetrics(metrics)
+        self.log = LogWriter(settings, self.log_metrics)
         shares = {"all": 1.0, "sampled": settings.log_sample, "none": 0.0}
         self._input_share = shares[settings.log_inputs]
         self._events: deque[PredictionEvent] = deque()
@@ -47,35 +49,39 @@ class PredictionEvents:
         self._thread = threading.Thread(target=self._flush_loop, name="events", daemon=True)
 
     def add(self, event: PredictionEvent) -> None:
-        """Take an event; called on the request's path."""
         self._events.append(event)
         if len(self._events) == FLUSH_EVENTS:
             self._wake.set()
 
+    def add_routes(self, api: FastAPI) -> None:
+        add_feedback_route(api, self)
+
     def start(self) -> None:
-        """Start to aggregate and to write."""
         self.log.start()
         self._thread.start()
+        seconds = self.settings.monitor_seconds
+        monitor = monitor_models(self.models, self.log, self.log_metrics, seconds)
+        self._monitor = asyncio.create_task(monitor)
 
-    def stop(self, seconds: float) -> None:
-        """Aggregate and write what is pending, within `seconds`."""
+    async def stop(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
+        self._monitor.cancel()
         self._stopping = True
         self._wake.set()
-        self._thread.join(seconds)
-        self.log.stop(deadline - time.monotonic())
+        await asyncio.to_thread(self._thread.join, seconds)
+        await asyncio.to_thread(self.log.stop, deadline - time.monotonic())
 
     def flush(self, seconds: float) -> bool:
         """Wait until all earlier events are written; False when `seconds` are not enough."""
-        self.aggregate()
+        self.update_metrics()
         return self.log.wait_until_written(seconds)
 
-    def aggregate(self) -> None:
+    def update_metrics(self) -> None:
         """Turn pending events into counts and rows. Safe in any thread."""
         with self._aggregating:
-            events = [self._events.popleft() for _ in range(len(self._events))]
             by_model: dict[int, list[PredictionEvent]] = {}
-            for event in events:
+            for _ in range(len(self._events)):
+                event = self._events.popleft()
                 by_model.setdefault(id(event.model), []).append(event)
             for events in by_model.values():
                 try:
@@ -86,8 +92,7 @@ class PredictionEvents:
             self.log.update_metrics()
 
     def _aggregate(self, model: ServedModel, events: list[PredictionEvent]) -> None:
-        """Count events of one model, and hand them to the log as rows."""
-        # 1. Requests, seconds and items
+        # 1. Count requests, seconds and items.
         names = model.version, model.variant
         if model.variant != SHADOW:
             self.metrics.requests(PATH, "200", *names).inc(len(events))
@@ -96,7 +101,7 @@ class PredictionEvents:
                 observe(event.seconds)
         items = [event.result.stop - event.result.start for event in events]
         self.metrics.predictions(*names).inc(sum(items))
-        # 2. Predictions by class or bucket
+        # 2. Count predictions by class or bucket.
         contract = model.bundle.contract
         results = [event.result for event in events]
         stats = measure_batches(results, lambda batch: batch.outputs, contract.prediction_stats)
@@ -108,8 +113,9 @@ class PredictionEvents:
                 self.log_metrics.predicted(name, bucket, *names).inc(count)
         if not self.log.enabled:
             return
-        # 3. Rows
+        # 3. Write rows.
         features = measure_batches(results, lambda batch: batch.inputs, contract.features)
+        measured = zip(events, items, features.to_json(), stats.to_json(), strict=True)
         self.log.enqueue(
             [
                 PredictionRow(
@@ -125,9 +131,7 @@ class PredictionEvents:
                     event.result.body.decode(),
                     items_json(event.body) if random() < self._input_share else None,
                 )
-                for event, count, feature_json, stats_json in zip(
-                    events, items, features.to_json(), stats.to_json(), strict=True
-                )
+                for event, count, feature_json, stats_json in measured
             ]
         )
 
@@ -137,4 +141,4 @@ class PredictionEvents:
             self._wake.wait(self.settings.log_seconds)
             self._wake.clear()
             stopping = self._stopping  # read before the last aggregation
-            self.aggregate()
+            self.update_metrics()
