@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pydantic import TypeAdapter
@@ -64,14 +63,15 @@ class RequestResult(NamedTuple):
 Result = RequestResult | Exception
 
 
-@dataclass(eq=False, slots=True)
 class PendingRequest:
     """A request that waits for its result; times are those of `time.perf_counter`."""
 
-    items: list[Item]
-    deadline: float = math.inf
-    arrived: float = field(default_factory=time.perf_counter)
-    future: asyncio.Future[RequestResult] = field(init=False)
+    __slots__ = ("arrived", "deadline", "future", "items")
+    future: asyncio.Future[RequestResult]
+
+    def __init__(self, items: list[Item], deadline: float = math.inf) -> None:
+        self.items, self.deadline = items, deadline
+        self.arrived = time.perf_counter()
 
 
 class LatencyProfile(NamedTuple):
