@@ -290,9 +290,9 @@ def slow_clients(folder: Path, body: bytes) -> str:
                 answers[b"none"] += 1
             connection.close()
     server.stop()
-    told = ", ".join(f"{count} × {status.decode()}" for status, count in answers.items())
+    statuses = ", ".join(f"{count} × {status.decode()}" for status, count in answers.items())
     return (
-        f"they were answered {told}; the others' p99 {p99(alone):.1f} ms before, "
+        f"they were answered {statuses}; the others' p99 {p99(alone):.1f} ms before, "
         f"{p99(load.seconds):.1f} ms with them, {load.failed} failed"
     )
 
@@ -322,8 +322,8 @@ def malformed(folder: Path, body: bytes) -> str:
         thread.join()
     alive = server.get("/readyz")[0] == 200
     server.stop()
-    told = ", ".join(f"{count:,} × {status}" for status, count in sorted(statuses.items()))
-    return f"{told}; alive: {alive}; memory {sizes[0]:.0f} MB to {sizes[-1]:.0f} MB"
+    shown = ", ".join(f"{count:,} × {status}" for status, count in sorted(statuses.items()))
+    return f"{shown}; alive: {alive}; memory {sizes[0]:.0f} MB to {sizes[-1]:.0f} MB"
 
 
 def worker_killed(folder: Path, body: bytes) -> str:

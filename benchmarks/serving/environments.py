@@ -102,7 +102,7 @@ def bake() -> None:
 
 
 def model(name: str) -> Model:
-    """Train, evaluate and deploy by the project's own verbs, in a folder of the model's own."""
+    """Train, evaluate and deploy with the project's own commands, in a folder of the model's own."""
     folder = BUILD / "models" / name
     stamp, state = folder / "stamp", _fingerprint(name)
     if stamp.exists() and stamp.read_text() == state:
@@ -111,8 +111,8 @@ def model(name: str) -> Model:
     folder.mkdir(parents=True)
     settings = [f"model.width={WIDTHS[name]}", "train.epochs=2", "train.seeds=[0]"]
     config = ["--config", str(PROJECT / "configs" / "default.yaml")]
-    for verb in ("train", "evaluate", "deploy"):
-        run(folder, str(PROJECT / ".venv" / "bin" / "bench"), verb, *config, *settings)
+    for command in ("train", "evaluate", "deploy"):
+        run(folder, str(PROJECT / ".venv" / "bin" / "bench"), command, *config, *settings)
     _export(folder, WIDTHS[name])
     run(folder, str(python("torch")), str(PEERS / "reference.py"))
     stamp.write_text(state)

@@ -66,7 +66,7 @@ class Contract(ClassContract):
         images = np.empty((len(items), self.channels, *self.size), np.float32)
         for index, item in enumerate(items):
             if (item.image is None) == (item.pixels is None):
-                raise InvalidItem(index, "image", "give either image or pixels, not both")
+                raise InvalidItem(index, "image", "give exactly one of image and pixels")
             if item.image is not None:
                 images[index] = self._from_base64(index, item.image)
             else:
