@@ -269,7 +269,7 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
     # 3. Events.
     for axis in (top, bottom):
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=8, loc="center left")
+        axis.legend(frameon=False, fontsize=8, loc="best")
         for place, _ in timeline.events:
             axis.axvline(place, color="#555555", linewidth=0.8, linestyle="--")
     for place, text in timeline.events:
