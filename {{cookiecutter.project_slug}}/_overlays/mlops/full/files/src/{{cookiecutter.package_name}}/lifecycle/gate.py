@@ -103,8 +103,8 @@ class Gate:
 
 def check_comparable(champion: Bundle, today: Contract) -> None:
     """Raise WorkError unless the champion's contract equals that of today's data and settings."""
-    old, new = dict(champion.contract), dict(today)
-    if differ := [key for key in new if old[key] != new[key]]:
+    fields = type(today).model_fields  # not dict(): that has the cached properties too
+    if differ := [key for key in fields if getattr(champion.contract, key) != getattr(today, key)]:
         raise WorkError(
             f"the contract of the champion {champion.version} differs from that of today's data "
             f"and settings in {', '.join(differ)}, so a comparison would not be fair; train and "
