@@ -102,7 +102,7 @@ def bake() -> None:
 
 
 def model(name: str) -> Model:
-    """Train, evaluate and deploy with the project's own commands, in a folder of the model's own."""
+    """Train, evaluate and deploy with the project's commands, in a folder of the model's own."""
     folder = BUILD / "models" / name
     stamp, state = folder / "stamp", _fingerprint(name)
     if stamp.exists() and stamp.read_text() == state:
