@@ -226,11 +226,11 @@ def _follow_move(database: Path, old: str, new: str) -> None:
     chosen = old.startswith("file:") and old_folder.name == ARTIFACTS
     if not chosen or (old_folder.exists() and not new_folder.exists()):
         return
-    with _as_work_error(f"sqlite:///{database}"), closing(sqlite3.connect(database)) as connection:
-        with connection:
-            for table, column in LOCATIONS:
-                connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
-                    f" WHERE substr({column} || '/', 1, ?) = ?",
-                    (new, len(old) + 1, len(old) + 1, f"{old}/"),
-                )
+    opened = closing(sqlite3.connect(database))
+    with _as_work_error(f"sqlite:///{database}"), opened as connection, connection:
+        for table, column in LOCATIONS:
+            connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
+                f" WHERE substr({column} || '/', 1, ?) = ?",
+                (new, len(old) + 1, len(old) + 1, f"{old}/"),
+            )
