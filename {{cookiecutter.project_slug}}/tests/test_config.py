@@ -146,7 +146,7 @@ def test_error_of_a_list_or_a_text_shows_the_form(tmp_path: Path) -> None:
         ("seeds=1", "did you mean train.seeds?"),
         ("data.separator=;", "did you mean data.table.separator?"),
         ("tarin.lr=1", "did you mean train"),
-        ("data.zzz=1", "known: data.text, data.zone, "),
+        ("data.qqqqqq=1", "known: data.text, data.zone, "),
     ],
 )
 def test_unknown_setting_names_the_nearest(override: str, hint: str) -> None:
