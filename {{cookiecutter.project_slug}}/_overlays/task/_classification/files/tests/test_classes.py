@@ -47,13 +47,28 @@ def test_metrics_agree_with_scikit_learn() -> None:
         assert list(row.values()) == pytest.approx(expected[:, i].tolist())
 
 
-def test_absent_classes_count_zero_in_macro_f1_and_in_the_table() -> None:
-    outputs, split = {"label": np.array([0, 1, 1])}, {"label": np.array([0, 1, 0])}
-    contract = Names(labels=list("abc"))
+@pytest.mark.parametrize("form", ["logits", "label"])
+def test_class_that_is_neither_true_nor_predicted_does_not_count(form: str) -> None:
+    contract, labels = Names(labels=list("abcdef")), np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    outputs = {"logits": np.eye(6)[labels] * 10} if form == "logits" else {"label": labels}
+    split = {"label": labels}
+    assert class_metrics.metrics(outputs, split, contract)["macro_f1"] == 1
+    assert class_metrics.f1_scores(outputs, split).tolist() == [1] * 8
+    details = class_metrics.details(outputs, split, contract)
+    assert list(details["per_class"]) == list("abcd")
+    assert np.shape(details["confusion"]) == (6, 6)
+
+
+def test_class_that_is_only_predicted_or_only_true_counts_zero() -> None:
+    contract, split = Names(labels=list("abcd")), {"label": np.array([0, 1, 0, 3])}
+    outputs = {"label": np.array([0, 1, 2, 0])}
     metrics = class_metrics.metrics(outputs, split, contract)
-    assert metrics["macro_f1"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
-    absent = class_metrics.details(outputs, split, contract)["per_class"]["c"]
-    assert absent == {"precision": 0, "recall": 0, "f1": 0, "examples": 0}
+    expected = f1_score(split["label"], outputs["label"], average="macro")
+    assert metrics["macro_f1"] == pytest.approx(expected) == pytest.approx((0.5 + 1 + 0 + 0) / 4)
+    assert class_metrics.f1_scores(outputs, split).mean() == pytest.approx(expected)
+    per_class = class_metrics.details(outputs, split, contract)["per_class"]
+    assert per_class["c"] == {"precision": 0, "recall": 0, "f1": 0, "examples": 0}
+    assert per_class["d"] == {"precision": 0, "recall": 0, "f1": 0, "examples": 1}
 
 
 def test_huge_logits_give_finite_probabilities_and_log_loss() -> None:
@@ -82,8 +97,7 @@ def test_f1_scores_average_to_macro_f1_and_spread_like_its_bootstrap() -> None:
     labels = rng.choice(4, count, p=[0.6, 0.25, 0.1, 0.05])
     logits = rng.normal(size=(count, 5)) + 1.5 * np.eye(5)[labels]  # the fifth is never true
     scores = class_metrics.f1_scores({"logits": logits}, {"label": labels})
-    predicted, places = logits.argmax(axis=1), list(range(5))
-    expected = f1_score(labels, predicted, labels=places, average="macro")
+    expected = f1_score(labels, logits.argmax(axis=1), average="macro")
     assert scores.mean() == pytest.approx(expected)
     rows = [rng.integers(count, size=count) for _ in range(1000)]
     bootstrap = [
