@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from {{ cookiecutter.package_name }}.arrays import Arrays
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
 from {{ cookiecutter.package_name }}.bundle.load import Bundle, load_bundle
-from {{ cookiecutter.package_name }}.interfaces import Arrays, InvalidItem
+from {{ cookiecutter.package_name }}.interfaces import InvalidItem
 from {{ cookiecutter.package_name }}.serving import models
 from {{ cookiecutter.package_name }}.serving.scheduler import (
     DeadlineExceeded,

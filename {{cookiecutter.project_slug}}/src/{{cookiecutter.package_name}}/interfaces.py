@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import (
@@ -29,13 +29,13 @@ from typing import (
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from .arrays import Arrays, in_chunks, join_rows, row_count, select_rows
 from .settings import TrainSettings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor, nn
 
-Arrays = dict[str, np.ndarray]  # by name; the first axis counts the examples
 Metrics = dict[str, float]
 LabelledItem = tuple[Any, Any]  # an `Item` and its `GroundTruth`
 
@@ -120,8 +120,12 @@ class Splits(ABC):
     train: Arrays
     validation: Arrays
     test: Arrays
-    about: str  # a sentence for the report
+    about: str  # what data this is, its source and licence; a paragraph of the report
     contract: BaseContract
+    # Sentences: what loading changed, filled, skipped or ignored, with counts.
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
+    # Sentences for the model card that hold for this source of data alone.
+    limits: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def pad_value(self) -> int:
@@ -138,9 +142,10 @@ class Splits(ABC):
 
     def holdout(self, share: float) -> tuple[Self, Arrays]:
         """Split the last `share` of the test rows off; return the other splits and these rows."""
-        end = round((1 - share) * len(next(iter(self.test.values()))))
-        test = {name: array[:end] for name, array in self.test.items()}
-        return replace(self, test=test), {name: array[end:] for name, array in self.test.items()}
+        rows = np.arange(row_count(self.test))
+        kept, held_out = np.split(rows, [round((1 - share) * len(rows))])
+        test = select_rows(self.test, kept)
+        return replace(self, test=test), select_rows(self.test, held_out)
 
     def with_examples(self, new: Mapping[str, Sequence[LabelledItem]]) -> Self:
         """Append labelled items to the splits; `new` holds them by the split's name."""
@@ -158,32 +163,9 @@ class Splits(ABC):
         for split in (self.train, self.validation, self.test):
             for name, array in split.items():
                 checksum.update(f"{name} {array.dtype} {array.shape}".encode())
-                checksum.update(np.ascontiguousarray(array).tobytes())
+                for chunk in in_chunks({name: array}):
+                    checksum.update(np.ascontiguousarray(chunk[name]).tobytes())
         return checksum.hexdigest()
-
-
-def random_holdout(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Split `count` rows at random; return those kept, in order, and a `share` of them.
-
-    For data whose neighbouring rows are alike (one writer's digits, one library's texts), so that
-    the last rows differ in kind from the others.
-    """
-    order = np.random.default_rng(0).permutation(count)
-    kept = round((1 - share) * count)
-    return np.sort(order[:kept]), order[kept:]
-
-
-def join_rows(first: Arrays, second: Arrays, pad_value: int) -> Arrays:
-    """Concatenate rows, padding the shorter ones of both with `pad_value`."""
-    joined = {}
-    for name, array in first.items():
-        blocks = [array, second[name].astype(array.dtype)]
-        shape = np.max([block.shape[1:] for block in blocks], axis=0).astype(int)
-        for place, block in enumerate(blocks):
-            widths = [(0, 0), *((0, missing) for missing in shape - block.shape[1:])]
-            blocks[place] = np.pad(block, widths, constant_values=pad_value)
-        joined[name] = np.concatenate(blocks)
-    return joined
 
 
 class DataModule(Protocol):

@@ -8,9 +8,9 @@ import numpy as np
 import onnxruntime
 from pydantic import ValidationError
 
+from ..arrays import Arrays
 from ..config import WorkError
 from ..files import first_error
-from ..interfaces import Arrays
 from ..task import contract
 from ..task.contract import Contract
 from .manifest import Manifest, Signature, TensorInfo

@@ -12,13 +12,13 @@ import onnxruntime
 import torch
 from torch import nn
 
+from ..arrays import Arrays, concatenate, in_chunks
 from ..bundle import load
 from ..bundle.deployment import utc_now
 from ..bundle.manifest import Manifest
 from ..bundle.reference import distribution
 from ..config import WorkError
 from ..files import write_json
-from ..interfaces import Arrays
 from ..task import contract
 from ..task.contract import Contract
 from ..task.data import Dataset
@@ -30,6 +30,7 @@ from ..training.runs import Run
 TRACED_ROWS = 3
 PARITY_ROWS = (1, 2, 7, 64)  # batch sizes other than the traced one
 PARITY_SHARES = (0.0, 0.3, 0.8)  # of every other free axis; at least one element is kept
+BATCH_ROWS = 256  # per call of a session
 TOLERANCE = 1e-4  # largest difference between torch and ONNX Runtime, relative to the output
 
 
@@ -54,7 +55,7 @@ def pack_bundle(run: Run, dataset: Dataset, evaluation: Evaluation, run_id: str)
     session = onnxruntime.InferenceSession(work / load.MODEL)
     outputs = check_parity(network, dataset.validation, session)
     statistics = {
-        "features": dataset.contract.features(dataset.validation),
+        "features": concatenate(map(dataset.contract.features, in_chunks(dataset.validation))),
         "predictions": dataset.contract.prediction_stats(outputs),
     }
     reference: dict[str, Any] = {"rows": len(next(iter(outputs.values())))}
@@ -114,23 +115,29 @@ def check_parity(
 ) -> Arrays:
     """Compare ONNX with torch at several lengths of every free axis; return ONNX's outputs for the
     split. Raises WorkError when they differ."""
-    sizes = [(rows, 1.0) for rows in (*PARITY_ROWS, len(next(iter(split.values()))))]
+    sizes = [(rows, 1.0) for rows in PARITY_ROWS]
     if any(contract.INPUTS.values()):
-        sizes = [(7, share) for share in PARITY_SHARES] + sizes
-    outputs: Arrays = {}
+        sizes += [(7, share) for share in PARITY_SHARES]
     for rows, share in sizes:
-        inputs = {
-            name: _cut(split[name][:rows], axes, share) for name, axes in contract.INPUTS.items()
-        }
-        outputs = load.run(session, inputs)
-        for name, expected in predict(network, inputs, batch_size=rows).items():
-            gap = float(np.abs(outputs[name] - expected).max() / max(np.abs(expected).max(), 1))
-            if not gap <= TOLERANCE:  # also if it is NaN
-                shapes = {name: array.shape for name, array in inputs.items()}
-                raise WorkError(
-                    f"{name}: ONNX and torch differ by {gap:.1e} for inputs {shapes} "
-                    f"(allowed: {TOLERANCE:.0e}); the export cannot be used, change the network"
-                )
+        cut = {n: _cut(split[n][:rows], axes, share) for n, axes in contract.INPUTS.items()}
+        _compare_outputs(network, cut, session)
+    chunks = in_chunks({name: split[name] for name in contract.INPUTS}, BATCH_ROWS)
+    return concatenate(_compare_outputs(network, chunk, session) for chunk in chunks)
+
+
+def _compare_outputs(
+    network: nn.Module, inputs: Arrays, session: onnxruntime.InferenceSession
+) -> Arrays:
+    """Return ONNX's outputs for inputs in one batch. Raises WorkError when torch's differ."""
+    outputs = load.run(session, inputs)
+    for name, expected in predict(network, inputs, batch_size=PARITY_ROWS[-1]).items():
+        gap = float(np.abs(outputs[name] - expected).max() / max(np.abs(expected).max(), 1))
+        if not gap <= TOLERANCE:  # also if it is NaN
+            shapes = {name: array.shape for name, array in inputs.items()}
+            raise WorkError(
+                f"{name}: ONNX and torch differ by {gap:.1e} for inputs {shapes} "
+                f"(allowed: {TOLERANCE:.0e}); the export cannot be used, change the network"
+            )
     return outputs
 
 

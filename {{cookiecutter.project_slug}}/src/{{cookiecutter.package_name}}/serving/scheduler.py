@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
+from ..arrays import Arrays
 from ..bundle.load import Bundle
-from ..interfaces import Arrays, InvalidItem
+from ..interfaces import InvalidItem
 from ..task.contract import Item, Prediction
 
 INLINE_SECONDS = 0.0015  # a request that needs longer goes to a worker

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import Arrays
 from ..config import UserError
 from ..files import write_atomically, write_json
-from ..interfaces import Arrays, Calibrates, Diagnoses, Metrics
+from ..interfaces import Calibrates, Diagnoses, Metrics
 from ..task import baseline, model, objective
 from ..task.data import Dataset
 from . import checkpoint

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..arrays import Arrays, LazyArray
 from ..config import UserError, WorkError
-from ..interfaces import Arrays, Metrics, Prepares, Stage
+from ..interfaces import Metrics, Prepares, Stage
 from ..task import contract, model, objective
 from ..task.data import Dataset
 from ..task.settings import Settings
@@ -34,6 +35,28 @@ class TrainingState:
     best_epoch: int = 0  # counted from 1
     seconds: float = 0.0
     history: list[Metrics] = field(default_factory=list)  # loss and metrics of each epoch
+
+
+class BatchSource:
+    """The training examples: on the device if they are in memory, else made batch by batch."""
+
+    def __init__(self, arrays: Arrays, device: torch.device) -> None:
+        self.device = device
+        self.lazy = {key: value for key, value in arrays.items() if isinstance(value, LazyArray)}
+        self.tensors = {
+            name: torch.from_numpy(array).to(device)
+            for name, array in arrays.items()
+            if name not in self.lazy
+        }
+
+    def __len__(self) -> int:
+        return len(next(iter({**self.lazy, **self.tensors}.values())))
+
+    def batch(self, rows: Tensor) -> dict[str, Tensor]:
+        """Gather the columns of `rows` (n,)."""
+        places, on_device = rows.numpy(), rows.to(self.device)
+        made = {k: torch.from_numpy(v[places]).to(self.device) for k, v in self.lazy.items()}
+        return {**made, **{name: tensor[on_device] for name, tensor in self.tensors.items()}}
 
 
 class Interrupted(Exception):
@@ -87,8 +110,8 @@ def fit(
     optimizer = torch.optim.AdamW(
         network.parameters(), train.lr, weight_decay=train.weight_decay, fused=True
     )
-    data = {name: torch.from_numpy(array).to(device) for name, array in stage.data.items()}
-    count = len(next(iter(data.values())))
+    data = BatchSource(stage.data, device)
+    count = len(data)
     steps = math.ceil(count / train.batch_size)
 
     # 2. The state of the last checkpoint, if there is one.
@@ -111,8 +134,7 @@ def fit(
                 done = state.epoch * steps + state.step
                 for group in optimizer.param_groups:
                     group["lr"] = one_cycle(done, total, train.lr, train.warmup)
-                rows = rows.to(device)
-                loss = stage.loss(network, {k: v[rows] for k, v in data.items()})
+                loss = stage.loss(network, data.batch(rows))
                 optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(network.parameters(), train.clip_norm)
@@ -171,9 +193,11 @@ def predict(network: nn.Module, split: Arrays, batch_size: int) -> Arrays:
     """Return the network's outputs by name, a row for every example of a split."""
     network.eval()
     device = next(network.parameters()).device
-    inputs = [torch.from_numpy(split[name]) for name in contract.INPUTS]
-    batches = zip(*(tensor.split(4 * batch_size) for tensor in inputs), strict=True)
-    outputs = [network(*(tensor.to(device) for tensor in batch)) for batch in batches]
+    inputs, size = [split[name] for name in contract.INPUTS], 4 * batch_size
+    outputs = [
+        network(*(torch.from_numpy(array[start : start + size]).to(device) for array in inputs))
+        for start in range(0, len(inputs[0]), size)
+    ]
     if not isinstance(outputs[0], tuple):  # a network with one output may return it bare
         outputs = [(tensor,) for tensor in outputs]
     return {

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from ..arrays import row_count
 from ..bundle.manifest import GitState
 from ..config import UserError, validate
 from ..files import read_document, write_json
@@ -73,7 +74,7 @@ class Run:
 def create_run(settings: Settings, dataset: Dataset, folder: Path | None = None) -> Run:
     """Write `run.json` of a new run, into a new folder or one that was reserved for it."""
     splits = (dataset.train, dataset.validation, dataset.test)
-    train, validation, test = (len(next(iter(arrays.values()))) for arrays in splits)
+    train, validation, test = map(row_count, splits)
     rows = RowCounts(train=train, validation=validation, test=test)
     hardware = f"{os.cpu_count()} CPU cores ({platform.machine()}), {platform.system()}"
     if torch.cuda.is_available():

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from {{ cookiecutter.package_name }}.arrays import Arrays, hash_rows
 from {{ cookiecutter.package_name }}.base_settings import RetrainSettings
 from {{ cookiecutter.package_name }}.config import load_settings
-from {{ cookiecutter.package_name }}.interfaces import Arrays, LabelledItem
-from {{ cookiecutter.package_name }}.lifecycle import labels
+from {{ cookiecutter.package_name }}.interfaces import LabelledItem
 from {{ cookiecutter.package_name }}.store.queries import LabelledExample
 from {{ cookiecutter.package_name }}.task import data, objective, simulate
 from {{ cookiecutter.package_name }}.task.data import Dataset
@@ -64,7 +64,7 @@ def logged(pairs: list[LabelledItem], name: str = "r") -> list[LabelledExample]:
 
 def content(arrays: Arrays, count: int | None = None) -> set[bytes]:
     """Hashes of the rows, or of the first `count`."""
-    return set(list(labels.hash_rows(arrays))[:count])
+    return set(list(hash_rows(arrays))[:count])
 
 
 def widened(first: Arrays, second: Arrays) -> Arrays:

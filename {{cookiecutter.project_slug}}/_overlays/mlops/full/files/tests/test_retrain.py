@@ -17,12 +17,13 @@ import pytest
 from filelock import FileLock
 
 from {{ cookiecutter.package_name }} import cli
+from {{ cookiecutter.package_name }}.arrays import Arrays
 from {{ cookiecutter.package_name }}.bundle import deployment as deployment_folder
 from {{ cookiecutter.package_name }}.bundle import load as bundles
 from {{ cookiecutter.package_name }}.bundle.deployment import Challenger
 from {{ cookiecutter.package_name }}.config import UserError
 from {{ cookiecutter.package_name }}.experiments import tracked_runs
-from {{ cookiecutter.package_name }}.interfaces import Arrays, LabelledItem
+from {{ cookiecutter.package_name }}.interfaces import LabelledItem
 from {{ cookiecutter.package_name }}.lifecycle import gate, retrain
 from {{ cookiecutter.package_name }}.monitoring import online
 from {{ cookiecutter.package_name }}.release import rollout

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import Arrays, LazyArray, concatenate, in_chunks, row_count
 from ..bundle.load import Bundle
 from ..config import WorkError
-from ..interfaces import Arrays
 from ..task import contract, objective
 from ..task.contract import Contract
 from ..task.data import Dataset
@@ -117,13 +117,8 @@ def run_gate(champion: Bundle, run: Run, dataset: Dataset, original: int) -> Gat
 
     The first `original` of its rows are those of the original data, the others from production.
     """
-    rows = len(next(iter(dataset.test.values())))
     inputs = {name: dataset.test[name] for name in contract.INPUTS}
-    batches = [
-        champion.run({name: array[start : start + BATCH_ROWS] for name, array in inputs.items()})
-        for start in range(0, rows, BATCH_ROWS)
-    ]
-    predicted = {name: np.concatenate([b[name] for b in batches]) for name in contract.OUTPUTS}
+    predicted = concatenate(map(champion.run, in_chunks(inputs, BATCH_ROWS)))
     with np.load(run.folder / "outputs.npz") as file:
         pairs = scores_by_slice(predicted, dict(file), dataset, original)
     return Gate(champion.version, run.name, objective.PRIMARY_METRIC, compare_slices(pairs))
@@ -134,11 +129,11 @@ def scores_by_slice(
 ) -> dict[str, ScorePair]:
     """Score both models' outputs by slice, all held-out data first; small slices are left out."""
     test = dataset.test
-    rows = len(next(iter(test.values())))
+    rows = row_count(test)
 
     def score(chosen: slice) -> ScorePair:
         labels, first, second = (
-            {name: array[chosen] for name, array in arrays.items()}
+            {k: column[chosen] for k, column in arrays.items() if not isinstance(column, LazyArray)}
             for arrays in (test, champion, challenger)
         )
         return objective.scores(first, labels), objective.scores(second, labels)

@@ -7,20 +7,16 @@ on.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
+from ..arrays import hash_rows, join_rows
 from ..base_settings import RetrainSettings
-from ..interfaces import Arrays, join_rows
 from ..store.queries import LabelledExample
 from ..task import objective
 from ..task.data import Dataset
 from ..training import feedback_data
 from ..training.feedback_data import FeedbackRow, Split
-
-HASHED_DECIMALS = 3  # a request's numbers were rounded on their way, so copies differ beyond these
 
 
 def newest_file(folder: Path) -> Path | None:
@@ -123,17 +119,6 @@ def without_leaks(original: Dataset, rows: Sequence[FeedbackRow]) -> list[Feedba
         for row, digest in zip(used, hashes[-len(used) :], strict=True)
     }
     return [_with_split(row, splits.get(row.key, row.split)) for row in rows]
-
-
-def hash_rows(split: Arrays) -> Iterator[bytes]:
-    """Yield a hash of each row's content, without boolean arrays: flags are no content."""
-    arrays = [array for array in split.values() if array.dtype.kind != "b"]
-    rounded = [
-        array if array.dtype.kind in "iu" else array.round(HASHED_DECIMALS) + 0.0
-        for array in arrays
-    ]
-    for row in zip(*rounded, strict=True):
-        yield hashlib.sha256(b"".join(np.asarray(value).tobytes() for value in row)).digest()
 
 
 def _gap_rows(continued: bool) -> int:

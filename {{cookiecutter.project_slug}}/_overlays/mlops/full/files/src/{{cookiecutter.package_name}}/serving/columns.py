@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..interfaces import Arrays
+from ..arrays import Arrays
 from .scheduler import BatchResult, RequestResult
 
 MAX_BUCKETS = 20  # classes of a prediction that metrics distinguish

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from sqlalchemy import ColumnElement, func, select
 
-from ..interfaces import Arrays, BaseContract
+from ..arrays import Arrays
+from ..interfaces import BaseContract
 from .database import Database
 from .tables import feedback, predictions
 

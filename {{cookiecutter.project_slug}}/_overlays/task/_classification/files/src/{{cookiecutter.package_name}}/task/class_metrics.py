@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn import metrics as sklearn_metrics
 
-from ..interfaces import Arrays, MetricFormat, Metrics
+from ..arrays import Arrays
+from ..interfaces import MetricFormat, Metrics
 from .classes import ClassContract, probabilities
 
 METRICS = {

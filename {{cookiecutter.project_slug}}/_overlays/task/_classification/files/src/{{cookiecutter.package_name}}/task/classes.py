@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..interfaces import Arrays, BaseContract, ScoreMetric
+from ..arrays import Arrays
+from ..interfaces import BaseContract, ScoreMetric
 
 OUTPUTS = ("logits",)
 SCORE = ScoreMetric("accuracy", True)

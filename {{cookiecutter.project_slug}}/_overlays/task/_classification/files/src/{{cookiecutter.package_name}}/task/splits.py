@@ -5,8 +5,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..arrays import Arrays
 from ..config import UserError
-from ..interfaces import Arrays, LabelledItem, Splits
+from ..interfaces import LabelledItem, Splits
 from .classes import class_index
 
 D = TypeVar("D", bound=Splits)

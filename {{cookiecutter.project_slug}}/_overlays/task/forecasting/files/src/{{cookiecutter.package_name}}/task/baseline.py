@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..interfaces import Arrays
+from ..arrays import Arrays
 from . import clock, smoothing
 from .contract import QUANTILES, Contract
 from .data import Dataset

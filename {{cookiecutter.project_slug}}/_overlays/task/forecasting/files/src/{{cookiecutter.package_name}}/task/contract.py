@@ -12,8 +12,9 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..arrays import Arrays
 from ..config import UserError
-from ..interfaces import Arrays, BaseContract, InvalidItem, ScoreMetric
+from ..interfaces import BaseContract, InvalidItem, ScoreMetric
 from . import clock, table
 
 # In the order of `forward`; per input, the names of its variable axes besides the batch: none.

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from ..arrays import Arrays
 from ..config import UserError
-from ..interfaces import Arrays, LabelledItem, Splits
+from ..interfaces import LabelledItem, Splits
 from . import clock, table
 from .contract import Contract, Covariate, Scale
 from .settings import DataSettings
@@ -138,7 +139,13 @@ def load(settings: DataSettings) -> Dataset:
     )
     if settings.path is None:
         about += " Data: Australian Energy Market Operator (AEMO)."
-    return Dataset(**by_split, about=about, contract=contract, series=all_series, blocks=blocks)
+    return Dataset(
+        *by_split.values(),
+        about=about,
+        contract=contract,
+        series=all_series,
+        blocks=blocks,
+    )
 
 
 def split_grid(settings: DataSettings, count: int) -> Blocks:

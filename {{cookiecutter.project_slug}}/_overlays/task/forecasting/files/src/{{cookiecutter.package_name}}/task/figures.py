@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..interfaces import Arrays
+from ..arrays import Arrays
 from . import baseline, clock, objective
 from .contract import QUANTILES
 from .data import Dataset

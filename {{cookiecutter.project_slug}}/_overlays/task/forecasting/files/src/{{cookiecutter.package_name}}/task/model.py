@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..interfaces import Arrays
+from ..arrays import Arrays
 from .contract import QUANTILES, Contract
 from .ridge import Ridge
 from .settings import ModelSettings, Settings

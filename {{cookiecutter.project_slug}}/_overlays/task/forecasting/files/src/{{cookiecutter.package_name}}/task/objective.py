@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..interfaces import Arrays, MetricFormat, Metrics
+from ..arrays import Arrays
+from ..interfaces import MetricFormat, Metrics
 from . import clock
 from .contract import QUANTILES, Contract
 from .settings import Settings

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..interfaces import Arrays
+from ..arrays import Arrays
 from .contract import Contract
 
 PENALTIES = np.logspace(-1, 5, 13)  # on standardised inputs, per 1,000 windows

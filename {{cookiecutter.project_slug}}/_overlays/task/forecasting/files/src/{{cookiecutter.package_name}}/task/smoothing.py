@@ -11,7 +11,7 @@ import itertools
 
 import numpy as np
 
-from ..interfaces import Arrays
+from ..arrays import Arrays
 from .data import Dataset
 
 LEVEL_GAINS = (0.0, 0.01, 0.05, 0.2)

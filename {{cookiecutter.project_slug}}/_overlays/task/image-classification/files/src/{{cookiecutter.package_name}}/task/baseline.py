@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from ..interfaces import Arrays
+from ..arrays import Arrays
 from . import splits
 from .data import Dataset
 

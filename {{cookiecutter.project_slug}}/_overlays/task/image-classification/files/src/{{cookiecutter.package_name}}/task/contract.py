@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..interfaces import Arrays, InvalidItem
+from ..arrays import Arrays
+from ..interfaces import InvalidItem
 from .classes import OUTPUTS as OUTPUTS
 from .classes import SCORE, ClassContract, Classified, GroundTruth
 

@@ -13,8 +13,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..arrays import Arrays, random_holdout, select_rows
 from ..config import UserError
-from ..interfaces import Arrays, LabelledItem, Splits, random_holdout
+from ..interfaces import LabelledItem, Splits
 from . import splits
 from .contract import Contract, read_image
 from .settings import DataSettings
@@ -39,8 +40,8 @@ class Dataset(Splits):
     def holdout(self, share: float) -> tuple[Self, Arrays]:
         """Split a random `share` of the test rows off; return the other splits and these rows."""
         kept, held_out = random_holdout(len(self.test["label"]), share)
-        test = {name: array[kept] for name, array in self.test.items()}
-        return replace(self, test=test), {key: rows[held_out] for key, rows in self.test.items()}
+        test = select_rows(self.test, kept)
+        return replace(self, test=test), select_rows(self.test, held_out)
 
 
 def load(settings: DataSettings) -> Dataset:

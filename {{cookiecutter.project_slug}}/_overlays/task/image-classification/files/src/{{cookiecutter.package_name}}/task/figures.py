@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..interfaces import Arrays
+from ..arrays import Arrays
 from .class_metrics import predicted_classes
 from .classes import probabilities
 from .confusion import plot_confusion_matrix

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ..interfaces import Arrays
+from ..arrays import Arrays
 from . import linear
 from .data import Dataset
 

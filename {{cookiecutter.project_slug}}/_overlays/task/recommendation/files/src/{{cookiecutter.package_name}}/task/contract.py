@@ -13,8 +13,9 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..arrays import Arrays
 from ..config import UserError
-from ..interfaces import Arrays, BaseContract, ScoreMetric
+from ..interfaces import BaseContract, ScoreMetric
 from . import imports, ranking
 
 # In the order of `forward`; per input, the names of its variable axes besides the batch.

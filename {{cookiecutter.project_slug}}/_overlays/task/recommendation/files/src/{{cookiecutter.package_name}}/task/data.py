@@ -17,8 +17,9 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from ..arrays import Arrays, random_holdout
 from ..config import UserError
-from ..interfaces import Arrays, LabelledItem, Splits, random_holdout
+from ..interfaces import LabelledItem, Splits
 from . import imports, tables
 from .contract import MAX_ITEMS, Contract
 from .settings import DataSettings
@@ -184,7 +185,12 @@ def _split_users(settings: DataSettings, interactions: Interactions, about: str)
         f"{len(test_users):,} test users {len(test_users) - seen:,} are not in training, and of "
         f"the other {seen:,} all but the held-out items are."
     )
-    return Dataset(**arrays, about=about, contract=contract, test_users=test_users)
+    return Dataset(
+        *(arrays[name] for name in ("train", "validation", "test")),
+        about=about,
+        contract=contract,
+        test_users=test_users,
+    )
 
 
 def _core(user: np.ndarray, item: np.ndarray, least: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..interfaces import Arrays
+from ..arrays import Arrays
 from . import baseline, objective, ranking
 from .data import Dataset
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ..interfaces import Arrays
+from ..arrays import Arrays
 from . import ranking
 from .contract import K
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..interfaces import Arrays
+from ..arrays import Arrays
 from . import linear
 from .contract import Contract
 from .settings import Settings

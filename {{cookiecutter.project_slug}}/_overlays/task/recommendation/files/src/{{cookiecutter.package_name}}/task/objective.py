@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..interfaces import Arrays, MetricFormat, Metrics
+from ..arrays import Arrays
+from ..interfaces import MetricFormat, Metrics
 from . import ranking
 from .contract import Contract, K
 from .settings import Settings

@@ -7,7 +7,7 @@ that a user does not have are ranked: metrics on a sample of the items rank mode
 
 import numpy as np
 
-from ..interfaces import Arrays
+from ..arrays import Arrays
 
 
 def membership(lists: np.ndarray, count: int) -> np.ndarray:

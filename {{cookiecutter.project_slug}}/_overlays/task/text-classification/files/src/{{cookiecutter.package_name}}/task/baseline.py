@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.pipeline import FeatureUnion
 
-from ..interfaces import Arrays
+from ..arrays import Arrays
 from . import splits
 from .data import Dataset
 

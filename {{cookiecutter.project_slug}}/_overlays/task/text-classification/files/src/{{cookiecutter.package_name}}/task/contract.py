@@ -13,8 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Encoding, Tokenizer
 
+from ..arrays import Arrays
 from ..config import UserError
-from ..interfaces import Arrays, InvalidItem
+from ..interfaces import InvalidItem
 from .classes import OUTPUTS as OUTPUTS
 from .classes import SCORE, ClassContract, Classified, GroundTruth
 

@@ -9,8 +9,9 @@ from typing import Any, Self
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from ..arrays import Arrays, random_holdout
 from ..config import UserError
-from ..interfaces import Arrays, LabelledItem, Splits, random_holdout
+from ..interfaces import LabelledItem, Splits
 from . import docstrings, splits, tables
 from .contract import Contract
 from .settings import DataSettings

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..interfaces import Arrays
+from ..arrays import Arrays
 from . import class_metrics
 from .classes import probabilities
 from .data import Dataset

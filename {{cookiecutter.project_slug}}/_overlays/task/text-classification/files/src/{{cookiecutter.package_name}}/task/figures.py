@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import colormaps, font_manager
 from matplotlib.figure import Figure
 
-from ..interfaces import Arrays
+from ..arrays import Arrays
 from .class_metrics import predicted_classes
 from .classes import probabilities
 from .confusion import plot_confusion_matrix

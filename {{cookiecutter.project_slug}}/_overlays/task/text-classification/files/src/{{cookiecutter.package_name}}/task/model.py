@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..interfaces import Arrays, Stage
+from ..arrays import Arrays
+from ..interfaces import Stage
 from . import diagnostics, masking
 from .contract import Contract
 from .encoder import Encoder, group_by_length

@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from ..interfaces import Arrays, LabelledItem
+from ..arrays import Arrays
+from ..interfaces import LabelledItem
 from .contract import GroundTruth, Item
 from .data import Dataset
 from .settings import Settings

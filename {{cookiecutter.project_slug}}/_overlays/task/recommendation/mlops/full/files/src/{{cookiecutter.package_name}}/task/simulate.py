@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ..interfaces import Arrays, LabelledItem
+from ..arrays import Arrays
+from ..interfaces import LabelledItem
 from .contract import GroundTruth, Item
 from .data import Dataset
 from .settings import Settings
