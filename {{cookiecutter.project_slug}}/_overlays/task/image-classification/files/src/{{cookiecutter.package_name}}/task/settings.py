@@ -22,6 +22,16 @@ class DataSettings(Section):
     color: bool = Field(default=False, description="folder: RGB instead of grey")
     folds: int = Field(default=5, ge=3, le=100, description="folds; one tests, one validates")
     test_fold: int = Field(default=4, ge=0, description="the test fold; the one before validates")
+    memory_mb: int = Field(
+        default=500, ge=0, description="folder: read images of more MB (float32) from data.cache"
+    )
+    cache: Path | None = Field(
+        default=Path("data/.cache"),
+        description="folder: keeps many images decoded, may be deleted; null: decode them anew",
+    )
+    workers: int | None = Field(
+        default=None, ge=1, le=256, description="folder: decoding threads (null: cores, at most 8)"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "DataSettings":
