@@ -1,12 +1,15 @@
 """Train once for all tests; a test that changes something works on a copy."""
 
+import atexit
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }} import cli
@@ -18,7 +21,21 @@ from {{ cookiecutter.package_name }}.task.settings import Settings
 from . import quick, servers
 
 PROJECT = Path(__file__).parents[1]
-CONFIG = PROJECT / "configs" / "default.yaml"
+
+
+def _quick_config() -> Path:
+    """Write default.yaml with the tests' data: a run is found by the data of its configuration."""
+    default = PROJECT / "configs" / "default.yaml"
+    overrides = [text for text in quick.QUICK if text.startswith("data.")]
+    content = load_settings(Settings, default, overrides, {}).model_dump(mode="json")
+    path = Path(tempfile.mkdtemp()) / "default.yaml"
+    atexit.register(shutil.rmtree, path.parent)
+    stated = yaml.safe_load(default.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump({**stated, "data": content["data"]}), encoding="utf-8")
+    return path
+
+
+CONFIG = _quick_config()
 
 
 @pytest.fixture(scope="session")

@@ -11,16 +11,17 @@ def register(group: common.CommandGroup) -> None:
     parser = group.add(
         run_train,
         "",
-        "train.epochs=5 train.seeds=[0]",
+        "--config configs/mine.yaml",
+        "train.epochs=5 train.seeds=0,1",
         "--resume",
         notes=common.settings_table(Settings),
     )
-    text = "resume RUN, or else the newest run"
+    text = "resume RUN, or else the newest run with the configuration's name"
     parser.add_argument("--resume", nargs="?", const="", metavar="RUN", help=text)
     common.add_config_options(parser)
-    parser = group.add(run_evaluate, "", "--run RUN")
+    parser = group.add(run_evaluate, "", "--config configs/mine.yaml", "--run RUN")
     common.add_run_option(parser)
-    parser = group.add(run_report, "", "--run RUN")
+    parser = group.add(run_report, "", "--config configs/mine.yaml", "--run RUN")
     common.add_run_option(parser)
 
 
@@ -37,7 +38,7 @@ def run_train(options: Namespace) -> None:
     if options.resume is not None:
         if options.settings:
             raise UserError("command line: a resumed run keeps its settings; give none")
-        run = runs.open_run(settings, options.resume or None)
+        run = runs.open_run(settings, options.resume or None, resume=True)
         dataset = run.dataset()
     else:
         dataset = runs.load_data(settings)
@@ -45,7 +46,14 @@ def run_train(options: Namespace) -> None:
     rows = dict(run.info.data.rows)
     print(f"run {run.name}: {', '.join(f'{count} {name} rows' for name, count in rows.items())}")
     train_tracked(run, dataset, f"{options.command} train --resume {run.name}")
-    print(f"next: {options.command} evaluate, report or deploy")
+    print(f"next: {options.command} evaluate, report or deploy{_same_run(options, run.name)}")
+
+
+def _same_run(options: Namespace, name: str) -> str:
+    """Return the options with which the next command finds the run."""
+    if any(text.startswith(("data.", "name=")) for text in options.settings):
+        return f", with --run {name}"
+    return "" if options.config == common.DEFAULT_CONFIG else f", with --config {options.config}"
 
 
 def run_evaluate(options: Namespace) -> None:
