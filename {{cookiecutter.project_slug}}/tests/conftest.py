@@ -1,11 +1,10 @@
 """Train once for all tests; a test that changes something works on a copy."""
 
-import atexit
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -21,21 +20,20 @@ from {{ cookiecutter.package_name }}.task.settings import Settings
 from . import quick, servers
 
 PROJECT = Path(__file__).parents[1]
+# A copy outside of the project: with it, commands work in the tests' folders, not in the project.
+CONFIGS = TemporaryDirectory(prefix="configs-")
+CONFIG = Path(shutil.copytree(PROJECT / "configs", Path(CONFIGS.name) / "configs")) / "default.yaml"
 
 
-def _quick_config() -> Path:
-    """Write default.yaml with the tests' data: a run is found by the data of its configuration."""
-    default = PROJECT / "configs" / "default.yaml"
+def _state_quick_data() -> None:
+    """Write the tests' data into that copy: a run is found by the data of its configuration."""
     overrides = [text for text in quick.QUICK if text.startswith("data.")]
-    content = load_settings(Settings, default, overrides, {}).model_dump(mode="json")
-    path = Path(tempfile.mkdtemp()) / "default.yaml"
-    atexit.register(shutil.rmtree, path.parent)
-    stated = yaml.safe_load(default.read_text(encoding="utf-8"))
-    path.write_text(yaml.safe_dump({**stated, "data": content["data"]}), encoding="utf-8")
-    return path
+    data = load_settings(Settings, CONFIG, overrides, {}).model_dump(mode="json")["data"]
+    stated = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    CONFIG.write_text(yaml.safe_dump({**stated, "data": data}), encoding="utf-8")
 
 
-CONFIG = _quick_config()
+_state_quick_data()
 
 
 @pytest.fixture(scope="session")
