@@ -156,9 +156,9 @@ def drop(row: int) -> Callable[[dict[str, list]], None]:
     ("change", "expected"),
     [
         (other("load", 41, "nan"), "row 43, column 'load': has no value; data.gaps=interpolate"),
-        (other("load", 41, "-inf"), "row 43, column 'load': '-inf' is not a number"),
+        (other("load", 41, "-inf"), "row 43, column 'load': '-inf' is not a finite number"),
         (other("load", 41, ""), "row 43, column 'load': has no value; data.gaps=interpolate"),
-        (other("load", 41, "⚡"), "row 43, column 'load': '⚡' is not a number"),
+        (other("load", 41, "⚡"), "row 43, column 'load': '⚡' is not a finite number"),
         (other("load", 41, "1,5"), "row 43: has 3 cells, the header has 2"),
         (other("time", 41, "soon"), "row 43, column 'time': 'soon' is not an ISO 8601 time"),
         (
@@ -195,7 +195,7 @@ def test_series_that_only_repeats_itself_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "load.csv: is empty"),
+        (b"", "row 1: is empty"),
         (b"time,load\n", "there are no rows below the header"),
         (b"time,load\n2021-01-01,1\n2021-01-02,\xff\n", "row 3: byte 34 (0xff) is not utf-8"),
         (b"time;load\n2021-01-01;1\n", "row 2: one row per series is not a time series"),
