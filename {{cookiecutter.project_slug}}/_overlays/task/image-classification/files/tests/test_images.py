@@ -253,9 +253,9 @@ def test_baselines_of_large_data_say_what_they_do_not_see(
 ) -> None:
     dataset = data.load(settings(folder, size=40))
     assert {name for name, _ in baseline.fit_and_predict(dataset)} == {
-        f"{name} (13 × 13 pixels)" for name in baseline.names()
+        f"{name}, 13 × 13 pixels" for name in baseline.names()
     }
     monkeypatch.setattr(baseline, "MAX_IMAGES", 16)
     for name, outputs in baseline.fit_and_predict(data.load(settings(folder))):
-        assert name.endswith(" (16 images)")
+        assert name.endswith(", 16 images")
         assert len(outputs["label"]) == len(dataset.test["label"])

@@ -87,4 +87,4 @@ def _limits(train: Arrays) -> str:
         limits.append(f"{height} × {width} pixels")
     if row_count(train) > MAX_IMAGES:
         limits.append(f"{MAX_IMAGES:,} images")
-    return f" ({', '.join(limits)})" if limits else ""
+    return "".join(f", {limit}" for limit in limits)
