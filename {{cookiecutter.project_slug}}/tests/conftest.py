@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from {{ cookiecutter.package_name }}.task.settings import Settings
 from . import quick, servers
 
 PROJECT = Path(__file__).parents[1]
-CONFIG = PROJECT / "configs" / "default.yaml"
+# A copy outside of the project: with it, commands work in the tests' folders, not in the project.
+CONFIGS = TemporaryDirectory(prefix="configs-")
+CONFIG = Path(shutil.copytree(PROJECT / "configs", Path(CONFIGS.name) / "configs")) / "default.yaml"
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,13 @@ def test_the_metric_that_decides_is_shown_and_the_score_is_consistent() -> None:
     assert CONTRACT.SCORE.name in OBJECTIVE.METRICS
 
 
+def test_every_metric_says_what_it_means_in_one_sentence() -> None:
+    for metric in OBJECTIVE.METRICS.values():
+        assert len(metric.meaning.split()) >= 5
+        assert metric.meaning[-1] not in ". "
+        assert "\n" not in metric.meaning
+
+
 def test_contract_and_network_name_different_inputs_and_outputs() -> None:
     names = [*CONTRACT.INPUTS, *CONTRACT.OUTPUTS]
     assert len(set(names)) == len(names) >= 2

@@ -49,11 +49,12 @@ class InvalidItem(ValueError):
 
 
 class MetricFormat(NamedTuple):
-    """How tables print a metric: its value times `scale`, with `digits` decimals."""
+    """What a metric is, and how tables print it: its value times `scale`, `digits` decimals."""
 
     title: str
     scale: float
     digits: int
+    meaning: str  # the exact definition, as in "Accuracy: share of …"
 
 
 class ScoreMetric(NamedTuple):

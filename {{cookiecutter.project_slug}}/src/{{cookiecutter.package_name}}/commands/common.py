@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +49,11 @@ class CommandGroup(NamedTuple):
 
 def add_config_options(parser: ArgumentParser) -> None:
     """Add `--config FILE` and the settings `section.key=value`, which `read_settings` reads."""
-    text = f"YAML file with settings (default: {DEFAULT_CONFIG.as_posix()})"
+    text = (
+        f"YAML file with settings (default: {DEFAULT_CONFIG.as_posix()}). Relative paths in "
+        "settings start in the project whose configs/ folder holds FILE, else in the working "
+        "directory"
+    )
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help=text)
     parser.add_argument("settings", nargs="*", metavar="section.key=value", help="override FILE")
 
@@ -71,11 +76,22 @@ def settings_table(schema: type[Any]) -> str:
 
 
 def read_settings(options: Namespace) -> Settings:
-    """Load the settings of a command."""
+    """Load the settings of a command, and work in the folder that their paths start from."""
     if options.config == DEFAULT_CONFIG and not DEFAULT_CONFIG.exists():
         hint = "run this in the project's folder or give --config FILE"
         raise UserError(f"{DEFAULT_CONFIG}: not found; {hint}")
+    if (folder := project_folder(options.config)) != Path.cwd():
+        print(f"working in {folder}")
+        options.config = options.config.resolve()
+        os.chdir(folder)
     return load_settings(Settings, options.config, options.settings)
+
+
+def project_folder(config: Path) -> Path:
+    """Return the project whose `configs/` folder holds the file, else the working directory."""
+    folder = config.resolve().parent
+    is_project = folder.name == "configs" and folder.with_name("pyproject.toml").is_file()
+    return folder.parent if is_project else Path.cwd()
 
 
 def add_run_option(parser: ArgumentParser) -> None:

@@ -50,13 +50,18 @@ def run_train(options: Namespace) -> None:
 
 def run_evaluate(options: Namespace) -> None:
     """Evaluate every seed of a run, and the baselines, on the test split."""
-    from ..experiments.report import markdown_table, results_summary, results_table
+    from ..experiments.report import (
+        markdown_table,
+        metric_legend,
+        results_summary,
+        results_table,
+    )
     from ..experiments.tracked_runs import evaluate_tracked
 
     run, dataset = common.open_run_with_data(options)
     evaluation = evaluate_tracked(run, dataset)
     table = markdown_table(results_table(evaluation))
-    print("\n".join(["", *table, "", results_summary(evaluation), ""]))
+    print("\n".join(["", *table, "", *metric_legend(), "", results_summary(evaluation), ""]))
     for name, table in evaluation.details.items():
         if isinstance(table, dict):
             columns = list(next(iter(table.values())))

@@ -59,6 +59,7 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
         "evaluation": evaluation,
         "summary": results_summary(evaluation),
         "results": results_table(evaluation),
+        "legend": metric_legend(),
         "pictures": {path.as_posix(): caption for path, caption in pictures.items()},
         "versions": ", ".join(f"{name} {version}" for name, version in run.info.versions.items()),
         "details": _detail_tables(evaluation),
@@ -96,6 +97,11 @@ def results_table(evaluation: Evaluation) -> list[list[str]]:
         lead = [_lead(baseline), baseline.verdict]
         rows.append([name, *metrics, _span(baseline.interval), *lead])
     return rows
+
+
+def metric_legend() -> list[str]:
+    """Define each metric of the tables in a line."""
+    return [f"{metric.title.removesuffix(', %')}: {metric.meaning}." for metric in METRICS.values()]
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:

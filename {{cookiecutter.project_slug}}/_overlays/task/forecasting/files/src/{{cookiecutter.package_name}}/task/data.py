@@ -17,9 +17,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from ..arrays import Arrays
 from ..config import UserError
 from ..interfaces import LabelledItem, Splits
-from . import clock, table
+from . import clock
 from .contract import Contract, Covariate, Scale
 from .settings import DataSettings
+from .table import Table, read_table
 
 INCLUDED = Path(__file__).with_name("victoria_demand_2014.csv")
 MIN_TRAIN_WINDOWS = 100
@@ -161,32 +162,31 @@ def split_grid(settings: DataSettings, count: int) -> Blocks:
 def _read_series(settings: DataSettings, path: Path) -> tuple[list[Series], int, bool]:
     """Return the file's series, their step in seconds, and whether times have UTC offsets."""
     # 1. Read the columns; group the rows by series.
-    rows = table.read_table(path, settings.separator)
-    texts = rows.column(settings.time, "data.time")
-    values = np.array(rows.numbers(settings.target, "data.target"))
+    rows = read_table(path, settings.table)
+    moments = rows.times(settings.time, "data.time")
+    values = rows.numbers(settings.target, "data.target")
     columns = [rows.numbers(name, "data.covariates") for name in settings.covariates]
     covariates = np.array(columns).T.reshape(len(values), len(columns))
     rows_of: dict[str, list[int]] = {}
-    ids = rows.column(settings.id, "data.id") if settings.id else [""] * len(values)
+    ids = rows.texts(settings.id, "data.id") if settings.id else [""] * len(values)
     for place, key in enumerate(ids):
         if settings.id and not key:
-            raise UserError(f"{path}: row {rows.lines[place]}, column {settings.id!r}: is empty")
+            raise rows.error(place, settings.id, "is empty")
         rows_of.setdefault(key, []).append(place)
     # 2. Convert the times to seconds.
     zone = None if settings.timezone is None else clock.ZoneInfo(settings.timezone)
-    stamps, places = np.empty(len(texts), np.int64), list(range(len(texts)))
+    stamps, places = np.empty(len(moments), np.int64), list(range(len(moments)))
     try:
-        moments = clock.parse_times(texts)
+        clock.check_times(moments)
         for places in rows_of.values():
             stamps[places] = clock.to_seconds([moments[place] for place in places], zone)
     except clock.BadTime as error:
-        line = rows.lines[places[error.position]]
-        raise UserError(f"{path}: row {line}, column {settings.time!r}: {error}") from None
+        raise rows.error(places[error.position], settings.time, str(error)) from None
     offsets = moments[0].tzinfo is not None
     # 3. Infer the step; check that every series is regular and on the same grid.
     steps = np.concatenate([np.diff(stamps[places]) for places in rows_of.values()])
     if not len(steps):
-        raise UserError(f"{path}: row {rows.lines[-1]}: one row per series is not a time series")
+        raise rows.error(len(rows) - 1, None, "one row per series is not a time series")
     lengths, counts = np.unique(np.abs(steps), return_counts=True)
     step = int(lengths[counts.argmax()])
     for places in rows_of.values():
@@ -206,7 +206,7 @@ def _read_series(settings: DataSettings, path: Path) -> tuple[list[Series], int,
 
 
 def _check_order(
-    rows: table.Table,
+    rows: Table,
     settings: DataSettings,
     stamps: np.ndarray,
     places: list[int],
@@ -215,20 +215,21 @@ def _check_order(
 ) -> None:
     """Raise UserError at a series' first row that is not one step after the row before."""
     # 1. Locate the row.
-    texts, stamps = rows.columns[settings.time], stamps[places]
+    stamps = stamps[places]
     steps = np.diff(stamps)
     wrong = (steps != step) | (steps <= 0)
     if not wrong.any():
         return
     bad = int(np.argmax(wrong))
     row, before = places[bad + 1], places[bad]
-    change, earlier = int(steps[bad]), rows.lines[before]
+    texts = rows.texts(settings.time, "data.time")
+    change, earlier = int(steps[bad]), rows.row(before)
     # 2. Say what is wrong with it.
     local = not offsets and settings.timezone is None
     clock_change = local and abs(change - step) in (1800, 3600)
     same = np.flatnonzero(stamps == stamps[bad + 1])
     if change == 0 or (change < 0 and same[0] <= bad):
-        earlier = rows.lines[places[same[0]]]
+        earlier = rows.row(places[same[0]])
         reason = f"{texts[row]} is a duplicate of row {earlier}"
         clock_change |= local and -change in (0, 1800, 3600)
     elif change < 0:
@@ -246,7 +247,7 @@ def _check_order(
         reason += "; if there are several series, name their column in data.id"
     if clock_change:
         reason += "; if this is daylight saving, set data.timezone or write times with UTC offsets"
-    raise UserError(f"{rows.path}: row {rows.lines[row]}, column {settings.time!r}: {reason}")
+    raise rows.error(row, settings.time, reason)
 
 
 def _fit_contract(

@@ -1,13 +1,14 @@
 """Settings of forecasting."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
 from ..base_settings import BaseSettings
 from ..settings import Section, TrainSettings
+from .table_settings import TableSettings, with_old_keys
 
 NonEmpty = Annotated[str, Field(min_length=1)]
 
@@ -15,8 +16,10 @@ NonEmpty = Annotated[str, Field(min_length=1)]
 class DataSettings(Section):
     """The series, the window and the splits by time."""
 
-    path: Path | None = Field(default=None, description="a CSV file; by default Victoria's demand")
-    separator: str = Field(default=",", min_length=1, max_length=1, description="column separator")
+    path: Path | None = Field(
+        default=None, description="CSV, JSON or Parquet; by default Victoria's demand"
+    )
+    table: TableSettings = TableSettings()
     time: NonEmpty = Field(default="time", description="column of ISO 8601 times in regular steps")
     target: NonEmpty = Field(default="demand_gw", description="column to forecast")
     covariates: list[NonEmpty] = Field(
@@ -46,6 +49,11 @@ class DataSettings(Section):
     )
     validation_blocks: int = Field(default=4, ge=1, le=50, description="blocks before the test")
     stride: int = Field(default=1, ge=1, description="steps between training windows")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_keys(cls, raw: Any) -> Any:
+        return with_old_keys(raw, separator="separator")
 
     @field_validator("timezone")
     @classmethod
