@@ -17,6 +17,7 @@ from sklearn.svm import SVC
 from ..arrays import Arrays
 from . import splits
 from .data import Dataset
+from .settings import Settings
 
 
 def candidates() -> dict[str, list[Any]]:
@@ -36,6 +37,15 @@ def candidates() -> dict[str, list[Any]]:
 def names() -> list[str]:
     """Name the baselines before they are fitted."""
     return list(candidates())
+
+
+def advice(settings: Settings) -> dict[str, str]:
+    """Return settings that may help the network where a baseline is ahead, with the reason."""
+    return {
+        f"train.epochs={2 * settings.train.epochs}": "small data needs more passes",
+        f"model.width={2 * settings.model.width}": "a larger network",
+        "objective.rotate=0": "augmentation hurts where direction tells classes apart",
+    }
 
 
 def fit_and_predict(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:

@@ -138,7 +138,7 @@ def _ids(
             f"Ids such as '12.0' in column {column!r} of {table.path.name} are read as '12'."
         )
     is_missing = np.array([text in missing for text in texts], bool)
-    return texts, codes.astype(np.int64), is_missing[codes]
+    return texts, codes, is_missing[codes]
 
 
 def _seconds(table: Table, column: str, notes: list[str]) -> np.ndarray:
