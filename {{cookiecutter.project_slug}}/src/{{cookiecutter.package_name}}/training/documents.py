@@ -77,6 +77,7 @@ class Evaluation(Document):
     baselines: dict[str, BaselineResult]
     chosen_seed: int  # best on validation; the one to deploy
     details: dict[str, Any]  # the task's own; a dict of dicts is a table
+    advice: dict[str, str] = {}  # settings to try and why, if a baseline is ahead
     train_seconds: float
     seconds: float  # of the evaluation
 

@@ -12,6 +12,7 @@ from ..arrays import Arrays
 from . import clock, smoothing
 from .contract import QUANTILES, Contract
 from .data import Dataset
+from .settings import Settings
 from .ridge import Ridge
 
 SPANS = {clock.DAY: "Daily", 7 * clock.DAY: "Weekly", 364 * clock.DAY: "Yearly"}
@@ -20,6 +21,17 @@ SPANS = {clock.DAY: "Daily", 7 * clock.DAY: "Weekly", 364 * clock.DAY: "Yearly"}
 def names() -> list[str]:
     """Name the baselines before they are fitted."""
     return ["seasonal naive", "exponential smoothing", "ridge with the network's inputs"]
+
+
+def advice(settings: Settings) -> dict[str, str]:
+    """Return settings that may help the network where a baseline is ahead, with the reason."""
+    longest = max(settings.data.seasons)
+    wider = {f"data.window={2 * longest}": "two of the longest seasons are seen"}
+    return {
+        **(wider if settings.data.window < 2 * longest else {}),
+        f"model.width={max(8, settings.model.width // 8 * 4)}": "short series overfit",
+        "model.dropout=0.5": "the same",
+    }
 
 
 def fit_and_predict(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:

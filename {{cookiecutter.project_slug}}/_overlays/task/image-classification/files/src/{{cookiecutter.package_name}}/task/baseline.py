@@ -20,6 +20,7 @@ from sklearn.svm import SVC
 from ..arrays import Arrays, in_chunks, row_count
 from . import splits
 from .data import Dataset
+from .settings import Settings
 
 MAX_IMAGES = 10_000  # of training; of validation half as many
 MAX_VALUES = 1024  # pixels times channels; larger images are reduced
@@ -42,6 +43,15 @@ def candidates() -> dict[str, list[Any]]:
 def names() -> list[str]:
     """Name the baselines before they are fitted."""
     return list(candidates())
+
+
+def advice(settings: Settings) -> dict[str, str]:
+    """Return settings that may help the network where a baseline is ahead, with the reason."""
+    return {
+        f"train.epochs={2 * settings.train.epochs}": "small data needs more passes",
+        f"model.width={2 * settings.model.width}": "a larger network",
+        "objective.rotate=0": "augmentation hurts where direction tells classes apart",
+    }
 
 
 def fit_and_predict(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:
