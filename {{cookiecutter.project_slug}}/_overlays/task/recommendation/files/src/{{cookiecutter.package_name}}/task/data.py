@@ -25,6 +25,11 @@ from .contract import MAX_ITEMS, Contract
 from .settings import DataSettings
 from .tables import Interactions
 
+IMPORTS_LIMITS = (
+    "The sources of a few dozen libraries: some packages dominate them, other people's code imports "
+    "differently, and many internal modules are useless elsewhere.",
+    "They contain no personal data.",
+)
 HOLDOUT_RATIO = 5  # one of so many items is held out
 REQUEST_USER = "from a request"  # the name of users added to the test split
 
@@ -98,7 +103,9 @@ def load(settings: DataSettings) -> Dataset:
             about += f" {interactions.low:,} ratings below {settings.min_rating:g} are ignored."
         if interactions.repeated:
             about += f" {interactions.repeated:,} repeated rows count once."
-    return _split_users(settings, interactions, about)
+    dataset = _split_users(settings, interactions, about)
+    limits = IMPORTS_LIMITS if settings.source == "imports" else ()
+    return replace(dataset, limits=limits)
 
 
 def _load_imports(settings: DataSettings) -> tuple[Interactions, str]:
