@@ -24,9 +24,11 @@ class RowCounts(Document):
 class DataInfo(Document):
     """The data of a run."""
 
-    about: str  # a sentence for the report
+    about: str  # a paragraph for the report: what it is, its source and licence
     fingerprint: str  # SHA-256
     rows: RowCounts
+    notes: list[str] = []  # what loading changed
+    limits: list[str] = []  # of this data alone, for the model card
 
 
 class RunInfo(Document):

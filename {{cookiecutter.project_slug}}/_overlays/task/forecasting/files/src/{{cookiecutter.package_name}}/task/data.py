@@ -23,6 +23,16 @@ from .settings import DataSettings
 from .table import Table, read_table
 
 INCLUDED = Path(__file__).with_name("victoria_demand_2014.csv")
+INCLUDED_SOURCE = (
+    "Hourly electricity demand of Victoria, Australia. Source: Australian Energy Market Operator "
+    f"(AEMO); keep the attribution, {INCLUDED.stem}.md, beside the file."
+)
+INCLUDED_LIMITS = (
+    "The model knows no weather, public holidays or strikes: expect the largest errors there.",
+    "A single year cannot teach a yearly season.",
+    "Not for operating a grid or trading without people and further models.",
+    "The data contains no personal data.",
+)
 MIN_TRAIN_WINDOWS = 100
 MIN_ORIGINS = 72  # of validation and test: three blocks of the bootstrap
 
@@ -139,13 +149,14 @@ def load(settings: DataSettings) -> Dataset:
         "touches them."
     )
     if settings.path is None:
-        about += " Data: Australian Energy Market Operator (AEMO)."
+        about += f" {INCLUDED_SOURCE}"
     return Dataset(
         *by_split.values(),
         about=about,
         contract=contract,
         series=all_series,
         blocks=blocks,
+        limits=INCLUDED_LIMITS if settings.path is None else (),
     )
 
 

@@ -21,6 +21,11 @@ from .settings import DataSettings
 from .splits import HOLDOUT_RATIO, SplitUsers, UserRow, split_by_time, split_by_user
 
 MANY_ITEMS = 10_000  # models of items × items take gigabytes beyond
+IMPORTS_LIMITS = (
+    "The sources of a few dozen libraries: some packages dominate them, other people's code imports "
+    "differently, and many internal modules are useless elsewhere.",
+    "They contain no personal data.",
+)
 REQUEST_USER = "from a request"  # the name of users added to the test split
 
 
@@ -99,6 +104,7 @@ def load(settings: DataSettings) -> Dataset:
         contract,
         split.test_users,
         notes=tuple(interactions.notes),
+        limits=IMPORTS_LIMITS if settings.source == "imports" else (),
     )
 
 
