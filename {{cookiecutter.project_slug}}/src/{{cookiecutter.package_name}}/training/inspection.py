@@ -101,8 +101,8 @@ def _findings(stats: dict[str, SplitStats]) -> Iterator[Finding]:
             if values.not_finite:
                 yield Finding(
                     "error",
-                    f"{values.not_finite:,} values of {column!r} in the {name} split are missing or "
-                    "not finite (NaN or infinite)",
+                    f"{values.not_finite:,} values of {column!r} in the {name} split are missing "
+                    "or not finite (NaN or infinite)",
                 )
     if not inspection.EXAMPLE:
         return

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..interfaces import Finding, Inspection
 from . import clock
-from .data import Dataset, Series
+from .data import Dataset
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -25,16 +25,14 @@ MANY_REPEATS = 0.5  # share of steps at which the value is the one before
 def inspect(dataset: Dataset, settings: Settings) -> Inspection:
     """Tabulate the series; look for steps that only repeat, and for copies of a series."""
     rows = [["Series", "Steps", "First", "Last", "Lowest", "Mean", "Highest", "Repeats", "Filled"]]
-    findings, seen = [], dict[bytes, str]()
+    findings, seen, zone = [], dict[bytes, str](), dataset.contract.zone
     for series in dataset.series:
-        values, stamps = series.values, step_times(dataset, series)
+        values = series.values
         repeats = float((np.diff(values) == 0).mean())
-        ends = clock.format_times(
-            [int(stamps[0]), int(stamps[-1])], clock.EPOCH, dataset.contract.zone
-        )
+        ends = clock.format_times(series.stamps[[0, -1]].tolist(), clock.EPOCH, zone)
         numbers = [f"{value:.4g}" for value in (values.min(), values.mean(), values.max())]
         ends = [end.replace("T", " ")[:16] for end in ends]
-        filled = str(int(np.sum(getattr(series, "filled", False))))
+        filled = str(int(series.filled.sum()))
         name = series.id or dataset.contract.target
         rows.append([name, f"{len(values):,}", *ends, *numbers, f"{repeats:.0%}", filled])
         if repeats > MANY_REPEATS:
@@ -42,20 +40,12 @@ def inspect(dataset: Dataset, settings: Settings) -> Inspection:
             findings.append(Finding("warning", f"{text}; is it measured that often?"))
         if (twin := seen.setdefault(values.tobytes(), name)) != name:
             findings.append(Finding("warning", f"the series {name!r} is a copy of {twin!r}"))
-    if len(findings) > LISTED:
-        findings = [
-            *findings[:LISTED],
-            Finding("warning", f"and {len(findings) - LISTED} more like it"),
-        ]
+    if (more := len(findings) - LISTED) > 0:
+        findings = [*findings[:LISTED], Finding("warning", f"and {more} more like it")]
     hidden = len(rows) - 1 - LISTED
     if hidden > 0:
         rows = [*rows[: LISTED + 1], [f"… {hidden} more", *[""] * 8]]
     return Inspection({"Series": rows}, findings, partial(plot_data, dataset))
-
-
-def step_times(dataset: Dataset, series: Series) -> np.ndarray:
-    """Return the times of a series' steps (n,) in seconds."""
-    return series.start + dataset.contract.step * np.arange(len(series.values))
 
 
 def plot_data(dataset: Dataset) -> "Figure":
@@ -66,7 +56,7 @@ def plot_data(dataset: Dataset) -> "Figure":
     figure = Figure(figsize=(10, 1.2 + 1.9 * len(shown)), layout="constrained")
     axes = figure.subplots(len(shown), 1, squeeze=False, sharex=True)[:, 0]
     for axis, series in zip(axes, shown, strict=True):
-        times = step_times(dataset, series).astype("datetime64[s]")
+        times = series.stamps.astype("datetime64[s]")
         axis.plot(times, series.values, color=BLUE, linewidth=0.7)
         axis.set_ylabel(series.id or dataset.contract.target, fontsize=9)
         for name, color in SHADES.items():

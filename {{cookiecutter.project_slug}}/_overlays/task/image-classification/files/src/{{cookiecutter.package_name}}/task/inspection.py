@@ -44,7 +44,7 @@ def plot_data(dataset: Dataset, counts: dict[str, np.ndarray]) -> "Figure":
     labels, train = dataset.contract.labels, dataset.train
     shown = np.argsort(-counts["train"], kind="stable")[:SHOWN_CLASSES]
     figure = Figure(figsize=(11, 5), layout="constrained")
-    left, right = figure.subfigures(1, 2)
+    left, right = np.asarray(figure.subfigures(1, 2))
     plot_classes(left.subplots(), counts, labels)
     axes = right.subplots(len(shown), SHOWN_IMAGES, squeeze=False)
     right.suptitle("training images by class", fontsize=9)
