@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ..base_settings import BaseSettings
-from ..settings import Section
+from ..settings import Section, setting
 
 
 class DataSettings(Section):
@@ -22,6 +22,15 @@ class DataSettings(Section):
     color: bool = Field(default=False, description="folder: RGB instead of grey")
     folds: int = Field(default=5, ge=3, le=100, description="folds; one tests, one validates")
     test_fold: int = Field(default=4, ge=0, description="the test fold; the one before validates")
+    memory_mb: int = setting(
+        500, "folder: images of more MB (float32) are read from data.cache in training", ge=0
+    )
+    cache: Path | None = setting(
+        Path("data/.cache"), "folder: keeps many images decoded, may be deleted; null: never kept"
+    )
+    workers: int | None = setting(
+        None, "folder: threads that decode; null: one per core, at most 8", ge=1, le=256
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "DataSettings":
