@@ -234,6 +234,10 @@ class BaselineModule(Protocol):
         """Fit each baseline; yield its name and its outputs on the test split."""
         ...
 
+    def advice(self, settings: Any) -> dict[str, str]:
+        """Return settings (`key=value`) that may help a network behind a baseline, with why."""
+        ...
+
 
 class ContractModule(Protocol):
     """`task/contract.py`: requests, predictions and the way between them and the network."""

@@ -23,7 +23,7 @@ def register(group: common.CommandGroup) -> None:
         run_serve, "", "port=8080 host=0.0.0.0", notes=common.settings_table(ServerSettings)
     )
     parser.add_argument("settings", nargs="*", metavar="key=value", help="see below")
-    parser = group.add(run_predict, "", "a.png b.png", "a.png --url http://127.0.0.1:8000")
+    parser = group.add(run_predict, "", "FILE", "FILE --url http://127.0.0.1:8000")
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="inputs")
     parser.add_argument("--url", help="of a server; sends the first key of $APP_API_KEYS, if any")
     folder = Path(os.environ.get("APP_DEPLOYMENT_DIR", "deployment"))

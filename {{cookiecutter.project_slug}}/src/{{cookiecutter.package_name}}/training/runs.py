@@ -94,7 +94,13 @@ def create_run(settings: Settings, dataset: Dataset, folder: Path | None = None)
         hardware = torch.cuda.get_device_name()
     info = RunInfo(
         settings=settings.model_dump(mode="json"),
-        data=DataInfo(about=dataset.about, fingerprint=dataset.fingerprint, rows=rows),
+        data=DataInfo(
+            about=dataset.about,
+            fingerprint=dataset.fingerprint,
+            rows=rows,
+            notes=dataset.notes,
+            limits=dataset.limits,
+        ),
         git=git_state(),
         hardware=hardware,
         versions={"python": platform.python_version(), "torch": torch.__version__},

@@ -20,6 +20,11 @@ from . import mnist, splits
 from .contract import Contract, read_image
 from .settings import DataSettings
 
+DIGITS_LIMITS = (
+    "The digits are centred, were written by adults in the 1990s and scanned at low resolution. "
+    "Other handwriting, photographs, and coloured or inverted digits are not among them.",
+    "They contain no personal data.",
+)
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
@@ -69,10 +74,13 @@ def _digits(settings: DataSettings) -> Dataset:
     folds = _contiguous_folds(len(images), settings.folds)
     contract = Contract(labels=[str(digit) for digit in range(10)], size=(8, 8), color=False)
     about = (
-        "scikit-learn's handwritten digits (UCI, CC BY 4.0), 8 × 8 grey levels. The file is sorted "
+        "scikit-learn's handwritten digits, 8 × 8 grey levels (UCI, Optical Recognition of "
+        "Handwritten Digits, E. Alpaydin and C. Kaynak, 1998, CC BY 4.0). The file is sorted "
         f"by writer, so it is cut into {settings.folds} contiguous folds, not shuffled."
     )
-    return _split_by_fold(settings, images, digits.astype(np.int64), folds, contract, about)
+    labels = digits.astype(np.int64)
+    dataset = _split_by_fold(settings, images, labels, folds, contract, about)
+    return replace(dataset, limits=DIGITS_LIMITS)
 
 
 def _mnist(settings: DataSettings, folder: Path) -> Dataset:

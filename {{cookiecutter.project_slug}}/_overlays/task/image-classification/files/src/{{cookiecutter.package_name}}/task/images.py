@@ -39,7 +39,7 @@ TABLE = """create table if not exists images (
 class LoadedImages(NamedTuple):
     """The readable images of a list of files, a row each, in the order of the list."""
 
-    pixels: np.ndarray | LazyArray  # float32 (image, channel, row, column) in 0..1
+    pixels: Any  # array or LazyArray: float32 (image, channel, row, column) in 0..1
     files: list[Path]
     digests: list[str]  # SHA-256 of the files
     facts: list[frozenset[str]]  # keys of `pixels.FACTS`
@@ -190,12 +190,11 @@ def _cache_path(
 
 def _announce(cache: ImageCache, count: int, missing: int) -> None:
     if cache.path is not None:
-        size = cache.path.stat().st_size / MB
-        print(
-            f"images: {count - missing:,} of {count:,} are decoded in {cache.path} ({size:,.0f} MB; "
-            "it may be deleted)",
-            file=sys.stderr,
+        size = f"{cache.path.stat().st_size / MB:,.0f} MB, may be deleted"
+        action = (
+            f"decoding {missing:,} of {count:,}, once" if missing else f"{count:,} decoded before"
         )
+        print(f"images: {action}; kept in {cache.path} ({size})", file=sys.stderr)
 
 
 def _decode(

@@ -1,12 +1,12 @@
 """Settings of image classification."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from ..base_settings import BaseSettings
-from ..settings import Section
+from ..settings import Section, setting
 
 
 class DataSettings(Section):
@@ -22,15 +22,14 @@ class DataSettings(Section):
     color: bool = Field(default=False, description="folder: RGB instead of grey")
     folds: int = Field(default=5, ge=3, le=100, description="folds; one tests, one validates")
     test_fold: int = Field(default=4, ge=0, description="the test fold; the one before validates")
-    memory_mb: int = Field(
-        default=500, ge=0, description="folder: read images of more MB (float32) from data.cache"
+    memory_mb: int = setting(
+        500, "folder: images of more MB (float32) are read from data.cache in training", ge=0
     )
-    cache: Path | None = Field(
-        default=Path("data/.cache"),
-        description="folder: keeps many images decoded, may be deleted; null: decode them anew",
+    cache: Path | None = setting(
+        Path("data/.cache"), "folder: keeps many images decoded, may be deleted; null: never kept"
     )
-    workers: int | None = Field(
-        default=None, ge=1, le=256, description="folder: decoding threads (null: cores, at most 8)"
+    workers: int | None = setting(
+        None, "folder: threads that decode; null: one per core, at most 8", ge=1, le=256
     )
 
     @model_validator(mode="after")
@@ -43,10 +42,19 @@ class DataSettings(Section):
 
 
 class ModelSettings(Section):
-    """A convolutional network; each block has twice the channels of the one before."""
+    """A convolutional network whose blocks double the channels, or a pretrained network."""
 
     width: int = Field(default=24, ge=1, le=1024, description="channels of the first block")
     dropout: float = Field(default=0.3, ge=0, lt=1, description="dropout rate")
+    pretrained: str | None = Field(
+        default=None,
+        description="folder or hub id in Hugging Face's format (extra: pretrained); of the "
+        "settings above only dropout is used then",
+    )
+    frozen: Annotated[int, Field(ge=0, le=200)] | Literal["all"] = Field(
+        default=0,
+        description="pretrained: freeze this many first stages, or all but the last layer",
+    )
 
 
 class ObjectiveSettings(Section):
