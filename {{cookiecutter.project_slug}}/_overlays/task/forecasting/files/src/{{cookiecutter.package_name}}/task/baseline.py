@@ -12,9 +12,9 @@ from ..arrays import Arrays, in_chunks
 from . import clock, smoothing
 from .contract import QUANTILES, Contract
 from .data import Dataset
-from .settings import Settings
 from .frequency import MONTH
 from .ridge import Ridge
+from .settings import Settings
 
 SPANS = {clock.DAY: "Daily", 7 * clock.DAY: "Weekly", 364 * clock.DAY: "Yearly"}
 SPANS |= {12 * MONTH: "Yearly"}
