@@ -121,7 +121,11 @@ def _alike_classes(
     alike = {}
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        if len(rows) > 1 and _alike(images, rows[:: len(rows) // SAMPLE + 1]) and _alike(images, rows):
+        if (
+            len(rows) > 1
+            and _alike(images, rows[:: len(rows) // SAMPLE + 1])
+            and _alike(images, rows)
+        ):
             alike[str(label)] = rows
     firsts = np.array([rows[0] for rows in alike.values()])
     if len(alike) == len(np.unique(labels)) and _alike(images, firsts):

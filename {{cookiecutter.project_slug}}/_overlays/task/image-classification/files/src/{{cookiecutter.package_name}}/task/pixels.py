@@ -45,7 +45,7 @@ class ImageSpec(NamedTuple):
     resize: Resize
     background: str  # under transparent and around padded pictures
     value_range: tuple[float, float] | None  # black and white of 16-bit, 32-bit and float pictures
-    max_pixels: int  # of pictures that the server takes
+    max_pixels: int = 16_000_000  # of pictures that the server takes
 
 
 class Picture(NamedTuple):

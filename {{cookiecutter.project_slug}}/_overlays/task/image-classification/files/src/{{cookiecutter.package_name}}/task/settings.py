@@ -16,8 +16,10 @@ Side = Annotated[int, Field(ge=4, le=1024)]
 class DataSettings(Section):
     """The images and their splits; what begins with "folder:" is for that source alone."""
 
-    source: Literal["digits", "mnist", "folder"] = setting(
-        "digits", "digits: built in, no download; mnist: IDX files; folder: <class>/<image>"
+    source: Literal["digits", "mnist5k", "mnist", "folder"] = setting(
+        "digits",
+        "digits: built in, no download; mnist5k: 5,000 of MNIST's images (extra: mnist); "
+        "mnist: IDX files; folder: <class>/<image>",
     )
     path: Path | None = setting(None, "mnist, folder: the data's folder")
     test_path: Path | None = setting(None, "folder: another folder with the test images")
@@ -48,6 +50,15 @@ class DataSettings(Section):
     )
     folds: int = setting(5, "folds; one tests, one validates", ge=3, le=100)
     test_fold: int = setting(4, "the test fold; the one before validates", ge=0)
+    memory_mb: int = setting(
+        500, "folder: images of more MB (float32) are read from data.cache in training", ge=0
+    )
+    cache: Path | None = setting(
+        Path("data/.cache"), "folder: keeps many images decoded, may be deleted; null: never kept"
+    )
+    workers: int | None = setting(
+        None, "folder: threads that decode; null: one per core, at most 8", ge=1, le=256
+    )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -63,7 +74,7 @@ class DataSettings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "DataSettings":
-        if self.source != "digits" and self.path is None:
+        if self.source in ("mnist", "folder") and self.path is None:
             raise ValueError(f"source={self.source} needs data.path=<folder>")
         if self.test_path is not None and self.source != "folder":
             raise ValueError("test_path needs source=folder")
