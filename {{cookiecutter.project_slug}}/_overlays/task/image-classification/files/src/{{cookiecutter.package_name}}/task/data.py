@@ -16,7 +16,7 @@ from ..arrays import Arrays, random_holdout, select_rows
 from ..config import UserError
 from ..interfaces import LabelledItem, Splits
 from . import folder_checks, folders, mnist, splits
-from .contract import Contract
+from .contract import Contract, scaled
 from .images import load_images
 from .pixels import is_grey
 from .settings import DataSettings
@@ -96,7 +96,10 @@ def _mnist(settings: DataSettings, folder: Path) -> Dataset:
         (test_images, test_labels),
     ]
     train, validation, test = (
-        {"image": _scaled(pixels), "label": np.searchsorted(digits, part_labels).astype(np.int64)}
+        {
+            "image": scaled(pixels[:, None]),
+            "label": np.searchsorted(digits, part_labels).astype(np.int64),
+        }
         for pixels, part_labels in parts
     )
     contract = Contract(labels=names, size=(images.shape[1], images.shape[2]), color=False)
@@ -126,7 +129,7 @@ def _mnist5k(settings: DataSettings) -> Dataset:
         "Who wrote a digit is not known: the same hand can be in training and test, so results on "
         "new writers may be worse.",
     )
-    dataset = _split_by_fold(settings, _scaled(images), labels, folds, contract, about)
+    dataset = _split_by_fold(settings, scaled(images[:, None]), labels, folds, contract, about)
     return replace(dataset, limits=limits)
 
 
@@ -213,11 +216,6 @@ def _split_by_fold(
 def _contiguous_folds(count: int, folds: int) -> np.ndarray:
     """Number `count` rows (row,) by contiguous folds of nearly equal size."""
     return np.arange(count) * folds // count
-
-
-def _scaled(pixels: np.ndarray) -> np.ndarray:
-    """Scale grey levels (n, row, column) in 0..255 to float32 (n, 1, row, column) in 0..1."""
-    return (pixels[:, None] / 255).astype(np.float32)
 
 
 def _checked(where: Path, dataset: Dataset) -> Dataset:
