@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from io import TextIOWrapper
 from pathlib import Path
 
 if sys.version_info < (3, 11):  # noqa: UP036  this interpreter may well be older
@@ -35,6 +36,8 @@ def main() -> int:
     )
     parser.add_argument("--lock", action="store_true", help="update constraints.txt instead")
     options = parser.parse_args()
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # the folder's name, in a terminal of Latin-1
     os.chdir(options.folder)
     uv = None if options.no_uv else shutil.which("uv")
     if options.lock:
@@ -49,6 +52,8 @@ def main() -> int:
     tool = "uv" if uv else "venv and pip"
     print(f"creating {Path.cwd() / '.venv'} with {tool}, about a minute …", flush=True)
     stamp.unlink(missing_ok=True)
+    if was_moved():
+        shutil.rmtree(".venv")  # its programs name the interpreter by its old path
     python = Path(".venv", "Scripts/python.exe" if os.name == "nt" else "bin/python")
     if uv:
         run([uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, ".venv"])
@@ -64,6 +69,12 @@ def main() -> int:
     stamp.write_text(state)
     print(f"environment ready after {time.monotonic() - started:.0f} s", flush=True)
     return 0
+
+
+def was_moved() -> bool:
+    """Return whether `.venv` was created in another folder."""
+    scripts = [path for path in Path(".venv").glob("*/activate") if path.is_file()]
+    return any(str(Path.cwd()) not in path.read_text(encoding="utf-8") for path in scripts)
 
 
 def requirements(no_dev: bool) -> list[str]:

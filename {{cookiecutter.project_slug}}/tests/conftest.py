@@ -4,9 +4,11 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+import yaml
 from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }} import cli
@@ -18,7 +20,20 @@ from {{ cookiecutter.package_name }}.task.settings import Settings
 from . import quick, servers
 
 PROJECT = Path(__file__).parents[1]
-CONFIG = PROJECT / "configs" / "default.yaml"
+# A copy outside of the project: with it, commands work in the tests' folders, not in the project.
+CONFIGS = TemporaryDirectory(prefix="configs-")
+CONFIG = Path(shutil.copytree(PROJECT / "configs", Path(CONFIGS.name) / "configs")) / "default.yaml"
+
+
+def _state_quick_data() -> None:
+    """Write the tests' data into that copy: a run is found by the data of its configuration."""
+    overrides = [text for text in quick.QUICK if text.startswith("data.")]
+    data = load_settings(Settings, CONFIG, overrides, {}).model_dump(mode="json")["data"]
+    stated = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    CONFIG.write_text(yaml.safe_dump({**stated, "data": data}), encoding="utf-8")
+
+
+_state_quick_data()
 
 
 @pytest.fixture(scope="session")

@@ -4,15 +4,20 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 
 from . import commands
+from .client import LOOPBACK
 from .commands.common import CommandGroup
 from .config import UserError, WorkError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0 for done, 1 for failed work, 2 for invalid input, or its own code."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # "…" in a terminal of Latin-1; stderr has its own
+    without_proxy_for_this_machine()
     options = build_parser().parse_args(arguments)
     try:
         return options.execute(options) or 0
@@ -27,6 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
+
+
+def without_proxy_for_this_machine() -> None:
+    """Let every HTTP client of this process, MLflow's too, reach this machine directly."""
+    variables = ("no_proxy", "NO_PROXY")  # which one clients prefer differs
+    excluded = next(filter(None, map(os.environ.get, variables)), "")
+    if "*" not in excluded:
+        names = dict.fromkeys([*filter(None, excluded.split(",")), *LOOPBACK])
+        os.environ |= dict.fromkeys(variables, ",".join(names))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -29,7 +29,7 @@ class Client:
             host, port = parts.hostname or "", parts.port
         except ValueError as error:
             raise UserError(f"--url {url}: {error}") from None
-        local = parts.scheme == "http" and host in LOOPBACK
+        local = parts.scheme == "http" and (host in LOOPBACK or host.startswith("127."))
         self._base = parts.path
         self._connection = HTTPConnection(host, port, timeout=RESPONSE_SECONDS) if local else None
 

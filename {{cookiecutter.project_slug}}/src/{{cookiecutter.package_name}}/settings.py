@@ -1,9 +1,10 @@
 """The settings that every project needs: how to train, where to write."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer
 
 from .config import Variable
 
@@ -14,6 +15,13 @@ class Section(BaseModel):
     """A group of settings: unknown keys are rejected, values cannot change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_serializer("*", mode="wrap", when_used="json", check_fields=False)
+    def _relative_paths(self, value: Any, serialize: Callable[[Any], Any]) -> Any:
+        """Store a path inside the project relative to it: a run must not break when it moves."""
+        if isinstance(value, Path) and value.is_relative_to(Path.cwd()):
+            value = value.relative_to(Path.cwd())
+        return serialize(value)
 
 
 def setting(default: Any, text: str, **limits: Any) -> Any:
@@ -50,7 +58,7 @@ class TrainSettings(Section):
 
 
 class PathSettings(Section):
-    """Where to write, relative to the working directory."""
+    """Where to write, relative to the project's folder."""
 
     runs: Path = Field(default=Path("runs"), description="one folder per training run")
     deployment: Annotated[Path, Variable("APP_DEPLOYMENT_DIR")] = Field(

@@ -8,6 +8,7 @@ deployment/
 `deployment.json` is replaced atomically: a reader sees the old state or the new one.
 """
 
+import errno
 import getpass
 import json
 import os
@@ -138,12 +139,17 @@ def append_history(folder: Path, action: str, reason: str, **details: Any) -> No
     except (OSError, KeyError):  # a container's user may have no name
         user = f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
     line = {"at": utc_now(), "who": user, "action": action, "reason": reason, **details}
-    text = json.dumps(line, ensure_ascii=False, default=str) + "\n"
+    text = f"{json.dumps(line, ensure_ascii=False, default=str)}\n".encode()
     try:
-        with (folder / HISTORY).open("a", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        with (folder / HISTORY).open("ab", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(text) < len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)  # half a line would make the whole history unreadable
+                raise
     except OSError as error:
         raise WorkError(f"{folder / HISTORY}: cannot be written: {error.strerror}") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +49,11 @@ class CommandGroup(NamedTuple):
 
 def add_config_options(parser: ArgumentParser) -> None:
     """Add `--config FILE` and the settings `section.key=value`, which `read_settings` reads."""
-    text = f"YAML file with settings (default: {DEFAULT_CONFIG.as_posix()})"
+    text = (
+        f"YAML file with settings (default: {DEFAULT_CONFIG.as_posix()}). Relative paths in "
+        "settings start in the project whose configs/ folder holds FILE, else in the working "
+        "directory"
+    )
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help=text)
     parser.add_argument("settings", nargs="*", metavar="section.key=value", help="override FILE")
 
@@ -71,21 +76,34 @@ def settings_table(schema: type[Any]) -> str:
 
 
 def read_settings(options: Namespace) -> Settings:
-    """Load the settings of a command."""
+    """Load the settings of a command, and work in the folder that their paths start from."""
     if options.config == DEFAULT_CONFIG and not DEFAULT_CONFIG.exists():
         hint = "run this in the project's folder or give --config FILE"
         raise UserError(f"{DEFAULT_CONFIG}: not found; {hint}")
+    if (folder := project_folder(options.config)) != Path.cwd():
+        print(f"working in {folder}")
+        options.config = options.config.resolve()
+        os.chdir(folder)
     return load_settings(Settings, options.config, options.settings)
+
+
+def project_folder(config: Path) -> Path:
+    """Return the project whose `configs/` folder holds the file, else the working directory."""
+    folder = config.resolve().parent
+    is_project = folder.name == "configs" and folder.with_name("pyproject.toml").is_file()
+    return folder.parent if is_project else Path.cwd()
 
 
 def add_run_option(parser: ArgumentParser) -> None:
     """Add `--run RUN`, which `open_run_with_data` reads, and the configuration's options."""
-    parser.add_argument("--run", metavar="RUN", help="name of a run in runs/ (default: the newest)")
+    text = "name of a run in runs/ (default: the newest finished one with the name and the data "
+    text += "settings of this configuration)"
+    parser.add_argument("--run", metavar="RUN", help=text)
     add_config_options(parser)
 
 
 def open_run_with_data(options: Namespace) -> tuple[Run, Dataset]:
-    """Open the run that `--run` names, by default the newest, and load its data."""
+    """Open the run that `--run` names, by default the configuration's newest, and load its data."""
     from ..training.runs import open_run
 
     run = open_run(read_settings(options), options.run)

@@ -1,25 +1,38 @@
-"""Document a run: the results section of the README, MODEL_CARD.md and docs/experiments/.
+"""Document a run: sections of the README, MODEL_CARD.md and docs/experiments/.
 
 The wording is in `templates/`, the values are computed here. Text outside a page's markers stays.
 """
 
-from collections.abc import Sequence
+import os
 from pathlib import Path
+from shlex import quote as quote_argument
+from urllib.parse import quote
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..config import flatten
-from ..files import read_document, split_around_section, write_figure, write_text
+from ..files import (
+    read_document,
+    replace_section,
+    split_around_section,
+    write_figure,
+    write_text,
+)
 from ..task import figures
 from ..task.data import Dataset
 from ..task.objective import METRICS, PRIMARY_METRIC
 from ..training.documents import BaselineResult, Evaluation, NetworkResult, RunInfo
 from ..training.runs import Run
 from . import plots
+from .example import example_values
+from .markdown import Markup, code, escape
+from .markdown import markdown_table as markdown_table
 
 RESULTS_BEGIN = "<!-- results:begin, rewritten by the command report -->"
 RESULTS_END = "<!-- results:end -->"
+EXAMPLE_BEGIN = "<!-- example:begin, rewritten by the command report -->"
+EXAMPLE_END = "<!-- example:end -->"
 
 
 def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: str) -> list[Path]:
@@ -38,6 +51,10 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
         around[page] = f"# {'Model card' if page == card else 'Experiments'}\n\n", "\n"
         if page.exists():
             around[page] = split_around_section(page, RESULTS_BEGIN, RESULTS_END)
+    # Pages from before that section, or without it by choice, stay without it.
+    has_example = any(EXAMPLE_BEGIN.partition(",")[0] in text for text in around[readme])
+    if has_example:
+        split_around_section(readme, EXAMPLE_BEGIN, EXAMPLE_END)
 
     # 2. The figures: the task's own between those of every task.
     with np.load(run.folder / "outputs.npz", allow_pickle=False) as stored:
@@ -52,14 +69,21 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
         pictures[experiments / run.name / name] = caption
 
     # 3. The pages.
-    settings = [[f"`{key}`", f"`{value}`"] for key, value in flatten(run.settings).items()]
+    example = example_values(run, dataset, outputs)
+    request = experiments / run.name / "request.json"
+    write_text(request, example["request"] + "\n")
+    settings = [[code(key), code(value)] for key, value in flatten(run.settings).items()]
     values = {
         "command": command,
         "run": run,
         "evaluation": evaluation,
         "summary": results_summary(evaluation),
         "results": results_table(evaluation),
-        "pictures": {path.as_posix(): caption for path, caption in pictures.items()},
+        "legend": metric_legend(),
+        "pictures": {_link(path): caption for path, caption in pictures.items()},
+        "example": example,
+        "request_file": _link(request),
+        "request_argument": quote_argument(f"@{os.path.relpath(request)}"),
         "versions": ", ".join(f"{name} {version}" for name, version in run.info.versions.items()),
         "details": _detail_tables(evaluation),
         "settings": [row for row in settings if not row[0].startswith("`paths.")],
@@ -68,7 +92,10 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
     for page, (before, after) in around.items():
         text = TEMPLATES.get_template(templates[page]).render(values)
         write_text(page, "\n".join([before + RESULTS_BEGIN, "", text, "", RESULTS_END + after]))
-    return [*templates, *pictures]
+    if has_example:
+        text = TEMPLATES.get_template("example.md.j2").render(values)
+        replace_section(readme, EXAMPLE_BEGIN, EXAMPLE_END, [text])
+    return [*templates, *pictures, request]
 
 
 def results_summary(evaluation: Evaluation) -> str:
@@ -89,7 +116,7 @@ def results_table(evaluation: Evaluation) -> list[list[str]]:
     network = [_mean(evaluation.network, name) for name in METRICS]
     rows = [
         ["Model", *titles, "95 % interval", "Network ahead by", "Verdict"],
-        ["**Network**", *network, _span(evaluation.network.interval), "", ""],
+        [Markup("**Network**"), *network, _span(evaluation.network.interval), "", ""],
     ]
     for name, baseline in evaluation.baselines.items():
         metrics = [_number(baseline.metrics[metric], metric) for metric in METRICS]
@@ -98,14 +125,9 @@ def results_table(evaluation: Evaluation) -> list[list[str]]:
     return rows
 
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Format rows as the lines of a Markdown table; columns line up in the source too."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in rows
-    ]
-    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+def metric_legend() -> list[str]:
+    """Define each metric of the tables in a line."""
+    return [f"{metric.title.removesuffix(', %')}: {metric.meaning}." for metric in METRICS.values()]
 
 
 def _detail_tables(evaluation: Evaluation) -> list[list[list[str]]]:
@@ -131,8 +153,13 @@ def _runs_table(folder: Path) -> list[list[str]]:
         best = _number(evaluation.best_baseline()[1].metrics[PRIMARY_METRIC])
         counts = [str(len(evaluation.network.seeds)), str(evaluation.rows.total)]
         mean = _mean(evaluation.network)
-        rows.append([f"`{evaluation.run}`", mean, best, *counts, f"`{info.command}`"])
+        rows.append([code(evaluation.run), mean, best, *counts, code(info.command)])
     return rows
+
+
+def _link(path: Path) -> str:
+    """Return the address of a file in a page of the project's folder."""
+    return quote(Path(os.path.relpath(path)).as_posix())
 
 
 def _number(value: float, metric: str = PRIMARY_METRIC, sign: str = "") -> str:
@@ -164,5 +191,6 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 TEMPLATES.filters |= {"number": _number, "mean": _mean, "span": _span, "lead": _lead}
+TEMPLATES.filters |= {"text": escape, "code": code, "markup": Markup}
 TEMPLATES.filters["table"] = lambda rows: "\n".join(markdown_table(rows))
 TEMPLATES.globals["metric"] = METRICS[PRIMARY_METRIC]

@@ -1,17 +1,21 @@
 """MLflow: a parent run per training with a child run per network, and the registry of bundles.
 
-MLflow takes seconds to import, so only commands that need it import this module.
+MLflow takes seconds to import, so only commands that need it import this module. It stores absolute
+locations: those of a project that was moved or copied are corrected when the project is opened.
 """
 
 import logging
 import os
 import re
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # both are read at import
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -20,7 +24,6 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from ..config import WorkError, flatten
 from ..task.settings import Settings
@@ -29,6 +32,13 @@ from ..training.fit import Interrupted, TrainingState
 from ..training.runs import Run
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+ARTIFACTS = "mlartifacts"  # the folder beside an SQLite database
+LOCATIONS = (  # the columns of MLflow's tables that hold absolute addresses of artifacts
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it logs each migration of its tables
 
@@ -39,13 +49,23 @@ class Tracker:
     def __init__(self, settings: Settings) -> None:
         self.name = settings.name
         uri = os.environ.get("MLFLOW_TRACKING_URI") or settings.paths.tracking
-        database = Path(urlsplit(uri).path[1:]) if uri.startswith("sqlite:") else None
+        path = uri.removeprefix("sqlite:///").partition("?")[0]
+        database = Path(path) if uri.startswith("sqlite:///") else None
         self.client = _client(uri, database)
-        if experiment := self.client.get_experiment_by_name(self.name):
-            self.experiment = experiment.experiment_id
-        else:
-            artifacts = database and database.resolve().with_name("mlartifacts").as_uri()
+        artifacts = database and database.resolve().with_name(ARTIFACTS).as_uri()
+        experiment = self.client.get_experiment_by_name(self.name)
+        if experiment is None:
             self.experiment = self.client.create_experiment(self.name, artifacts)
+        else:
+            self.experiment = experiment.experiment_id
+            if experiment.lifecycle_stage != "active":
+                raise WorkError(
+                    f"MLflow at {uri}: the experiment {self.name} was deleted there; restore it "
+                    f"(MLFLOW_TRACKING_URI={uri} mlflow experiments restore --experiment-id "
+                    f"{self.experiment}) or give another name (name=…)"
+                )
+            if database and artifacts and experiment.artifact_location != artifacts:
+                _follow_move(database, experiment.artifact_location, artifacts)
         self._logged: dict[str, int] = {}  # epochs by MLflow run
 
     def parent(self, run: Run) -> str:
@@ -94,6 +114,9 @@ class Tracker:
         """Return the registered model version of a bundle, uploaded if it is not there yet."""
         for registered in self.client.search_model_versions(f"name = '{self.name}'"):
             if registered.tags.get("bundle") == version:
+                if not self.client.list_artifacts(str(registered.run_id), "bundle"):
+                    # The database came here without its folder of artifacts.
+                    self.client.log_artifacts(str(registered.run_id), str(bundle), "bundle")
                 return registered
         parent = self.parent(run)
         self.client.log_artifacts(parent, str(bundle), "bundle")
@@ -105,25 +128,16 @@ class Tracker:
         )
 
     def alias(self, alias: str, version: str | None) -> None:
-        """Move the alias to this version, or remove it for None. Raises WorkError."""
-        try:
-            if version is not None:
-                self.client.set_registered_model_alias(self.name, alias, version)
-            elif alias in self.client.get_registered_model(self.name).aliases:
-                self.client.delete_registered_model_alias(self.name, alias)
-        except MlflowException as error:
-            raise WorkError(f"{self.name}: the alias {alias} cannot be moved: {error}") from None
+        """Move the alias to this version, or remove it for None."""
+        if version is not None:
+            self.client.set_registered_model_alias(self.name, alias, version)
+        elif alias in self.client.get_registered_model(self.name).aliases:
+            self.client.delete_registered_model_alias(self.name, alias)
 
     def download(self, version: ModelVersion, folder: Path) -> Path:
-        """Copy the bundle of a version to `folder` and return its path. Raises WorkError."""
+        """Copy the bundle of a version to `folder` and return its path."""
         assert version.run_id is not None, "set by register"
-        try:
-            return Path(self.client.download_artifacts(version.run_id, "bundle", str(folder)))
-        except (MlflowException, OSError) as error:
-            raise WorkError(
-                f"{self.name} version {version.version}: its bundle cannot be downloaded from "
-                f"{version.source}: {error}"
-            ) from None
+        return Path(self.client.download_artifacts(version.run_id, "bundle", str(folder)))
 
     def _mlflow_run(self, name: str, run: Run, tags: dict[str, str]) -> str:
         """Return the id of the MLflow run of this name; create it with the run's origin."""
@@ -155,19 +169,68 @@ def track(tracker: Tracker, run: Run) -> Iterator[None]:
         status = "KILLED"
         raise
     finally:
-        tracker.client.set_terminated(tracker.parent(run), status)
+        # A block that failed has its own error, which says more than a second one of MLflow's.
+        with nullcontext() if status == "FINISHED" else suppress(WorkError):
+            tracker.client.set_terminated(tracker.parent(run), status)
+
+
+class _Client:
+    """MLflow's client; each error of its stores and drivers becomes a WorkError of one line."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        with _as_work_error(uri):
+            self._client = MlflowClient(uri)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        @wraps(method)
+        def call(*arguments: Any, **options: Any) -> Any:
+            with _as_work_error(self._uri):
+                return method(*arguments, **options)
+
+        return call
+
+
+@contextmanager
+def _as_work_error(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # each store and driver raises its own kinds
+        reason = str(error).partition("\n")[0].partition("OperationalError) ")
+        text = reason[2] or reason[0] or type(error).__name__
+        raise WorkError(f"MLflow at {uri} does not answer: {text}") from None
 
 
 def _client(uri: str, database: Path | None) -> MlflowClient:
     """Return a client whose store exists: two processes must not create one `database` at once."""
     lock = nullcontext()
-    try:
+    with _as_work_error(uri):
         if database:
             database.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(database.with_name(f".{database.name}.lock"))
         with lock:
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
-        return client
-    except Exception as error:  # each store and driver raises its own kinds
-        raise WorkError(f"MLflow at {uri} does not answer: {error}") from None
+    return cast(MlflowClient, _Client(uri))
+
+
+def _follow_move(database: Path, old: str, new: str) -> None:
+    """Replace the address of a folder of artifacts in MLflow's tables.
+
+    Leaves locations alone that this module did not choose, and artifacts that were left behind on
+    purpose when only the database was moved.
+    """
+    old_folder, new_folder = (Path(url2pathname(urlsplit(uri).path)) for uri in (old, new))
+    chosen = old.startswith("file:") and old_folder.name == ARTIFACTS
+    if not chosen or (old_folder.exists() and not new_folder.exists()):
+        return
+    opened = closing(sqlite3.connect(database))
+    with _as_work_error(f"sqlite:///{database}"), opened as connection, connection:
+        for table, column in LOCATIONS:
+            connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
+                f" WHERE substr({column} || '/', 1, ?) = ?",
+                (new, len(old) + 1, len(old) + 1, f"{old}/"),
+            )

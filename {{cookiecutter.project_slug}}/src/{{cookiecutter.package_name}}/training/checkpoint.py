@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..config import UserError
+from ..config import UserError, WorkError
 from ..files import write_atomically
 
 Tensors = dict[str, Tensor]
@@ -84,7 +84,10 @@ def restore(
 def _write(path: Path, tensors: Tensors, about: dict[str, Any]) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     metadata = {"about": json.dumps(about)}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    try:
+        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    except SafetensorError as error:
+        raise WorkError(f"{path}: cannot be written: {error}") from None
 
 
 def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:

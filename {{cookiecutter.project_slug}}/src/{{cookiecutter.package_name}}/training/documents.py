@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import Field
+
 from ..bundle.manifest import GitState
 from ..files import Document
 from ..interfaces import Metrics
@@ -24,9 +26,11 @@ class RowCounts(Document):
 class DataInfo(Document):
     """The data of a run."""
 
-    about: str  # a sentence for the report
+    about: str  # a paragraph for the report: what it is, its source and licence
     fingerprint: str  # SHA-256
     rows: RowCounts
+    notes: tuple[str, ...] = ()  # what loading changed
+    limits: tuple[str, ...] = ()  # of this data alone, for the model card
 
 
 class RunInfo(Document):
@@ -77,6 +81,7 @@ class Evaluation(Document):
     baselines: dict[str, BaselineResult]
     chosen_seed: int  # best on validation; the one to deploy
     details: dict[str, Any]  # the task's own; a dict of dicts is a table
+    advice: dict[str, str] = Field(default={})  # settings to try and why, if a baseline is ahead
     train_seconds: float
     seconds: float  # of the evaluation
 

@@ -72,6 +72,8 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
     if isinstance(network, Diagnoses):
         details |= network.diagnose(dataset)
 
+    is_behind = any(result.verdict == "behind" for result in baselines.values())
+
     # 4. Both files; `evaluation.json` comes last, for it marks the evaluation as complete.
     evaluation = Evaluation(
         run=run.name,
@@ -88,6 +90,7 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
         baselines=baselines,
         chosen_seed=chosen,
         details=details,
+        advice=baseline.advice(run.settings) if is_behind else {},
         train_seconds=round(run.seconds(), 1),
         seconds=round(time.perf_counter() - started, 1),
     )

@@ -227,7 +227,8 @@ def _until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Pat
 
 def _is_up(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(url, timeout=5) as answer:
             return answer.status == 200
     except OSError:
         return False

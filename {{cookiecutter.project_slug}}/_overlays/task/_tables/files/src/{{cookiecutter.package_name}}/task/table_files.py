@@ -218,7 +218,7 @@ def _refuse_open_quote(path: Path, text: str, settings: TableSettings) -> None:
     except csv.Error as error:
         if "unexpected end" in str(error):
             raise UserError(
-                f"{path}: row {lines[-1]}: a quote opens a cell and is never closed, is not valid CSV; "
+                f"{path}: row {lines[-1]}: a quote that opens a cell is never closed; "
                 "data.table.quote=null reads quotes as text"
             ) from None
 

@@ -14,6 +14,7 @@ from .contract import QUANTILES, Contract
 from .data import Dataset
 from .frequency import MONTH
 from .ridge import Ridge
+from .settings import Settings
 
 SPANS = {clock.DAY: "Daily", 7 * clock.DAY: "Weekly", 364 * clock.DAY: "Yearly"}
 SPANS |= {12 * MONTH: "Yearly"}
@@ -27,6 +28,17 @@ def names() -> list[str]:
         "exponential smoothing",
         "ridge with the network's inputs",
     ]
+
+
+def advice(settings: Settings) -> dict[str, str]:
+    """Return settings that may help the network where a baseline is ahead, with the reason."""
+    longest = max(settings.data.seasons)
+    wider = {f"data.window={2 * longest}": "two of the longest seasons are seen"}
+    return {
+        **(wider if settings.data.window < 2 * longest else {}),
+        f"model.width={max(8, settings.model.width // 8 * 4)}": "short series overfit",
+        "model.dropout=0.5": "the same",
+    }
 
 
 def fit_and_predict(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:

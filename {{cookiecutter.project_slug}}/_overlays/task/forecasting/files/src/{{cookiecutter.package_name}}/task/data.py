@@ -22,6 +22,16 @@ from .settings import DataSettings
 from .windows import LEAST_HORIZONS, Blocks, cut_windows, longest_window, split_grid
 
 INCLUDED = Path(__file__).with_name("victoria_demand_2014.csv")
+INCLUDED_SOURCE = (
+    "Hourly electricity demand of Victoria, Australia. Source: Australian Energy Market Operator "
+    f"(AEMO); keep the attribution, {INCLUDED.stem}.md, beside the file."
+)
+INCLUDED_LIMITS = (
+    "The model knows no weather, public holidays or strikes: expect the largest errors there.",
+    "A single year cannot teach a yearly season.",
+    "Not for operating a grid or trading without people and further models.",
+    "The data contains no personal data.",
+)
 # Below these a split is refused; below those of FEW, intervals are wide and the report says so.
 LEAST = {"train": 20, "validation": 6, "test": 6}
 FEW = {"train": 100, "validation": 72, "test": 72}
@@ -130,7 +140,8 @@ def load(settings: DataSettings) -> Dataset:
     about = _describe(settings, path, series, contract.frequency, blocks)
     notes = (*found.notes, *notes)
     columns = splits["train"], splits["validation"], splits["test"]
-    return Dataset(*columns, about, contract, series, blocks, notes=notes)
+    limits = INCLUDED_LIMITS if path == INCLUDED else ()
+    return Dataset(*columns, about, contract, series, blocks, notes=notes, limits=limits)
 
 
 def _describe(
@@ -150,7 +161,7 @@ def _describe(
         + f", {first[:16].replace('T', ' ')} to {last[:16].replace('T', ' ')}. "
         f"Split by time: {blocks_before} the test, which is the last "
         f"{(blocks.test[1] - blocks.test[0]) / blocks.test[1]:.0%}; no training window touches "
-        "them." + (" Data: Australian Energy Market Operator (AEMO)." if path == INCLUDED else "")
+        "them." + (f" {INCLUDED_SOURCE}" if path == INCLUDED else "")
     )
 
 

@@ -23,12 +23,39 @@ BLOCK_LENGTH = 24  # test windows: three horizons, for neighbours share steps an
 MIN_SLICE_EXAMPLES = 20  # the mean of fewer origins is too noisy to compare
 
 METRICS = {
-    "mase": MetricFormat("MASE", 1, 3),
-    "mae": MetricFormat("MAE", 1, 3),
-    "rmse": MetricFormat("RMSE", 1, 3),
-    "smape": MetricFormat("sMAPE, %", 1, 2),
-    "pinball": MetricFormat("Pinball loss", 1, 3),
-    "coverage": MetricFormat("80 % interval covers, %", 100, 1),
+    "mase": MetricFormat(
+        "MASE",
+        1,
+        3,
+        "mean of |actual - median forecast|, divided by the series' mean absolute change from "
+        "season to season in training",
+    ),
+    "mae": MetricFormat(
+        "MAE", 1, 3, "mean of |actual - median forecast|, in the units of the series"
+    ),
+    "rmse": MetricFormat(
+        "RMSE", 1, 3, "root of the mean of (actual - median forecast)², in the units of the series"
+    ),
+    "smape": MetricFormat(
+        "sMAPE, %",
+        1,
+        2,
+        "mean of 200 · |actual - median| / (|actual| + |median|), from 0 to 200; unstable where "
+        "values are near zero",
+    ),
+    "pinball": MetricFormat(
+        "Pinball loss",
+        1,
+        3,
+        "mean over the 10, 50 and 90 % quantiles q of max(q · e, (q - 1) · e) with e = actual - "
+        "forecast, in the unit of MASE",
+    ),
+    "coverage": MetricFormat(
+        "80 % interval covers, %",
+        100,
+        1,
+        "share of steps whose actual value lies between the 10 and 90 % quantiles; 80 is right",
+    ),
 }
 
 

