@@ -17,7 +17,8 @@ from ..interfaces import LabelledItem, Splits
 from . import clock
 from .contract import Contract, Covariate, Scale
 from .frequency import Frequency
-from .series import Series, SeriesSet, keep_usable, read_series
+from .grid import Series
+from .series import SeriesSet, keep_usable, read_series
 from .settings import DataSettings
 from .windows import LEAST_HORIZONS, Blocks, cut_windows, longest_window, split_grid
 
