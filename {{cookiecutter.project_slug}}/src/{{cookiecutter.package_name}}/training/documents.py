@@ -27,8 +27,8 @@ class DataInfo(Document):
     about: str  # a paragraph for the report: what it is, its source and licence
     fingerprint: str  # SHA-256
     rows: RowCounts
-    notes: list[str] = []  # what loading changed
-    limits: list[str] = []  # of this data alone, for the model card
+    notes: tuple[str, ...] = ()  # what loading changed
+    limits: tuple[str, ...] = ()  # of this data alone, for the model card
 
 
 class RunInfo(Document):

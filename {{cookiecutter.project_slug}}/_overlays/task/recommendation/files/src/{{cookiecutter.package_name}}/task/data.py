@@ -26,7 +26,7 @@ from .settings import DataSettings
 from .tables import Interactions
 
 IMPORTS_LIMITS = (
-    "The sources of a few dozen libraries: some packages dominate them, other people's code imports "
+    "The sources of a few dozen libraries: some packages dominate, other people's code imports "
     "differently, and many internal modules are useless elsewhere.",
     "They contain no personal data.",
 )
