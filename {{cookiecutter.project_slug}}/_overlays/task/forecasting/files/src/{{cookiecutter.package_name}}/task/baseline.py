@@ -12,8 +12,8 @@ from ..arrays import Arrays
 from . import clock, smoothing
 from .contract import QUANTILES, Contract
 from .data import Dataset
-from .settings import Settings
 from .ridge import Ridge
+from .settings import Settings
 
 SPANS = {clock.DAY: "Daily", 7 * clock.DAY: "Weekly", 364 * clock.DAY: "Yearly"}
 
@@ -30,7 +30,7 @@ def advice(settings: Settings) -> dict[str, str]:
     return {
         **(wider if settings.data.window < 2 * longest else {}),
         f"model.width={max(8, settings.model.width // 8 * 4)}": "short series overfit",
-        "model.dropout=0.5": "the same",
+        "model.dropout=0.5": "likewise",
     }
 
 
