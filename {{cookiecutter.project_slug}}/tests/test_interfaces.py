@@ -9,6 +9,7 @@ from {{ cookiecutter.package_name }}.interfaces import (
     ContractModule,
     DataModule,
     FiguresModule,
+    InspectModule,
     ModelModule,
     ObjectiveModule,
 )
@@ -17,6 +18,7 @@ from {{ cookiecutter.package_name }}.task import (
     contract,
     data,
     figures,
+    inspection,
     model,
     objective,
 )
@@ -25,6 +27,7 @@ BASELINE: BaselineModule = baseline
 CONTRACT: ContractModule = contract
 DATA: DataModule = data
 FIGURES: FiguresModule = figures
+INSPECTION: InspectModule = inspection
 MODEL: ModelModule = model
 OBJECTIVE: ObjectiveModule = objective
 

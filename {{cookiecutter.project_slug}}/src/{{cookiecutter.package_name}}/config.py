@@ -127,6 +127,16 @@ def flatten(settings: BaseModel) -> dict[str, str]:
     return {".".join(key): _as_text(value) for key, value in _leaves(tree)}
 
 
+def differences(these: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
+    """List the settings that both have with other values, as `section.key=this instead of that`."""
+    before = dict(_leaves(others))
+    return [
+        f"{'.'.join(key)}={_as_text(value)} instead of {_as_text(before[key])}"
+        for key, value in _leaves(these)
+        if key in before and before[key] != value
+    ]
+
+
 def has_sections(schema: type[BaseModel]) -> bool:
     """Return whether keys have the form `section.key`; the server's are flat."""
     return any(_section(field.annotation) for field in schema.model_fields.values())

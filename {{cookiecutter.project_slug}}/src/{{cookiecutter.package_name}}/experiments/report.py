@@ -1,25 +1,42 @@
-"""Document a run: the results section of the README, MODEL_CARD.md and docs/experiments/.
+"""Document a run: sections of the README, MODEL_CARD.md and docs/experiments/.
 
 The wording is in `templates/`, the values are computed here. Text outside a page's markers stays.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote as quote_argument
+from typing import get_args
+from urllib.parse import quote
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import BaseModel
 
-from ..config import flatten
-from ..files import read_document, split_around_section, write_figure, write_text
+from ..config import SECRETS, describe_settings, flatten
+from ..files import (
+    read_document,
+    replace_section,
+    split_around_section,
+    write_figure,
+    write_text,
+)
 from ..task import figures
 from ..task.data import Dataset
 from ..task.objective import METRICS, PRIMARY_METRIC
+from ..task.settings import Settings
 from ..training.documents import BaselineResult, Evaluation, NetworkResult, RunInfo
 from ..training.runs import Run
 from . import plots
+from .example import example_values
+from .markdown import Markup, code, escape
+from .markdown import markdown_table as markdown_table
 
 RESULTS_BEGIN = "<!-- results:begin, rewritten by the command report -->"
 RESULTS_END = "<!-- results:end -->"
+EXAMPLE_BEGIN = "<!-- example:begin, rewritten by the command report -->"
+EXAMPLE_END = "<!-- example:end -->"
 
 
 def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: str) -> list[Path]:
@@ -38,6 +55,10 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
         around[page] = f"# {'Model card' if page == card else 'Experiments'}\n\n", "\n"
         if page.exists():
             around[page] = split_around_section(page, RESULTS_BEGIN, RESULTS_END)
+    # Pages from before that section, or without it by choice, stay without it.
+    has_example = any(EXAMPLE_BEGIN.partition(",")[0] in text for text in around[readme])
+    if has_example:
+        split_around_section(readme, EXAMPLE_BEGIN, EXAMPLE_END)
 
     # 2. The figures: the task's own between those of every task.
     with np.load(run.folder / "outputs.npz", allow_pickle=False) as stored:
@@ -52,7 +73,9 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
         pictures[experiments / run.name / name] = caption
 
     # 3. The pages.
-    settings = [[f"`{key}`", f"`{value}`"] for key, value in flatten(run.settings).items()]
+    example = example_values(run, dataset, outputs)
+    request = experiments / run.name / "request.json"
+    write_text(request, example["request"] + "\n")
     values = {
         "command": command,
         "run": run,
@@ -60,16 +83,22 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
         "summary": results_summary(evaluation),
         "results": results_table(evaluation),
         "legend": metric_legend(),
-        "pictures": {path.as_posix(): caption for path, caption in pictures.items()},
+        "pictures": {_link(path): caption for path, caption in pictures.items()},
+        "example": example,
+        "request_file": _link(request),
+        "request_argument": quote_argument(f"@{os.path.relpath(request)}"),
         "versions": ", ".join(f"{name} {version}" for name, version in run.info.versions.items()),
         "details": _detail_tables(evaluation),
-        "settings": [row for row in settings if not row[0].startswith("`paths.")],
+        "settings": _settings_rows(run.settings),
         "runs": _runs_table(run.settings.paths.runs),
     }
     for page, (before, after) in around.items():
         text = TEMPLATES.get_template(templates[page]).render(values)
         write_text(page, "\n".join([before + RESULTS_BEGIN, "", text, "", RESULTS_END + after]))
-    return [*templates, *pictures]
+    if has_example:
+        text = TEMPLATES.get_template("example.md.j2").render(values)
+        replace_section(readme, EXAMPLE_BEGIN, EXAMPLE_END, [text])
+    return [*templates, *pictures, request]
 
 
 def results_summary(evaluation: Evaluation) -> str:
@@ -90,7 +119,7 @@ def results_table(evaluation: Evaluation) -> list[list[str]]:
     network = [_mean(evaluation.network, name) for name in METRICS]
     rows = [
         ["Model", *titles, "95 % interval", "Network ahead by", "Verdict"],
-        ["**Network**", *network, _span(evaluation.network.interval), "", ""],
+        [Markup("**Network**"), *network, _span(evaluation.network.interval), "", ""],
     ]
     for name, baseline in evaluation.baselines.items():
         metrics = [_number(baseline.metrics[metric], metric) for metric in METRICS]
@@ -102,16 +131,6 @@ def results_table(evaluation: Evaluation) -> list[list[str]]:
 def metric_legend() -> list[str]:
     """Define each metric of the tables in a line."""
     return [f"{metric.title.removesuffix(', %')}: {metric.meaning}." for metric in METRICS.values()]
-
-
-def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Format rows as the lines of a Markdown table; columns line up in the source too."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in rows
-    ]
-    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
 
 
 def _detail_tables(evaluation: Evaluation) -> list[list[list[str]]]:
@@ -128,6 +147,29 @@ def _detail_tables(evaluation: Evaluation) -> list[list[list[str]]]:
     return tables
 
 
+def _settings_rows(settings: Settings) -> list[list[str]]:
+    """Tabulate the settings that shaped the model: no paths, no secrets, no other data's."""
+    rows, unused = [], set(_settings_of_other_sources(settings))
+    for key, value in flatten(settings).items():
+        section, _, name = key.rpartition(".")
+        if section != "paths" and name not in SECRETS and key not in unused:
+            rows.append([code(key), code(value)])
+    return rows
+
+
+def _settings_of_other_sources(settings: Settings) -> Iterator[str]:
+    """Yield the settings of data whose help starts with the sources that they are for
+    ("csv: column of the user") when another source is used."""
+    data: BaseModel = settings.data
+    if (field := type(data).model_fields.get("source")) is None:
+        return  # a task with one source
+    used, sources = data.model_dump()["source"], set(get_args(field.annotation))
+    for key, _, text in describe_settings(type(data), "data."):
+        named = set(text.partition(":")[0].split(", "))
+        if key != "data.source" and named <= sources and used not in named:
+            yield key
+
+
 def _runs_table(folder: Path) -> list[list[str]]:
     """Tabulate all evaluated runs, the newest first."""
     rows = [["Run", METRICS[PRIMARY_METRIC].title, "Best baseline", "Seeds", "Rows", "Command"]]
@@ -137,8 +179,13 @@ def _runs_table(folder: Path) -> list[list[str]]:
         best = _number(evaluation.best_baseline()[1].metrics[PRIMARY_METRIC])
         counts = [str(len(evaluation.network.seeds)), str(evaluation.rows.total)]
         mean = _mean(evaluation.network)
-        rows.append([f"`{evaluation.run}`", mean, best, *counts, f"`{info.command}`"])
+        rows.append([code(evaluation.run), mean, best, *counts, code(info.command)])
     return rows
+
+
+def _link(path: Path) -> str:
+    """Return the address of a file in a page of the project's folder."""
+    return quote(Path(os.path.relpath(path)).as_posix())
 
 
 def _number(value: float, metric: str = PRIMARY_METRIC, sign: str = "") -> str:
@@ -170,5 +217,6 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 TEMPLATES.filters |= {"number": _number, "mean": _mean, "span": _span, "lead": _lead}
+TEMPLATES.filters |= {"text": escape, "code": code, "markup": Markup}
 TEMPLATES.filters["table"] = lambda rows: "\n".join(markdown_table(rows))
 TEMPLATES.globals["metric"] = METRICS[PRIMARY_METRIC]

@@ -655,11 +655,16 @@ def test_hugging_face_encoder_is_fine_tuned_exported_and_predicts(
     overrides = [*QUICK, f"model.pretrained={folder}", "model.frozen=1", "train.epochs=1"]
     command = ["--config", str(CONFIG)]
     assert cli.main(["train", *command, *overrides, "train.seeds=[0]"]) == 0
-    for name in ("evaluate", "deploy", "predict"):
-        assert cli.main([name, *(command if name != "predict" else [])]) == 0
+    (run,) = tmp_path.glob("runs/*")
+    for name in ("evaluate", "deploy"):
+        assert cli.main([name, *command, "--run", run.name]) == 0
+    assert cli.main(["predict"]) == 0
     assert '"truncated"' in capsys.readouterr().out
     (best,) = tmp_path.glob("runs/*/seed-0/best.safetensors")
     trained: Any = model.build(settings(*overrides), data.load(settings(*overrides).data).contract)
+    sentence = model.describe(trained)
+    assert sentence.startswith(f"BertModel from {folder}, pretrained")
+    assert model.describe(torch.nn.Linear(2, 3)) == "A network (Linear) with 9 parameters."
     before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
     checkpoint.load_weights(best, trained)
     changed = {

@@ -48,6 +48,12 @@ class Table:
         """
         return self._texts(column, setting).to_pylist()
 
+    def codes(self, column: str, setting: str) -> tuple[list[str], np.ndarray]:
+        """Return a column's distinct cells without blanks around them, and each row's place in
+        them, int64 (row,): where millions of rows hold few cells, much less than `texts`."""
+        encoded = pc.utf8_trim_whitespace(self._texts(column, setting)).dictionary_encode()
+        return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
+
     def numbers(self, column: str, setting: str, empty_as_nan: bool = False) -> np.ndarray:
         """Return a column as float64 (row,); UserError names the first cell that is no number."""
         cells = self._cells(column, setting)

@@ -12,8 +12,9 @@ from ..config import UserError
 def item_from_file(path: Path) -> dict[str, Any]:
     """Read a CSV file as a request's item (JSON): columns of times, values, then covariates.
 
-    The header names the covariates, and may name a column `id`. Rows at the end without a value
-    are the steps ahead, with their covariates. UserError that names row and column.
+    The header names the target and the covariates, and may name a column `id`. Rows at the end
+    without a value are the steps ahead. A covariate that is empty there is known in the past only.
+    UserError that names row and column.
     """
     lines, columns = _read_columns(path)
     names = [name for name in columns if name != "id"]
@@ -22,13 +23,17 @@ def item_from_file(path: Path) -> dict[str, Any]:
     time, value, *covariates = names
     count = max((place for place, text in enumerate(columns[value], 1) if text), default=0)
 
-    def numbers(name: str, count: int | None = None) -> list[float]:
+    def numbers(name: str) -> list[float]:
+        ahead = any(columns[name][count:])
         return [
             _number(f"{path}: row {line}, column {name!r}", text)
-            for line, text in list(zip(lines, columns[name], strict=True))[:count]
+            for line, text in zip(
+                lines, columns[name] if ahead else columns[name][:count], strict=ahead
+            )
         ]
 
-    item: dict[str, Any] = {"times": columns[time][:count], "values": numbers(value, count)}
+    item: dict[str, Any] = {"target": value, "times": columns[time][:count]}
+    item["values"] = numbers(value)
     if covariates:
         item["covariates"] = {name: numbers(name) for name in covariates}
     if ids := columns.get("id"):

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from ..arrays import LazyArray
 from ..config import UserError, WorkError
 from . import pixels
+from .contract import scaled
 from .pixels import ImageSpec
 from .settings import DataSettings
 
@@ -39,7 +40,7 @@ TABLE = """create table if not exists images (
 class LoadedImages(NamedTuple):
     """The readable images of a list of files, a row each, in the order of the list."""
 
-    pixels: np.ndarray | LazyArray  # float32 (image, channel, row, column) in 0..1
+    pixels: Any  # array or LazyArray: float32 (image, channel, row, column) in 0..1
     files: list[Path]
     digests: list[str]  # SHA-256 of the files
     facts: list[frozenset[str]]  # keys of `pixels.FACTS`
@@ -119,9 +120,7 @@ class CachedImages(LazyArray):
     def __getitem__(self, rows: Any) -> np.ndarray:
         ids = self.ids[rows]
         levels = self.cache.levels(np.atleast_1d(ids), self.shape[1:])
-        images = levels.astype(np.float32)
-        images /= 255  # in place, and the same values as `read_image`
-        return images if np.ndim(ids) else images[0]
+        return scaled(levels if np.ndim(ids) else levels[0])
 
     def take(self, rows: np.ndarray) -> Self:
         return type(self)(self.cache, self.ids[rows], self.shape[1:])
@@ -190,12 +189,11 @@ def _cache_path(
 
 def _announce(cache: ImageCache, count: int, missing: int) -> None:
     if cache.path is not None:
-        size = cache.path.stat().st_size / MB
-        print(
-            f"images: {count - missing:,} of {count:,} are decoded in {cache.path} ({size:,.0f} MB; "
-            "it may be deleted)",
-            file=sys.stderr,
+        size = f"{cache.path.stat().st_size / MB:,.0f} MB, may be deleted"
+        action = (
+            f"decoding {missing:,} of {count:,}, once" if missing else f"{count:,} decoded before"
         )
+        print(f"images: {action}; kept in {cache.path} ({size})", file=sys.stderr)
 
 
 def _decode(

@@ -94,6 +94,7 @@ def load(settings: DataSettings) -> Dataset:
         texts={name: part.texts for name, part in by_split.items()},
         unlabelled=contract.stack([row for row in contract.tokenize(unlabelled) if row.ids]),
         unseen=arrays,
+        limits=() if is_table else docstrings.LIMITS,
         notes=tuple(notes),
     )
     shares = "data.validation_share, data.test_share"
