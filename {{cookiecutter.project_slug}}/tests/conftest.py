@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+import yaml
 from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }} import cli
@@ -22,6 +23,18 @@ PROJECT = Path(__file__).parents[1]
 # A copy outside of the project: with it, commands work in the tests' folders, not in the project.
 CONFIGS = TemporaryDirectory(prefix="configs-")
 CONFIG = Path(shutil.copytree(PROJECT / "configs", Path(CONFIGS.name) / "configs")) / "default.yaml"
+
+
+def _state_quick_data() -> None:
+    """Write the tests' data into that copy: a run is found by the data of its configuration."""
+    overrides = [text for text in quick.QUICK if text.startswith("data.")]
+    dumped = load_settings(Settings, CONFIG, overrides, {}).model_dump()  # paths stay absolute
+    stated = yaml.safe_load(CONFIG.read_text(encoding="utf-8")) | {"data": dumped["data"]}
+    plain = json.loads(json.dumps(stated, default=str))
+    CONFIG.write_text(yaml.safe_dump(plain), encoding="utf-8")
+
+
+_state_quick_data()
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,18 @@
 """Settings come from three sources; an invalid one is reported in one line with its source."""
 
+import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from {{ cookiecutter.package_name }} import cli
-from {{ cookiecutter.package_name }}.config import UserError, load_settings
+from {{ cookiecutter.package_name }}.config import UserError, describe_settings, load_settings
 from {{ cookiecutter.package_name }}.serving import settings as serving
 from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
+from {{ cookiecutter.package_name }}.settings import Section, TrainSettings, setting
 from {{ cookiecutter.package_name }}.task.settings import Settings
 
 
@@ -67,6 +70,117 @@ def test_invalid_setting_is_one_line_with_source_key_value_and_allowed_values(
     line = str(caught.value)
     assert expected in line
     assert "\n" not in line
+
+
+class Table(Section):
+    separator: str = ","
+    columns: list[str] = setting([], "names")
+
+
+class Data(Section):
+    text: str = "text"
+    zone: str | None = "UTC"
+    names: dict[str, str] = setting({}, "names")
+    either: str | list[str] = "a"
+    table: Table = Table()
+
+
+class Lists(Section):
+    name: str = "x"
+    data: Data = Data()
+    train: TrainSettings = TrainSettings(epochs=5, lr=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.seeds=0,1", [0, 1]),
+        ("train.seeds=0, 1", [0, 1]),
+        ("train.seeds=[0,1]", [0, 1]),
+        ("train.seeds=3", [3]),
+        ("data.table.columns=temp,price", ["temp", "price"]),
+        ("data.table.columns=temp", ["temp"]),
+        ("data.table.columns=2014", ["2014"]),
+        ("data.table.columns=[temp, a price]", ["temp", "a price"]),
+        ('data.table.columns=["a,b", "c"]', ["a,b", "c"]),
+        ('data.table.columns="a,b",c', ["a,b", "c"]),
+        ("data.table.columns=[]", []),
+        ("data.table.columns=", []),
+        ("data.table.separator=,", ","),
+        ("data.table.separator=;", ";"),
+        ("data.text=2014", "2014"),
+        ("data.text=true", "true"),
+        ("data.text=[a, b]", "[a, b]"),
+        ('data.text="quoted"', "quoted"),
+        ("data.zone=null", None),
+        ("data.zone=1e3", "1e3"),
+        ("data.names.1=2", {"1": "2"}),
+        ("data.either=a,b", "a,b"),
+        ('data.either=["a"]', ["a"]),
+    ],
+)
+def test_values_are_read_by_the_type_of_their_setting(override: str, expected: object) -> None:
+    key, _, text = override.partition("=")
+    variable = "APP_" + key.upper().replace(".", "__")
+    for arguments, env in (([override], {}), ([], {variable: text})):
+        value = load_settings(Lists, None, arguments, env)
+        for part in key.split("."):
+            value = getattr(value, part) if not isinstance(value, dict) else value
+        assert value == expected
+
+
+def test_error_of_a_list_or_a_text_shows_the_form(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("data:\n  text: 5\n  table:\n    columns: temp\n")
+    with pytest.raises(UserError) as caught:
+        load_settings(Lists, path, [], {})
+    text, columns = str(caught.value).splitlines()
+    assert "settings.yaml: data.text=5: input should be a valid string; put quotes" in text
+    assert "write data.table.columns=a,b or data.table.columns=[a, b]" in columns
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("train.seed=1", "did you mean train.seeds?"),
+        ("seeds=1", "did you mean train.seeds?"),
+        ("data.separator=;", "did you mean data.table.separator?"),
+        ("tarin.lr=1", "did you mean train"),
+        ("data.qqqqqq=1", "known: data.text, data.zone, "),
+    ],
+)
+def test_unknown_setting_names_the_nearest(override: str, hint: str) -> None:
+    with pytest.raises(UserError, match="no such setting") as caught:
+        load_settings(Lists, None, [override], {})
+    assert hint in str(caught.value)
+
+
+def test_one_set_key_keeps_the_other_defaults_of_its_section() -> None:
+    train = load_settings(Lists, None, ["train.lr=1"], {}).train
+    assert (train.lr, train.epochs) == (1, 5)
+    assert ("train.epochs", "5") in [row[:2] for row in describe_settings(Lists)]
+
+
+@pytest.mark.parametrize("section", list(Settings.model_fields))
+def test_sections_of_this_project_keep_their_defaults(section: str) -> None:
+    default = Settings.model_fields[section].default
+    if section == "name":
+        return
+    for key, value in default.model_dump(mode="json").items():
+        override = f"{section}.{key}={value if isinstance(value, str) else json.dumps(value)}"
+        with suppress(UserError):  # some default alone is no valid configuration
+            settings = load_settings(Settings, None, ["name=x", override], {})
+            assert getattr(settings, section).model_dump() == default.model_dump()
+
+
+def test_later_file_overrides_the_keys_that_it_has(config_file: Path) -> None:
+    later = config_file.with_name("later.yaml")
+    later.write_text("train:\n  lr: 0.2\n  seeds: [5]\n")
+    settings = load_settings(Settings, [config_file, later], [], {})
+    assert (settings.name, settings.train.lr, settings.train.epochs) == ("test", 0.2, 7)
+    later.write_text("train:\n  lr: -1\n")
+    with pytest.raises(UserError, match=r"later\.yaml: train\.lr=-1"):
+        load_settings(Settings, [config_file, later], [], {})
 
 
 def test_missing_required_setting_says_how_to_set_it(tmp_path: Path) -> None:

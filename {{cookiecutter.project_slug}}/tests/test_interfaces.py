@@ -9,6 +9,7 @@ from {{ cookiecutter.package_name }}.interfaces import (
     ContractModule,
     DataModule,
     FiguresModule,
+    InspectModule,
     ModelModule,
     ObjectiveModule,
 )
@@ -17,6 +18,7 @@ from {{ cookiecutter.package_name }}.task import (
     contract,
     data,
     figures,
+    inspection,
     model,
     objective,
 )
@@ -25,6 +27,7 @@ BASELINE: BaselineModule = baseline
 CONTRACT: ContractModule = contract
 DATA: DataModule = data
 FIGURES: FiguresModule = figures
+INSPECTION: InspectModule = inspection
 MODEL: ModelModule = model
 OBJECTIVE: ObjectiveModule = objective
 
@@ -32,6 +35,13 @@ OBJECTIVE: ObjectiveModule = objective
 def test_the_metric_that_decides_is_shown_and_the_score_is_consistent() -> None:
     assert OBJECTIVE.PRIMARY_METRIC in OBJECTIVE.METRICS
     assert CONTRACT.SCORE.name in OBJECTIVE.METRICS
+
+
+def test_every_metric_says_what_it_means_in_one_sentence() -> None:
+    for metric in OBJECTIVE.METRICS.values():
+        assert len(metric.meaning.split()) >= 5
+        assert metric.meaning[-1] not in ". "
+        assert "\n" not in metric.meaning
 
 
 def test_contract_and_network_name_different_inputs_and_outputs() -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -17,11 +18,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from {{ cookiecutter.package_name }} import cli
+from {{ cookiecutter.package_name }}.arrays import LazyArray
 from {{ cookiecutter.package_name }}.config import UserError, WorkError, load_settings
 from {{ cookiecutter.package_name }}.interfaces import Stage
 from {{ cookiecutter.package_name }}.task import data
 from {{ cookiecutter.package_name }}.task.settings import Settings
-from {{ cookiecutter.package_name }}.training import checkpoint, evaluate, fit, runs
+from {{ cookiecutter.package_name }}.training import batches, checkpoint, evaluate, fit, runs
 
 from .conftest import CONFIG
 from .quick import QUICK
@@ -211,6 +213,45 @@ def test_network_that_asks_for_pretraining_starts_from_its_weights(
     assert torch.equal(network.body.weight, stored["body.weight"])
     with pytest.raises(UserError, match="no weights in common"):
         checkpoint.load_shared_weights(seeds[0].start, torch.nn.Conv2d(1, 1, 1))
+
+
+class OnDemand(LazyArray):
+    """A column that offers what lazy ones do and nothing else."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self.array[rows]
+
+    def take(self, rows: np.ndarray) -> Self:
+        return type(self)(self.array[rows])
+
+
+def test_columns_made_on_demand_give_bit_identical_weights_and_outputs(tmp_path: Path) -> None:
+    ordinary = stage(settings("train.epochs=1"))
+    lazy = replace(ordinary, data={name: OnDemand(array) for name, array in ordinary.data.items()})
+    for name, each in (("ordinary", ordinary), ("lazy", lazy)):
+        fit.fit(each, 0, tmp_path / name)
+    paths = [tmp_path / name / "last.safetensors" for name in ("ordinary", "lazy")]
+    assert same_weights(*paths)
+    network = ordinary.build()
+    outputs = [fit.predict(network, each.data, 8) for each in (ordinary, lazy)]
+    for name, array in outputs[0].items():
+        np.testing.assert_array_equal(array, outputs[1][name])
+
+
+def test_what_is_made_ahead_comes_in_order_and_its_errors_reach_the_caller() -> None:
+    def make(job: int) -> int:
+        if job == 3:
+            raise OSError("the disk is gone")
+        return job * job
+
+    squares = batches.make_ahead(make, range(9))
+    assert [next(squares) for _ in range(3)] == [0, 1, 4]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(squares)
+    assert list(batches.make_ahead(make, [])) == []
 
 
 def test_each_epoch_visits_every_example_once_in_another_order() -> None:

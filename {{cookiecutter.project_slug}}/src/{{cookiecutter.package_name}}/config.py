@@ -1,17 +1,19 @@
 """Load typed settings: YAML file < environment < command line, the last one wins.
 
 A setting in a section is `train.lr`, as an environment variable `APP_TRAIN__LR`. A schema without
-sections, the server's, has `port` and `APP_PORT`. Each invalid value is reported in one line with
-its source, its key and what is allowed.
+sections, the server's, has `port` and `APP_PORT`. Lists are `0,1`, `[0, 1]` or `[]`. Each invalid
+value is reported in one line with its source, its key and what is allowed.
 """
 
+import csv
 import difflib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -41,27 +43,32 @@ class Variable(NamedTuple):
 
 def load_settings(
     schema: type[S],
-    path: Path | None = None,
+    path: Path | Sequence[Path] | None = None,
     overrides: Sequence[str] = (),
     env: Mapping[str, str] = os.environ,
 ) -> S:
-    """Load `schema` from the sources. Raises UserError with one line per invalid value."""
+    """Load `schema` from the sources; of several files a later one overrides those before.
+
+    Raises UserError with one line per invalid value.
+    """
     sections, variables = has_sections(schema), dict(_variables(schema))
     values: SourcedValues = {}
-    if path is not None:
-        values |= {key: (value, str(path)) for key, value in _leaves(_read_yaml(path))}
+    for file in [path] if isinstance(path, Path) else path or []:
+        for key, value in _leaves(_read_yaml(file)):
+            _put(values, key, value, str(file))
     for name, text in env.items():
         if name in variables:
-            _put(values, variables[name], text, f"${name}")
+            _put(values, variables[name], _parse(schema, variables[name], text), f"${name}")
         if sections and name.startswith(ENV_PREFIX) and "__" in name:
             key = tuple(name.removeprefix(ENV_PREFIX).lower().split("__"))
-            _put(values, key, text, f"${name}")
+            _put(values, key, _parse(schema, key, text), f"${name}")
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals or not name:
             form = "section.key=value, for example train.epochs=5" if sections else "key=value"
             raise UserError(f"command line: {override!r} is not of the form {form}")
-        _put(values, tuple(name.split(".")), text, "command line")
+        key = tuple(name.split("."))
+        _put(values, key, _parse(schema, key, text), "command line")
     return validate(schema, values)
 
 
@@ -77,6 +84,7 @@ def validate(schema: type[S], values: SourcedValues) -> S:
         if isinstance(node.get(key[-1]), dict):
             raise UserError(f"{source}: {'.'.join(key)} is a section, set one of its keys")
         node[key[-1]] = value
+    _keep_defaults(schema, tree)
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
@@ -84,20 +92,49 @@ def validate(schema: type[S], values: SourcedValues) -> S:
         raise UserError("\n".join(lines)) from None
 
 
-def describe_settings(schema: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+def _keep_defaults(schema: type[BaseModel], tree: dict[str, Any]) -> None:
+    """Complete sections of which some keys are set with the schema's own defaults for them.
+
+    In `train: TrainSettings = TrainSettings(epochs=5)` the class knows nothing of the 5.
+    """
+    for name, field in schema.model_fields.items():
+        if (section := _section(field.annotation)) and isinstance(tree.get(name), dict):
+            defaults = {
+                key: default
+                for key, of_class in section.model_fields.items()
+                if (default := getattr(field.default, key, None)) != of_class.get_default()
+            }
+            tree[name] = {**defaults, **tree[name]}
+            _keep_defaults(section, tree[name])
+
+
+def describe_settings(
+    schema: type[BaseModel], prefix: str = "", defaults: BaseModel | None = None
+) -> Iterator[tuple[str, str, str]]:
     """Yield (key, default, description) of every setting, for `--help`."""
     for name, field in schema.model_fields.items():
+        default = getattr(defaults, name) if defaults else field.get_default()
         if section := _section(field.annotation):
-            yield from describe_settings(section, f"{prefix}{name}.")
+            yield from describe_settings(section, f"{prefix}{name}.", default)
         else:
-            default = "required" if field.is_required() else _as_text(field.get_default())
-            yield f"{prefix}{name}", default, field.description or ""
+            text = "required" if field.is_required() else _as_text(default)
+            yield f"{prefix}{name}", text, field.description or ""
 
 
 def flatten(settings: BaseModel) -> dict[str, str]:
     """Map every setting's `section.key` to its value as text."""
     tree = settings.model_dump(mode="json")
     return {".".join(key): _as_text(value) for key, value in _leaves(tree)}
+
+
+def differences(these: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
+    """List the settings that both have with other values, as `section.key=this instead of that`."""
+    before = dict(_leaves(others))
+    return [
+        f"{'.'.join(key)}={_as_text(value)} instead of {_as_text(before[key])}"
+        for key, value in _leaves(these)
+        if key in before and before[key] != value
+    ]
 
 
 def has_sections(schema: type[BaseModel]) -> bool:
@@ -136,15 +173,54 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _put(values: SourcedValues, key: KeyPath, text: str, source: str) -> None:
-    """Replace a key, and those below it, by a value: JSON (`0.1`, `[1, 2]`) or else text."""
+def _put(values: SourcedValues, key: KeyPath, value: Any, source: str) -> None:
+    """Replace a key, and those below it, by a value."""
     for old in [old for old in values if old[: len(key)] == key]:
         del values[old]
-    value: Any = text
-    if key[-1] not in TEXT:
-        with suppress(ValueError):
-            value = json.loads(text)
     values[key] = (value, source)
+
+
+def _parse(schema: type[BaseModel], key: KeyPath, text: str) -> Any:
+    """Parse a value from the environment or the command line by the type of its setting.
+
+    JSON (`0.1`, `null`, `[1, 2]`), or else text. A setting that takes text keeps `5` and `,` as
+    they are; a list may also be `a,b` or `[a, b]`, with quotes around elements that have commas.
+    """
+    if key[-1] in TEXT:
+        return text
+    types = list(_types(_annotation(schema, key)))
+    value: Any = text
+    with suppress(ValueError):
+        value = json.loads(text)
+    if list in types and str not in types and not isinstance(value, list) and value is not None:
+        inner = text.strip().removeprefix("[").removesuffix("]")
+        return [cell.strip() for row in csv.reader([inner], skipinitialspace=True) for cell in row]
+    is_text = bool(types) and {*types} <= {str, Path, NoneType}
+    return text if is_text and not isinstance(value, str | None) else value
+
+
+def _annotation(schema: Any, key: KeyPath) -> Any:
+    """Return the type of the setting with this key; None if there is no such setting."""
+    for name in key:
+        if section := _section(schema):
+            schema = section.model_fields[name].annotation if name in section.model_fields else None
+        else:
+            schema = get_args(schema)[1] if get_origin(schema) is dict else None
+    return schema
+
+
+def _types(annotation: Any) -> Iterator[type]:
+    """Yield the classes that an annotation allows: of `list[int] | None`, list and NoneType."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        for each in get_args(annotation):
+            yield from _types(each)
+    elif origin is Annotated:
+        yield from _types(get_args(annotation)[0])
+    elif origin is Literal:
+        yield from map(type, get_args(annotation))
+    elif annotation is not None:
+        yield origin or annotation
 
 
 def _leaves(tree: Mapping[Any, Any], prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
@@ -169,13 +245,25 @@ def _explain(schema: type[BaseModel], detail: Any, values: SourcedValues) -> str
     source = next((values[key][1] for key in values if key[: len(location)] == location), None)
     for cut in range(len(location), 0, -1):  # an element of a list carries its list's source
         source = source or (values[location[:cut]][1] if location[:cut] in values else None)
+    value = "" if SECRETS & set(location) else f"={_as_text(detail['input'])}"
     if detail["type"] == "extra_forbidden":
-        keys = [key for key, _, _ in describe_settings(schema)]
-        near = difflib.get_close_matches(name, [*keys, *schema.model_fields], 1, 0.6)
-        section = [key for key in keys if key.startswith(f"{location[0]}.")]
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(section or keys)}"
-        return f"{source}: {name}={_as_text(detail['input'])}: no such setting, {hint}"
+        return f"{source}: {name}{value}: no such setting, {_suggest(schema, name)}"
     reason = detail["msg"].removeprefix("Value error, ")
     reason = reason[0].lower() + reason[1:]
-    value = "" if SECRETS & set(location) else f"={_as_text(detail['input'])}"
+    if detail["type"] == "list_type":
+        reason += f"; write {name}=a,b or {name}=[a, b], and in YAML {location[-1]}: [a, b]"
+    if detail["type"] == "string_type":
+        reason += f"; put quotes around it: {json.dumps(_as_text(detail['input']))}"
     return f"{source or 'default'}: {name}{value}: {reason}"
+
+
+def _suggest(schema: type[BaseModel], name: str) -> str:
+    """Return the hint for an unknown key: the nearest one, or else those of its section."""
+    keys = [key for key, _, _ in describe_settings(schema)]
+    section, _, last = name.rpartition(".")
+    ends = {key.rpartition(".")[2]: key for key in reversed(keys)}
+    if near := difflib.get_close_matches(name, [*keys, *schema.model_fields], 1, 0.6):
+        return f"did you mean {near[0]}?"
+    if near := difflib.get_close_matches(last, ends, 1, 0.75):
+        return f"did you mean {ends[near[0]]}?"
+    return f"known: {', '.join([key for key in keys if key.startswith(f'{section}.')] or keys)}"

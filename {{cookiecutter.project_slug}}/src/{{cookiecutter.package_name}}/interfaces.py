@@ -1,6 +1,6 @@
 """Everything that the core asks of a task pack, the package `task/`.
 
-Its modules implement the Protocols `DataModule` … `SimulateModule`; `make check` names a missing
+Its modules implement the Protocols `DataModule` … `InspectModule`; `make check` names a missing
 member (`tests/test_interfaces.py`). `Pretrains`, `Prepares`, `Calibrates` and `Diagnoses` are
 optional methods of the network that `model.build` returns.
 
@@ -20,6 +20,7 @@ from typing import (
     Any,
     ClassVar,
     Final,
+    Literal,
     NamedTuple,
     Protocol,
     Self,
@@ -49,11 +50,12 @@ class InvalidItem(ValueError):
 
 
 class MetricFormat(NamedTuple):
-    """How tables print a metric: its value times `scale`, with `digits` decimals."""
+    """What a metric is, and how tables print it: its value times `scale`, `digits` decimals."""
 
     title: str
     scale: float
     digits: int
+    meaning: str  # the exact definition, as in "Accuracy: share of …"
 
 
 class ScoreMetric(NamedTuple):
@@ -232,6 +234,10 @@ class BaselineModule(Protocol):
         """Fit each baseline; yield its name and its outputs on the test split."""
         ...
 
+    def advice(self, settings: Any) -> dict[str, str]:
+        """Return settings (`key=value`) that may help a network behind a baseline, with why."""
+        ...
+
 
 class ContractModule(Protocol):
     """`task/contract.py`: requests, predictions and the way between them and the network."""
@@ -262,6 +268,7 @@ class SimulateModule(Protocol):
     """
 
     SHIFT_DESCRIPTION: Final[str]  # a sentence: what changes in the simulated world
+    MORE_TRAFFIC: Final[str]  # the settings that give the loop more test rows to hold out
 
     def normal_requests(self, dataset: Any, held_out: Arrays, settings: Any) -> list[LabelledItem]:
         """Return items like those of training."""
@@ -312,3 +319,28 @@ class Diagnoses(Protocol):
     """A network with more tables for an evaluation's `details`, such as out-of-domain data."""
 
     def diagnose(self, dataset: Any) -> dict[str, Any]: ...
+
+
+class Finding(NamedTuple):
+    """What looks wrong with the data, in a sentence; an error would make training pointless."""
+
+    level: Literal["error", "warning"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What there is to know about the data before training."""
+
+    tables: dict[str, list[list[str]]]  # by title; the first row is the header
+    findings: list[Finding]
+    plot: Callable[[], Figure]  # called only if the figure is wanted
+
+
+class InspectModule(Protocol):
+    """`task/inspection.py`: what is special about the data of this task."""
+
+    EXAMPLE: Final[tuple[str, ...]]  # columns that are equal in copies of an example; () for none
+    ANSWER: Final[str | None]  # a column in which copies must be equal too
+
+    def inspect(self, dataset: Any, settings: Any) -> Inspection: ...

@@ -96,12 +96,14 @@ def project_folder(config: Path) -> Path:
 
 def add_run_option(parser: ArgumentParser) -> None:
     """Add `--run RUN`, which `open_run_with_data` reads, and the configuration's options."""
-    parser.add_argument("--run", metavar="RUN", help="name of a run in runs/ (default: the newest)")
+    text = "name of a run in runs/ (default: the newest finished one with the name and the data "
+    text += "settings of this configuration)"
+    parser.add_argument("--run", metavar="RUN", help=text)
     add_config_options(parser)
 
 
 def open_run_with_data(options: Namespace) -> tuple[Run, Dataset]:
-    """Open the run that `--run` names, by default the newest, and load its data."""
+    """Open the run that `--run` names, by default the configuration's newest, and load its data."""
     from ..training.runs import open_run
 
     run = open_run(read_settings(options), options.run)

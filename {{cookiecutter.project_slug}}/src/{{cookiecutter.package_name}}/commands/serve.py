@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ..client import Client
-from ..config import UserError, load_settings
+from ..config import UserError, differences, load_settings
 from ..serving.wiring import ServerSettings
+from ..task.settings import Settings
 from . import common
 
 
 def register(group: common.CommandGroup) -> None:
-    parser = group.add(run_deploy, "", "--run RUN")
+    parser = group.add(run_deploy, "", "--config configs/mine.yaml", "--run RUN")
     common.add_reason_option(parser)
     common.add_run_option(parser)
     parser = group.add(
@@ -45,10 +46,26 @@ def run_deploy(options: Namespace) -> None:
 
     run, dataset = common.open_run_with_data(options)
     evaluation = read_or_evaluate(run, dataset)
+    if change := _other_data(run.settings):
+        print(change)
     print(f"exporting run {run.name}, seed {evaluation.chosen_seed} …")
     folder = deploy(run, dataset, evaluation, Tracker(run.settings), options.reason)
     print(f"deployed: {folder}")
     print(f"next: {options.command} serve (a running server picks it up by itself)")
+
+
+def _other_data(settings: Settings) -> str:
+    """Say when the champion so far has another name, or was trained on other data."""
+    from ..bundle import deployment, load
+
+    try:
+        manifest = load.verify_bundle(deployment.champion_path(settings.paths.deployment)[0])
+    except load.BadBundle:  # nothing to replace
+        return ""
+    today = settings.model_dump(mode="json", include={"name", "data"})
+    if not (differ := differences(today, manifest.config)):
+        return ""
+    return f"note: replaces {manifest.version}, a model of other data: {', '.join(differ[:5])}"
 
 
 def run_serve(options: Namespace) -> None:

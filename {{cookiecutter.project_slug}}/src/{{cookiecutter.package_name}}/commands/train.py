@@ -1,6 +1,7 @@
-"""Train, evaluate, report."""
+"""Inspect the data, train, evaluate, report."""
 
 from argparse import Namespace
+from pathlib import Path
 
 from ..config import UserError
 from ..task.settings import Settings
@@ -8,55 +9,103 @@ from . import common
 
 
 def register(group: common.CommandGroup) -> None:
+    parser = group.add(run_data, "", "--config configs/mine.yaml", "data.path=data/mine")
+    text = "where to draw it (default: data.png in paths.experiments)"
+    parser.add_argument("--picture", type=Path, metavar="FILE", help=text)
+    common.add_config_options(parser)
     parser = group.add(
         run_train,
         "",
-        "train.epochs=5 train.seeds=[0]",
+        "--config configs/mine.yaml",
+        "train.epochs=5 train.seeds=0,1",
         "--resume",
         notes=common.settings_table(Settings),
     )
-    text = "resume RUN, or else the newest run"
+    text = "resume RUN, or else the newest run with the configuration's name"
     parser.add_argument("--resume", nargs="?", const="", metavar="RUN", help=text)
     common.add_config_options(parser)
-    parser = group.add(run_evaluate, "", "--run RUN")
+    parser = group.add(run_evaluate, "", "--config configs/mine.yaml", "--run RUN")
     common.add_run_option(parser)
-    parser = group.add(run_report, "", "--run RUN")
+    parser = group.add(run_report, "", "--config configs/mine.yaml", "--run RUN")
     common.add_run_option(parser)
+
+
+def run_data(options: Namespace) -> None:
+    """Show the data: source, splits, ranges, what is missing or twice, and a picture.
+
+    Loads and checks what train would train on. Exit codes: 0 usable, warnings included, 2 something
+    would make training pointless: missing values, a single class, half of the test rows also in
+    training.
+    """
+    from ..experiments.report import markdown_table
+    from ..files import write_figure
+    from ..training import inspection
+    from ..training.dataset import load_data
+
+    settings = common.read_settings(options)
+    dataset = load_data(settings)
+    found = inspection.inspect_data(dataset, settings)
+    print("\n".join([dataset.about, *(f"note: {note}" for note in dataset.notes)]))
+    for title, table in found.tables.items():
+        print("\n".join(["", f"{title}:", "", *markdown_table(table)]))
+    picture = options.picture or settings.paths.experiments / "data.png"
+    write_figure(picture, found.plot())
+    print(f"\nwritten: {picture}")
+    for warning in inspection.refuse_errors(found):
+        print(f"warning: {warning}")
 
 
 def run_train(options: Namespace) -> None:
     """Train one network per seed.
 
+    Checks the data first, as the command data does.
+
     Tracks the run with MLflow. Ctrl-C saves a checkpoint. A killed run can be resumed and ends at
     bit-identical weights.
     """
     from ..experiments.tracked_runs import train_tracked
-    from ..training import runs
+    from ..training import inspection, runs
 
     settings = common.read_settings(options)
     if options.resume is not None:
         if options.settings:
             raise UserError("command line: a resumed run keeps its settings; give none")
-        run = runs.open_run(settings, options.resume or None)
+        run = runs.open_run(settings, options.resume or None, resume=True)
         dataset = run.dataset()
     else:
         dataset = runs.load_data(settings)
+        for note in dataset.notes:
+            print(f"note: {note}")
+        for warning in inspection.refuse_errors(inspection.inspect_data(dataset, settings)):
+            print(f"warning: {warning}")
         run = runs.create_run(settings, dataset)
     rows = dict(run.info.data.rows)
     print(f"run {run.name}: {', '.join(f'{count} {name} rows' for name, count in rows.items())}")
     train_tracked(run, dataset, f"{options.command} train --resume {run.name}")
-    print(f"next: {options.command} evaluate, report or deploy")
+    print(f"next: {options.command} evaluate, report or deploy{_same_run(options, run.name)}")
+
+
+def _same_run(options: Namespace, name: str) -> str:
+    """Return the options with which the next command finds the run."""
+    if any(text.startswith(("data.", "name=")) for text in options.settings):
+        return f", with --run {name}"
+    return "" if options.config == common.DEFAULT_CONFIG else f", with --config {options.config}"
 
 
 def run_evaluate(options: Namespace) -> None:
     """Evaluate every seed of a run, and the baselines, on the test split."""
-    from ..experiments.report import markdown_table, results_summary, results_table
+    from ..experiments.report import (
+        markdown_table,
+        metric_legend,
+        results_summary,
+        results_table,
+    )
     from ..experiments.tracked_runs import evaluate_tracked
 
     run, dataset = common.open_run_with_data(options)
     evaluation = evaluate_tracked(run, dataset)
     table = markdown_table(results_table(evaluation))
-    print("\n".join(["", *table, "", results_summary(evaluation), ""]))
+    print("\n".join(["", *table, "", *metric_legend(), "", results_summary(evaluation), ""]))
     for name, table in evaluation.details.items():
         if isinstance(table, dict):
             columns = list(next(iter(table.values())))

@@ -82,6 +82,7 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
         "evaluation": evaluation,
         "summary": results_summary(evaluation),
         "results": results_table(evaluation),
+        "legend": metric_legend(),
         "pictures": {_link(path): caption for path, caption in pictures.items()},
         "example": example,
         "request_file": _link(request),
@@ -125,6 +126,11 @@ def results_table(evaluation: Evaluation) -> list[list[str]]:
         lead = [_lead(baseline), baseline.verdict]
         rows.append([name, *metrics, _span(baseline.interval), *lead])
     return rows
+
+
+def metric_legend() -> list[str]:
+    """Define each metric of the tables in a line."""
+    return [f"{metric.title.removesuffix(', %')}: {metric.meaning}." for metric in METRICS.values()]
 
 
 def _detail_tables(evaluation: Evaluation) -> list[list[list[str]]]:

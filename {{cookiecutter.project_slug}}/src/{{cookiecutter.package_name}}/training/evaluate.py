@@ -72,6 +72,8 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
     if isinstance(network, Diagnoses):
         details |= network.diagnose(dataset)
 
+    is_behind = any(result.verdict == "behind" for result in baselines.values())
+
     # 4. Both files; `evaluation.json` comes last, for it marks the evaluation as complete.
     evaluation = Evaluation(
         run=run.name,
@@ -88,6 +90,7 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
         baselines=baselines,
         chosen_seed=chosen,
         details=details,
+        advice=baseline.advice(run.settings) if is_behind else {},
         train_seconds=round(run.seconds(), 1),
         seconds=round(time.perf_counter() - started, 1),
     )
@@ -104,7 +107,7 @@ def bootstrap_interval(scores: np.ndarray, level: float = 0.95) -> Interval:
     in blocks of `objective.BLOCK_LENGTH`: the circular block bootstrap of Politis and Romano, 1992.
     """
     seeds, count = scores.shape
-    length = min(objective.BLOCK_LENGTH, count)
+    length = min(objective.BLOCK_LENGTH, max(1, count // 3))  # of one block nothing would vary
     sums = np.cumsum(np.concatenate([scores, scores[:, :length]], axis=1), axis=1)
     blocks = (sums[:, length:] - sums[:, :-length]) / length  # mean of each block
     generator = np.random.default_rng(0)

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..arrays import Arrays, LazyArray
+from ..arrays import Arrays
 from ..config import UserError, WorkError
 from ..interfaces import Metrics, Prepares, Stage
 from ..task import contract, model, objective
 from ..task.data import Dataset
 from ..task.settings import Settings
 from . import checkpoint
+from .batches import BatchSource, split_batches
 
 
 @dataclass
@@ -35,28 +36,6 @@ class TrainingState:
     best_epoch: int = 0  # counted from 1
     seconds: float = 0.0
     history: list[Metrics] = field(default_factory=list)  # loss and metrics of each epoch
-
-
-class BatchSource:
-    """The training examples: on the device if they are in memory, else made batch by batch."""
-
-    def __init__(self, arrays: Arrays, device: torch.device) -> None:
-        self.device = device
-        self.lazy = {key: value for key, value in arrays.items() if isinstance(value, LazyArray)}
-        self.tensors = {
-            name: torch.from_numpy(array).to(device)
-            for name, array in arrays.items()
-            if name not in self.lazy
-        }
-
-    def __len__(self) -> int:
-        return len(next(iter({**self.lazy, **self.tensors}.values())))
-
-    def batch(self, rows: Tensor) -> dict[str, Tensor]:
-        """Gather the columns of `rows` (n,)."""
-        places, on_device = rows.numpy(), rows.to(self.device)
-        made = {k: torch.from_numpy(v[places]).to(self.device) for k, v in self.lazy.items()}
-        return {**made, **{name: tensor[on_device] for name, tensor in self.tensors.items()}}
 
 
 class Interrupted(Exception):
@@ -111,8 +90,7 @@ def fit(
         network.parameters(), train.lr, weight_decay=train.weight_decay, fused=True
     )
     data = BatchSource(stage.data, device)
-    count = len(data)
-    steps = math.ceil(count / train.batch_size)
+    steps = math.ceil(data.count / train.batch_size)
 
     # 2. The state of the last checkpoint, if there is one.
     state, loss_sum = TrainingState(), torch.zeros((), device=device)
@@ -126,7 +104,8 @@ def fit(
             # 3. The steps of an epoch; after a resume, those that are left of it.
             started = time.perf_counter()
             network.train()
-            for rows in epoch_order(count, seed, state.epoch).split(train.batch_size)[state.step :]:
+            order = epoch_order(data.count, seed, state.epoch).split(train.batch_size)
+            for batch in data.batches(order[state.step :]):
                 if stop():
                     state.seconds += time.perf_counter() - started
                     checkpoint.save(last, network, optimizer, loss_sum, vars(state))
@@ -134,7 +113,7 @@ def fit(
                 done = state.epoch * steps + state.step
                 for group in optimizer.param_groups:
                     group["lr"] = one_cycle(done, total, train.lr, train.warmup)
-                loss = stage.loss(network, data.batch(rows))
+                loss = stage.loss(network, batch)
                 optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(network.parameters(), train.clip_norm)
@@ -193,11 +172,8 @@ def predict(network: nn.Module, split: Arrays, batch_size: int) -> Arrays:
     """Return the network's outputs by name, a row for every example of a split."""
     network.eval()
     device = next(network.parameters()).device
-    inputs, size = [split[name] for name in contract.INPUTS], 4 * batch_size
-    outputs = [
-        network(*(torch.from_numpy(array[start : start + size]).to(device) for array in inputs))
-        for start in range(0, len(inputs[0]), size)
-    ]
+    batches = split_batches(split, contract.INPUTS, 4 * batch_size)
+    outputs = [network(*(tensor.to(device) for tensor in batch)) for batch in batches]
     if not isinstance(outputs[0], tuple):  # a network with one output may return it bare
         outputs = [(tensor,) for tensor in outputs]
     return {

@@ -26,7 +26,7 @@ import torch
 
 from ..arrays import row_count
 from ..bundle.manifest import GitState
-from ..config import UserError, validate
+from ..config import UserError, differences, validate
 from ..files import read_document, write_json
 from ..interfaces import Pretrains, Stage
 from ..task import model
@@ -55,6 +55,19 @@ class Run:
     def history(self, seed: int) -> TrainingState:
         """Read the progress of one seed's training."""
         return read_document(self.seed_folder(seed) / "history.json", TrainingState)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every network was trained to its end."""
+        train = self.settings.train
+        for seed in train.seeds:
+            files = ("best.safetensors", "history.json")
+            if not all((self.seed_folder(seed) / name).exists() for name in files):
+                return False
+            state = self.history(seed)
+            if state.epoch < train.epochs and state.epoch - state.best_epoch < train.patience:
+                return False
+        return True
 
     def seconds(self) -> float:
         """Sum the training time of all its networks, a pre-training included."""
@@ -110,24 +123,63 @@ def reserve_folder(settings: Settings) -> Path:
     raise UserError(f"{parent}: a hundred runs were started in the same second; try again")
 
 
-def open_run(settings: Settings, which: str | None = None) -> Run:
-    """Open the run with this name or folder, by default the newest. It keeps its settings, but for
-    the paths, which are today's."""
-    parent = settings.paths.runs
-    if which is None:
-        path = max(parent.glob("*/run.json"), default=None)
-        if path is None:
-            raise UserError(f"{parent}: no run here yet; start one with the command train")
-    else:
-        path = Path(which) / "run.json"
-        if not path.is_file():
-            path = parent / which / "run.json"
-        if not path.is_file():
-            raise UserError(f"{which}: no such run ({path} does not exist)")
-    info, folder = read_document(path, RunInfo), path.parent
+def open_run(
+    settings: Settings,
+    which: str | None = None,
+    resume: bool = False,
+    echo: Callable[[str], None] = print,
+) -> Run:
+    """Open the run with this name or folder, by default the newest finished one of this
+    configuration: with its `name` and `data`. To `resume` a run, which keeps its settings, the name
+    is enough, and it need not be finished.
+
+    Newer runs that do not fit are reported. A run keeps its settings, but for the paths, which are
+    today's. Raises UserError, which lists the runs, when none fits.
+    """
+    parent, skipped = settings.paths.runs, list[str]()
+    if which is not None:
+        folder = Path(which) if (Path(which) / "run.json").is_file() else parent / which
+        if not (folder / "run.json").is_file():
+            raise UserError(f"{which}: no such run ({folder / 'run.json'} does not exist)")
+        return _read_run(folder, settings)
+    for path in sorted(parent.glob("*/run.json"), reverse=True):
+        try:
+            run = _read_run(path.parent, settings)
+            reason = _why_not(run, settings, resume)
+        except UserError as error:
+            reason = str(error).splitlines()[0]
+        else:
+            if not reason:
+                for line in [*_shortened(skipped), f"run {run.name}"] if skipped else []:
+                    echo(line)
+                return run
+        skipped.append(f"skipped run {path.parent.name}: {reason}")
+    if not skipped:
+        raise UserError(f"{parent}: no run here yet; start one with the command train")
+    goal = "no run of this name" if resume else "no finished run of this configuration"
+    way = "--resume RUN" if resume else "--run RUN"
+    summary = f"{parent}: {goal} ({settings.name}); train one, or name another with {way}"
+    raise UserError("\n".join([summary, *_shortened(skipped)]))
+
+
+def _read_run(folder: Path, settings: Settings) -> Run:
+    info = read_document(folder / "run.json", RunInfo)
     values = {(key,): (value, str(folder)) for key, value in info.settings.items()}
     validated = validate(Settings, values)  # again: the code may have changed since
     return Run(folder, validated.model_copy(update={"paths": settings.paths}), info)
+
+
+def _why_not(run: Run, settings: Settings, resume: bool) -> str:
+    """Return why this run is not of the configuration, or not finished; "" when it fits."""
+    keys = {"name"} if resume else {"name", "data"}
+    dumps = (each.model_dump(mode="json", include=keys) for each in (run.settings, settings))
+    if differ := differences(*dumps):
+        return ", ".join(_shortened(differ))
+    return "" if resume or run.finished else f"not finished; go on with: train --resume {run.name}"
+
+
+def _shortened(lines: list[str], most: int = 5) -> list[str]:
+    return lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most} more"]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The classifiers' metrics agree with scikit-learn's; predictions and errors are as promised."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
+from {{ cookiecutter.package_name }}.interfaces import Splits
 from {{ cookiecutter.package_name }}.task import class_metrics, classes, confusion, splits
 from {{ cookiecutter.package_name }}.task.classes import ClassContract, Classified, GroundTruth
 
@@ -47,13 +49,28 @@ def test_metrics_agree_with_scikit_learn() -> None:
         assert list(row.values()) == pytest.approx(expected[:, i].tolist())
 
 
-def test_absent_classes_count_zero_in_macro_f1_and_in_the_table() -> None:
-    outputs, split = {"label": np.array([0, 1, 1])}, {"label": np.array([0, 1, 0])}
-    contract = Names(labels=list("abc"))
+@pytest.mark.parametrize("form", ["logits", "label"])
+def test_class_that_is_neither_true_nor_predicted_does_not_count(form: str) -> None:
+    contract, labels = Names(labels=list("abcdef")), np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    outputs = {"logits": np.eye(6)[labels] * 10} if form == "logits" else {"label": labels}
+    split = {"label": labels}
+    assert class_metrics.metrics(outputs, split, contract)["macro_f1"] == 1
+    assert class_metrics.f1_scores(outputs, split).tolist() == [1] * 8
+    details = class_metrics.details(outputs, split, contract)
+    assert list(details["per_class"]) == list("abcd")
+    assert np.shape(details["confusion"]) == (6, 6)
+
+
+def test_class_that_is_only_predicted_or_only_true_counts_zero() -> None:
+    contract, split = Names(labels=list("abcd")), {"label": np.array([0, 1, 0, 3])}
+    outputs = {"label": np.array([0, 1, 2, 0])}
     metrics = class_metrics.metrics(outputs, split, contract)
-    assert metrics["macro_f1"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
-    absent = class_metrics.details(outputs, split, contract)["per_class"]["c"]
-    assert absent == {"precision": 0, "recall": 0, "f1": 0, "examples": 0}
+    expected = f1_score(split["label"], outputs["label"], average="macro")
+    assert metrics["macro_f1"] == pytest.approx(expected) == pytest.approx((0.5 + 1 + 0 + 0) / 4)
+    assert class_metrics.f1_scores(outputs, split).mean() == pytest.approx(expected)
+    per_class = class_metrics.details(outputs, split, contract)["per_class"]
+    assert per_class["c"] == {"precision": 0, "recall": 0, "f1": 0, "examples": 0}
+    assert per_class["d"] == {"precision": 0, "recall": 0, "f1": 0, "examples": 1}
 
 
 def test_huge_logits_give_finite_probabilities_and_log_loss() -> None:
@@ -82,8 +99,7 @@ def test_f1_scores_average_to_macro_f1_and_spread_like_its_bootstrap() -> None:
     labels = rng.choice(4, count, p=[0.6, 0.25, 0.1, 0.05])
     logits = rng.normal(size=(count, 5)) + 1.5 * np.eye(5)[labels]  # the fifth is never true
     scores = class_metrics.f1_scores({"logits": logits}, {"label": labels})
-    predicted, places = logits.argmax(axis=1), list(range(5))
-    expected = f1_score(labels, predicted, labels=places, average="macro")
+    expected = f1_score(labels, logits.argmax(axis=1), average="macro")
     assert scores.mean() == pytest.approx(expected)
     rows = [rng.integers(count, size=count) for _ in range(1000)]
     bootstrap = [
@@ -121,3 +137,41 @@ def test_unknown_class_is_named_in_a_short_message() -> None:
     with pytest.raises(ValueError, match=f"'{'y' * 39}…' is not a class of this model") as caught:
         classes.class_index(GroundTruth(label="y" * 200), many)
     assert len(str(caught.value)) < 600
+
+
+@dataclass(frozen=True)
+class Points(Splits):
+    """Splits of `point` and `label`."""
+
+    def example(self) -> dict:
+        return {}
+
+    def encode_labelled(self, pairs: Sequence) -> dict:
+        return {}
+
+
+def points(train: list[int], validation: list[int], test: list[int]) -> Points:
+    """Make splits of these labels, in which no point occurs twice."""
+    rng = np.random.default_rng(0)
+    first, second, third = (
+        {"point": rng.normal(size=(len(labels), 2)), "label": np.array(labels)}
+        for labels in (train, validation, test)
+    )
+    return Points(first, second, third, "", Names(labels=list("abc")), notes=("as read",))
+
+
+def test_classes_that_a_split_lacks_and_small_test_splits_are_told() -> None:
+    names = list("abc")
+    dataset = splits.check_splits(
+        "file", points([0, 1, 2], [0, 1, 2], [0, 1] * 20), names, "text", "data.test_share"
+    )
+    first, absent, small = dataset.notes
+    assert first == "as read"
+    assert absent.startswith("The test split has no text of 1 of the 3 classes (c)")
+    assert "only 40 texts" in small
+    assert "± 9 points (data.test_share can enlarge it)" in small
+    full = points([0, 1, 2], [0, 1, 2], [0, 1, 2] * 34)
+    assert splits.check_splits("file", full, names, "text", "").notes == ("as read",)
+    few = points([0, 1, 2], [0], [0, 1, 2] * 34)
+    (_, absent) = splits.check_splits("file", few, names, "text", "").notes
+    assert "validation split has no text of 2 of the 3 classes (b, c)" in absent

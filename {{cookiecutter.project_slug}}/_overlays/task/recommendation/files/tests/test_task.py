@@ -302,12 +302,13 @@ def test_low_ratings_are_ignored_and_repeated_rows_count_once(tmp_path: Path) ->
         for dataset in (everything, liked)
     )
     assert after < 0.8 * before
-    assert "ratings below 3 are ignored" in liked.about
+    assert any("ratings below 3 are ignored (data.min_rating)" in note for note in liked.notes)
     with path.open("a", encoding="utf-8") as file:
         file.write(path.read_text(encoding="utf-8").split("\n", 1)[1])
-    assert data.load(DataSettings(**settings)).fingerprint == everything.fingerprint
-    with pytest.raises(UserError, match=r"row \d+, column item: user '.+' has already rated '.+'"):
-        data.load(DataSettings(**settings, rating="stars"))
+    for rating in (None, "stars"):
+        twice = data.load(DataSettings(**settings, rating=rating))
+        assert twice.fingerprint == everything.fingerprint
+        assert any("rows repeat a user and an item" in note for note in twice.notes)
 
 
 # --- files ---
@@ -316,20 +317,31 @@ def test_low_ratings_are_ignored_and_repeated_rows_count_once(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "a.csv: is empty"),
-        (b"user,item,when,stars\n", "a.csv: no row is left"),
-        (b"user,thing,when,stars\nu,i,1,1\n", "row 1: no column 'item', only user, thing"),
-        (b"user,item,item,when,stars\n", "row 1: more than one column 'item'"),
-        (b"user,item,when,stars\nu,i,1\n", "row 2 has 3 fields, expected 4"),
-        (b"user,item,when,stars\nu,i,1,1\n,j,1,1\n", "row 3, column user: is empty"),
-        (b"user,item,when,stars\nu, ,1,1\n", "row 2, column item: is empty"),
-        (b"user,item,when,stars\nu,i,soon,1\n", "row 2, column when: 'soon' is neither seconds"),
-        (b"user,item,when,stars\nu,i,nan,1\n", "row 2, column when: 'nan' is neither seconds"),
-        (b"user,item,when,stars\nu,i,1,inf\n", "row 2, column stars: 'inf' is not a finite number"),
-        (b"user,item,when,stars\nu,i,1,\n", "row 2, column stars: '' is not a finite number"),
-        (b"user,item,when,stars\nu,\xff,1,1\n", "row 2 is not utf-8"),
-        (b"user,item,when,stars\nu,\0,1,1\n", "row 2 contains a zero byte"),
-        (b'user,item,when,stars\nu,"i"x,1,1\n', "row 2: "),
+        (b"", "a.csv: row 1: is empty"),
+        (b"user,item,when,stars\n", "a.csv: row 2: there are no rows below the header"),
+        (b"user,thing,when,stars\nu,i,1,1\n", "no column 'item' (data.item): only 'user', 'thing'"),
+        (b"user,item,item,when,stars\nu,i,i,1,1\n", "no column 'item' (data.item): there are 2"),
+        (b"user,item,when,stars\nu,i,1\n", "row 2: has 3 cells, the header has 4"),
+        (
+            b"user,item,when,stars\nu,i,1,1\n,j,1,1\n",
+            "row 3, column 'user': is empty; data.missing",
+        ),
+        (b"user,item,when,stars\nu, ,1,1\n", "row 2, column 'item': is empty; data.missing=skip"),
+        (b"user,item,when,stars\nu,nan,1,1\n", "row 2, column 'item': is empty; data.missing=skip"),
+        (b"user,item,when,stars\nu,i,soon,1\n", "row 2, column 'when': 'soon' is not an ISO 8601"),
+        (
+            b"user,item,when,stars\nu,i,1,1\nu,i,soon,1\n",
+            "row 3, column 'when': 'soon' is not a fin",
+        ),
+        (b"user,item,when,stars\nu,i,nan,1\n", "row 2, column 'when': is empty; data.missing=skip"),
+        (b"user,item,when,stars\nu,i,1,inf\n", "row 2, column 'stars': 'inf' is not a"),
+        (b"user,item,when,stars\nu,i,1,\n", "row 2, column 'stars': is empty; data.missing=skip"),
+        (
+            b"user,item,when,stars\nu,i,1,\nv,i,1,\n",
+            "row 2, column 'stars': is empty (as in 2 rows)",
+        ),
+        (b"user,item,when,stars\nu,\xff,1,1\n", "row 2: byte 23 (0xff) is not utf-8"),
+        (b"user,item,when,stars\nu,\0,1,1\n", "row 2: a character NUL"),
         (b"user,item,when,stars\nu,i,1,1\n", "no user with 5 items that 5 users have is left"),
     ],
 )
@@ -368,13 +380,13 @@ def test_too_few_users_are_refused(tmp_path: Path) -> None:
 
 
 def test_missing_file_or_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no\.csv: no such file \(data\.path\)"):
+    with pytest.raises(UserError, match=r"no\.csv: cannot be read: No such file"):
         data.load(DataSettings(source="csv", path=tmp_path / "no.csv"))
     with pytest.raises(UserError, match=r"none: no such file or folder \(data\.path\)"):
         data.load(DataSettings(source="movielens", path=tmp_path / "none"))
     with pytest.raises(UserError, match=r"contains none of u\.data, ratings\.dat, ratings\.csv"):
         data.load(DataSettings(source="movielens", path=tmp_path))
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+    with pytest.raises(UserError, match="is a folder, expected a file"):
         data.load(DataSettings(source="csv", path=tmp_path))
 
 
@@ -410,8 +422,9 @@ def test_all_movielens_formats_are_read_with_titles(
         # 4 and 5 share a title, but 4 was rated too low: one item has it; 2 and 3 share one too
         assert dataset.contract.numbers["Amélie 2"] == dataset.contract.numbers["5"] == place + 1
         assert "Amélie 1" not in dataset.contract.numbers
-    (tmp_path / name).write_text("1", encoding="utf-8")
-    with pytest.raises(UserError, match=f"{name}: row 1"):
+    text = (tmp_path / name).read_text(encoding="utf-8")
+    (tmp_path / name).write_text(f"{text}\n1\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"{name}: row {len(rows) + 1}"):
         data.load(DataSettings(source="movielens", path=tmp_path))
 
 
@@ -426,6 +439,9 @@ def test_contradictory_settings_are_refused() -> None:
     for overrides, expected in (
         ({"source": "csv"}, r"source=csv needs data\.path="),
         ({"source": "csv", "path": "a.csv", "min_rating": 4}, r"min_rating needs data\.rating"),
+        ({"source": "csv", "path": "a.csv", "titles": "b.csv"}, r"titles needs data\.title"),
+        ({"split": "time"}, "split=time needs times, which source=imports has not"),
+        ({"source": "csv", "path": "a.csv", "split": "time"}, r"split=time needs data\.time="),
         ({"test_fold": 5}, "test_fold must be below folds=5"),
     ):
         with pytest.raises(ValidationError, match=expected):
@@ -460,6 +476,20 @@ def test_rankings_and_metrics_match_a_plain_calculation() -> None:
     assert metrics["coverage_at_10"] == len(set(lists.ravel().tolist())) / count
     assert metrics["popularity_lift"] == pytest.approx(1)  # all are equally popular
     assert objective.scores(outputs, split).tolist() == pytest.approx(recalls)
+
+
+def test_metrics_with_more_relevant_items_than_places_are_those_of_the_textbook() -> None:
+    # Relevant: 1 to 12 of 20 items; the recommended ten contain 1, 2 and 3, at places 1, 4 and 10.
+    order = [1, 20, 19, 2, 18, 17, 16, 15, 14, 3, *range(4, 13)]
+    scores = np.zeros((1, 20))
+    scores[0, np.array(order) - 1] = np.arange(len(order), 0, -1)
+    split = {"history": np.array([[13]]), "target": np.arange(1, 13)[None]}
+    is_hit = ranking.hits(ranking.recommend({"scores": scores}, split, 10), split)
+    count = ranking.lengths(split["target"])
+    assert ranking.recall(is_hit, count, 10).tolist() == [3 / 12]  # not 3 / min(10, 12)
+    gain = 1 + 1 / math.log2(5) + 1 / math.log2(11)
+    ideal = sum(1 / math.log2(place + 1) for place in range(1, 11))
+    assert ranking.ndcg(is_hit, count, 10).tolist() == pytest.approx([gain / ideal])
 
 
 def test_details_by_group_add_up_to_the_total() -> None:

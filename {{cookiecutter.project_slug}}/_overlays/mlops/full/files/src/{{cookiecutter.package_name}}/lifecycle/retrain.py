@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..bundle import deployment
 from ..bundle.load import Bundle, load_bundle
-from ..config import UserError
+from ..config import UserError, differences
 from ..experiments import tracked_runs
 from ..experiments.report import markdown_table
 from ..experiments.tracking import Tracker
@@ -117,6 +117,9 @@ def _plan(
     # 2. Plan. The journal comes before the data: without its file it counts as not written.
     original = original_data(settings)
     check_comparable(champion, original.contract)
+    today = settings.model_dump(mode="json", include={"data"})
+    if differ := differences(today, champion.manifest.config):
+        print(f"note: {champion.version} was trained on other data: {', '.join(differ[:5])}")
     folder = settings.paths.feedback
     collected = labels.read_collected(folder)
     rows = labels.collect_rows(original, collected, log, settings.retrain)

@@ -13,11 +13,19 @@ from ..interfaces import MetricFormat, Metrics
 from .classes import ClassContract, probabilities
 
 METRICS = {
-    "accuracy": MetricFormat("Accuracy, %", 100, 1),
-    "macro_f1": MetricFormat("Macro F1, %", 100, 1),
+    "accuracy": MetricFormat(
+        "Accuracy, %", 100, 1, "share of examples whose most probable class is the true one"
+    ),
+    "macro_f1": MetricFormat(
+        "Macro F1, %",
+        100,
+        1,
+        "mean over classes of 2TP / (2TP + FP + FN), every class with equal weight; a class that "
+        "is neither true nor predicted for any example does not count",
+    ),
 }
 
-ABSENT: Any = 0  # precision, recall and F1 of a class without examples or predictions
+ABSENT: Any = 0  # recall of a class that is only predicted, precision of one that never is
 MIN_SLICE_EXAMPLES = 20  # the mean of fewer examples is too noisy to compare
 
 
@@ -26,37 +34,41 @@ def predicted_classes(outputs: Arrays) -> np.ndarray:
     return outputs["label"] if "label" in outputs else outputs["logits"].argmax(axis=1)
 
 
+def classes_in(outputs: Arrays, split: Arrays) -> np.ndarray:
+    """Return the classes, sorted, that are true or predicted for some example: scikit-learn's
+    choice for macro F1, where a class that is neither has no value."""
+    return np.union1d(split["label"], predicted_classes(outputs))
+
+
 def hits(outputs: Arrays, split: Arrays) -> np.ndarray:
     """Return 1.0 (n,) where the prediction is correct, else 0."""
     return (predicted_classes(outputs) == split["label"]).astype(np.float64)
 
 
 def f1_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
-    """Score examples (n,) so that their mean is the macro F1. Needs `logits`.
+    """Score examples (n,) so that their mean is the macro F1.
 
     Macro F1 is not a mean over examples. Each score is the macro F1 of all plus its derivative by
     the example's weight; resampling these scores gives the interval of the infinitesimal
     jackknife. Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982, chapter 6.
     """
-    count = outputs["logits"].shape[1]
-    predicted = predicted_classes(outputs)[:, None] == np.arange(count)
-    actual = split["label"][:, None] == np.arange(count)
-    total = len(predicted)
-    size = np.maximum((predicted.sum(axis=0) + actual.sum(axis=0)) / total, 1 / total)
+    classes = classes_in(outputs, split)
+    predicted = predicted_classes(outputs)[:, None] == classes
+    actual = split["label"][:, None] == classes
+    size = predicted.mean(axis=0) + actual.mean(axis=0)
     f1 = 2 * (predicted & actual).mean(axis=0) / size
     change = (2 * (predicted & actual) - f1 * (predicted.astype(float) + actual)) / size
     return f1.mean() + change.mean(axis=1)
 
 
 def metrics(outputs: Arrays, split: Arrays, contract: ClassContract) -> Metrics:
-    """Compute accuracy, macro F1 over all classes (0 for absent ones) and, given logits, log loss.
+    """Compute accuracy, macro F1 over `classes_in` and, given logits, log loss.
 
     Log loss is in nats; scikit-learn's clips probabilities at 2e-16, which hides how wrong a
     confident network is.
     """
     actual, predicted = split["label"], predicted_classes(outputs)
-    places = range(len(contract.labels))
-    options: Any = {"labels": places, "average": "macro", "zero_division": ABSENT}
+    options: Any = {"average": "macro", "zero_division": ABSENT}
     values = {
         "accuracy": float(sklearn_metrics.accuracy_score(actual, predicted)),
         "macro_f1": float(sklearn_metrics.f1_score(actual, predicted, **options)),
@@ -74,15 +86,21 @@ def slices(split: Arrays, contract: ClassContract) -> dict[str, np.ndarray]:
 
 
 def details(outputs: Arrays, split: Arrays, contract: ClassContract) -> dict[str, Any]:
-    """Compute a table per class and the confusion matrix, counts (true class, predicted class)."""
+    """Compute a table of `classes_in` and the confusion matrix of all classes, counts (true class,
+    predicted class)."""
     actual, predicted = split["label"], predicted_classes(outputs)
-    places = range(len(contract.labels))
+    classes, places = classes_in(outputs, split), range(len(contract.labels))
     columns: Any = sklearn_metrics.precision_recall_fscore_support(
-        actual, predicted, labels=places, zero_division=ABSENT
+        actual, predicted, labels=classes, zero_division=ABSENT
     )
     per_class = {
-        name: {"precision": float(p), "recall": float(r), "f1": float(f1), "examples": int(count)}
-        for name, p, r, f1, count in zip(contract.labels, *columns, strict=True)
+        contract.labels[place]: {
+            "precision": float(p),
+            "recall": float(r),
+            "f1": float(f1),
+            "examples": int(count),
+        }
+        for place, p, r, f1, count in zip(classes, *columns, strict=True)
     }
     confusion = sklearn_metrics.confusion_matrix(actual, predicted, labels=places)
     return {"per_class": per_class, "confusion": confusion.tolist()}

@@ -15,7 +15,7 @@ from ..interfaces import BaseContract, ScoreMetric
 OUTPUTS = ("logits",)
 SCORE = ScoreMetric("accuracy", True)
 
-MAX_NAMED = 10  # classes that an error message lists
+MAX_NAMED = 10  # classes that a message lists
 
 
 class Classified(BaseModel):
@@ -65,10 +65,8 @@ class ClassContract(BaseContract):
 def class_index(ground_truth: GroundTruth, labels: Sequence[str]) -> int:
     """Return the class's place among `labels`; ValueError if it is not one of them."""
     if ground_truth.label not in labels:
-        names = ", ".join(map(_short, labels[:MAX_NAMED]))
-        names += ", …" if len(labels) > MAX_NAMED else ""
         label = _short(ground_truth.label)
-        raise ValueError(f"label: {label!r} is not a class of this model ({names})")
+        raise ValueError(f"label: {label!r} is not a class of this model ({short_list(labels)})")
     return labels.index(ground_truth.label)
 
 
@@ -77,6 +75,11 @@ def probabilities(outputs: Arrays) -> np.ndarray:
     logits = outputs["logits"].astype(np.float64)
     exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponents / exponents.sum(axis=1, keepdims=True)
+
+
+def short_list(names: Sequence[str]) -> str:
+    """List names for a message, shortened, and not more than MAX_NAMED."""
+    return ", ".join([*map(_short, names[:MAX_NAMED]), *("…" for _ in names[MAX_NAMED:][:1])])
 
 
 def _short(text: str) -> str:

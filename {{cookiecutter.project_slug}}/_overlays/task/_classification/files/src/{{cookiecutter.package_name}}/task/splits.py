@@ -1,6 +1,8 @@
 """What every classifier's data and baselines share: checks, labelled items, model selection."""
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -8,10 +10,11 @@ import numpy as np
 from ..arrays import Arrays
 from ..config import UserError
 from ..interfaces import LabelledItem, Splits
-from .classes import class_index
+from .classes import class_index, short_list
 
 D = TypeVar("D", bound=Splits)
 
+SMALL_TEST = 100  # fewer test examples are told; they know an accuracy of 90 % to ± 6 points
 SEARCH_ROWS = 5000  # training rows that settings are compared on; the best is fitted to all
 
 
@@ -22,7 +25,8 @@ def require_two_classes(source: object, names: list[str]) -> None:
 
 
 def check_splits(source: object, dataset: D, labels: list[str], noun: str, settings: str) -> D:
-    """Return the data set; UserError if a split is empty or a class has no training example.
+    """Return the data set with notes on its splits; UserError if a split is empty or a class has
+    no training example.
 
     `noun` names an example in messages, `settings` those that would enlarge a split.
     """
@@ -33,7 +37,27 @@ def check_splits(source: object, dataset: D, labels: list[str], noun: str, setti
     for label, name in enumerate(labels):
         if label not in trained:
             raise UserError(f"{source}: no {noun} of class {name!r} is left for training")
-    return dataset
+    notes = _notes_on_splits(dataset, labels, noun, settings)
+    return replace(dataset, notes=(*dataset.notes, *notes))
+
+
+def _notes_on_splits(dataset: Splits, labels: list[str], noun: str, settings: str) -> Iterator[str]:
+    """Name the classes that a split lacks; warn of a small test split."""
+    for name in ("validation", "test"):
+        present = set(getattr(dataset, name)["label"].tolist())
+        absent = [text for label, text in enumerate(labels) if label not in present]
+        if absent:
+            yield (
+                f"The {name} split has no {noun} of {len(absent)} of the {len(labels)} classes "
+                f"({short_list(absent)}): its results say nothing about them."
+            )
+    count = len(dataset.test["label"])
+    if count < SMALL_TEST:
+        points = 196 * math.sqrt(0.9 * 0.1 / count)
+        yield (
+            f"The test split has only {count} {noun}s: an accuracy of 90 % would be known to about "
+            f"± {points:.0f} points ({settings} can enlarge it)."
+        )
 
 
 def encode_labelled_items(contract: Any, pairs: Sequence[LabelledItem]) -> Arrays:

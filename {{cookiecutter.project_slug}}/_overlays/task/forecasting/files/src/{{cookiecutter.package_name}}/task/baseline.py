@@ -8,24 +8,43 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..arrays import Arrays
+from ..arrays import Arrays, in_chunks
 from . import clock, smoothing
 from .contract import QUANTILES, Contract
 from .data import Dataset
+from .frequency import MONTH
 from .ridge import Ridge
+from .settings import Settings
 
 SPANS = {clock.DAY: "Daily", 7 * clock.DAY: "Weekly", 364 * clock.DAY: "Yearly"}
+SPANS |= {12 * MONTH: "Yearly"}
 
 
 def names() -> list[str]:
     """Name the baselines before they are fitted."""
-    return ["seasonal naive", "exponential smoothing", "ridge with the network's inputs"]
+    return [
+        "last value",
+        "seasonal naive",
+        "exponential smoothing",
+        "ridge with the network's inputs",
+    ]
+
+
+def advice(settings: Settings) -> dict[str, str]:
+    """Return settings that may help the network where a baseline is ahead, with the reason."""
+    longest = max(settings.data.seasons)
+    wider = {f"data.window={2 * longest}": "two of the longest seasons are seen"}
+    return {
+        **(wider if settings.data.window < 2 * longest else {}),
+        f"model.width={max(8, settings.model.width // 8 * 4)}": "short series overfit",
+        "model.dropout=0.5": "likewise",
+    }
 
 
 def fit_and_predict(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:
     """Fit each baseline; yield its name and its outputs (`quantiles`) on the test split."""
     contract = dataset.contract
-    for season in contract.seasons:
+    for season in sorted({1, *contract.seasons}):
         points = [naive(split, season) for split in (dataset.validation, dataset.test)]
         yield naive_name(contract, season), with_intervals(dataset, *points)
     yield "Exponential smoothing", with_intervals(dataset, *smoothing.forecast(dataset))
@@ -36,13 +55,18 @@ def fit_and_predict(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:
 
 def naive(split: Arrays, season: int) -> np.ndarray:
     """Forecast each step as its value one season before, (n, horizon)."""
-    steps = np.arange(split["target"].shape[1]) % season - season
-    return split["history"][:, split["history"].shape[1] + steps]
+    history, horizon = split["history"], split["target"].shape[1]
+    columns = history.shape[1] + np.arange(horizon) % season - season
+    return np.concatenate([chunk[""][:, columns] for chunk in in_chunks({"": history})])
 
 
 def naive_name(contract: Contract, season: int) -> str:
-    """Name the seasonal naive forecast."""
-    span = SPANS.get(season * contract.step)
+    """Name the seasonal naive forecast; of season 1 it is persistence."""
+    if season == 1:
+        return "Last value"
+    frequency = contract.frequency
+    span = "Weekly" if frequency.usual_seasons == [5] == [season] else None
+    span = span or SPANS.get(season * frequency.seconds)
     return f"{span} naive" if span else f"Naive {season} steps back"
 
 

@@ -1,4 +1,4 @@
-"""Times as seconds on a regular grid, time zones, calendar features. The server imports it.
+"""Times as seconds since 1970, time zones, calendar features. The server imports it.
 
 Times without UTC offsets are taken as they are, without daylight saving; times with offsets are
 converted to UTC. With a time zone, times without offset are local to it, daylight saving included,
@@ -14,6 +14,7 @@ import numpy as np
 EPOCH = datetime(1970, 1, 1)
 FIRST_YEAR, LAST_YEAR = 1800, 2299
 DAY = 86_400
+LONGEST_CHANGE = timedelta(days=3)  # between rows around a change of clocks
 # number of channels of each calendar feature: sine and cosine of the harmonics of its period
 CHANNELS = {"day": 4, "week": 6, "year": 4}
 
@@ -36,6 +37,12 @@ def parse_times(texts: Sequence[str]) -> list[datetime]:
         text = texts[len(moments)]
         short = text if len(text) <= 40 else f"{text[:40]}…"
         raise BadTime(len(moments), f"{short!r} is not an ISO 8601 time") from None
+    check_times(moments)
+    return moments
+
+
+def check_times(moments: Sequence[datetime]) -> None:
+    """Raise BadTime for years out of range, and for times with and without UTC offset in one."""
     naive = bool(moments) and moments[0].tzinfo is None
     for position, moment in enumerate(moments):
         if not FIRST_YEAR <= moment.year <= LAST_YEAR:
@@ -43,7 +50,6 @@ def parse_times(texts: Sequence[str]) -> list[datetime]:
         if (moment.tzinfo is None) != naive:
             kind = "a" if naive else "no"
             raise BadTime(position, f"{moment} has {kind} UTC offset, unlike the first time")
-    return moments
 
 
 def to_seconds(moments: Sequence[datetime], zone: ZoneInfo | None) -> np.ndarray:
@@ -56,7 +62,8 @@ def to_seconds(moments: Sequence[datetime], zone: ZoneInfo | None) -> np.ndarray
     for position, moment in enumerate(moments):
         stamp = int(moment.replace(tzinfo=zone).timestamp())
         local = datetime.fromtimestamp(stamp, zone).replace(tzinfo=None)
-        if local != moment.replace(microsecond=0):
+        midnight = moment.hour == moment.minute == moment.second == 0
+        if local != moment.replace(microsecond=0) and not midnight:  # a date means its first moment
             raise BadTime(position, f"{moment} does not exist in {zone.key} (daylight saving)")
         if position and stamp <= stamps[position - 1]:  # the second pass through a repeated hour
             stamp = int(moment.replace(tzinfo=zone, fold=1).timestamp())
@@ -65,11 +72,21 @@ def to_seconds(moments: Sequence[datetime], zone: ZoneInfo | None) -> np.ndarray
 
 
 def local_seconds(stamps: np.ndarray, zone: ZoneInfo | None) -> np.ndarray:
-    """Convert seconds since 1970 to local time in the zone, int64 (n,)."""
+    """Convert seconds since 1970 to local time in the zone, int64 of any shape."""
     if zone is None:
         return stamps
-    offsets = [datetime.fromtimestamp(stamp, zone).utcoffset() for stamp in stamps.tolist()]
-    return stamps + np.array([int((offset or timedelta()).total_seconds()) for offset in offsets])
+    moments = [datetime.fromtimestamp(stamp, zone) for stamp in np.ravel(stamps).tolist()]
+    offsets = [int((moment.utcoffset() or timedelta()).total_seconds()) for moment in moments]
+    return stamps + np.array(offsets, np.int64).reshape(np.shape(stamps))
+
+
+def utc_seconds(local: np.ndarray, zone: ZoneInfo | None) -> np.ndarray:
+    """Convert local time in the zone, in seconds, to seconds since 1970, int64 like `local`."""
+    if zone is None:
+        return local
+    moments = [EPOCH + timedelta(seconds=second) for second in np.ravel(local).tolist()]
+    stamps = [int(moment.replace(tzinfo=zone).timestamp()) for moment in moments]
+    return np.array(stamps, np.int64).reshape(np.shape(local))
 
 
 def format_times(stamps: Sequence[int], like: datetime, zone: ZoneInfo | None) -> list[str]:
@@ -81,7 +98,7 @@ def format_times(stamps: Sequence[int], like: datetime, zone: ZoneInfo | None) -
 
 
 def calendar_features(local: np.ndarray, periods: Sequence[str]) -> np.ndarray:
-    """Compute calendar channels, float32 (n, channel), of local times in seconds (n,)."""
+    """Compute calendar channels, float32 (…, channel), of local times in seconds (…)."""
     columns: list[np.ndarray] = []
     for period in periods:
         if period == "day":
@@ -95,7 +112,7 @@ def calendar_features(local: np.ndarray, periods: Sequence[str]) -> np.ndarray:
         for harmonic in range(1, CHANNELS[period] // 2 + 1):
             angle = 2 * np.pi * harmonic * phase
             columns += [np.sin(angle), np.cos(angle)]
-    return np.stack(columns, axis=1).astype(np.float32)
+    return np.stack(columns, axis=-1).astype(np.float32)
 
 
 def span_name(span: int) -> str:

@@ -5,17 +5,17 @@ The server imports this module: it needs NumPy and pydantic only.
 
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..arrays import Arrays
-from ..config import UserError
 from ..interfaces import BaseContract, InvalidItem, ScoreMetric
-from . import clock, table
+from . import clock
+from .frequency import Frequency
+from .request_file import item_from_file as item_from_file
 
 # In the order of `forward`; per input, the names of its variable axes besides the batch: none.
 INPUTS: dict[str, dict[int, str]] = {"history": {}, "known": {}}
@@ -46,13 +46,17 @@ class Item(BaseModel):
         str, Annotated[list[Number], Field(max_length=2 * MAX_HISTORY, fail_fast=True)]
     ] = Field(
         default={},
-        max_length=50,
-        description="for each covariate one value per time and per step ahead",
+        max_length=100,
+        description="for each covariate one value per time and, if it is known ahead, per step "
+        "ahead",
     )
     horizon: int | None = Field(
         default=None, ge=1, description="steps to forecast; by default as many as in training"
     )
     id: str | None = Field(default=None, max_length=200, description="the series, if several")
+    target: str | None = Field(
+        default=None, max_length=200, description="what the values are; refused if it is another"
+    )
 
 
 class Prediction(BaseModel):
@@ -85,6 +89,7 @@ class Scale(BaseModel):
 
     center: float
     unit: float
+    static: list[float] = []  # the series' static covariates, encoded
 
 
 class Covariate(BaseModel):
@@ -95,10 +100,11 @@ class Covariate(BaseModel):
     name: str
     center: float
     spread: float
+    past_only: bool = False  # whether its future values are unknown
 
 
 class Contract(BaseContract):
-    """The time grid, the window, the covariates and the scalers, fitted to the training split."""
+    """The frequency, the window, the covariates and the scalers, fitted to the training split."""
 
     TASK: ClassVar[str] = "forecasting"
     SCORE: ClassVar = SCORE
@@ -106,15 +112,27 @@ class Contract(BaseContract):
     GROUND_TRUTH: ClassVar = GroundTruth
 
     target: str
-    step: int  # seconds
+    frequency: Frequency
     seasons: list[int]  # steps
     window: int
     horizon: int
     offsets: bool  # whether times have UTC offsets
-    timezone: str | None
     calendar: list[str]
-    covariates: list[Covariate]
+    covariates: list[Covariate]  # those known ahead first
     series: dict[str, Scale]  # by id; a single series without an id is called ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_of_seconds(cls, values: Any) -> Any:
+        """Read a contract from before there were frequencies."""
+        if isinstance(values, dict) and "step" in values:
+            old = {key: values[key] for key in values if key not in ("step", "timezone")}
+            zone = values.get("timezone")
+            return {
+                **old,
+                "frequency": Frequency(unit="second", count=values["step"], timezone=zone),
+            }
+        return values
 
     @property
     def season(self) -> int:
@@ -126,30 +144,48 @@ class Contract(BaseContract):
         return sum(clock.CHANNELS[period] for period in self.calendar)
 
     @property
+    def ahead_channels(self) -> int:
+        """The number of channels, the first ones, that are known ahead and change with time."""
+        return self.calendar_channels + sum(not column.past_only for column in self.covariates)
+
+    @property
+    def static_channels(self) -> int:
+        return len(next(iter(self.series.values())).static)
+
+    @property
     def channels(self) -> int:
-        """The number of channels of `known`: the calendar's, then one per covariate."""
-        return self.calendar_channels + len(self.covariates)
+        """The number of channels of `known`: the calendar's, one per covariate, static ones."""
+        return self.calendar_channels + len(self.covariates) + self.static_channels
 
     @property
     def zone(self) -> ZoneInfo | None:
-        return ZoneInfo(self.timezone) if self.timezone else None
+        return self.frequency.zone
 
     def scaled(self, values: np.ndarray, key: str) -> np.ndarray:
         """Scale a series' values, float32: 0 is its training mean, 1 its change between seasons."""
         scale = self.series[key]
         return ((values - scale.center) / scale.unit).astype(np.float32)
 
-    def known(self, stamps: np.ndarray, covariates: np.ndarray) -> np.ndarray:
-        """Compute the features known in advance, float32 (n, channel).
+    def calendar_at(self, stamps: np.ndarray) -> np.ndarray:
+        """Compute the calendar's channels, float32 (…, channel), at times in seconds (…)."""
+        local = clock.local_seconds(stamps, self.zone)
+        return clock.calendar_features(local, self.calendar)
+
+    def known(self, stamps: np.ndarray, covariates: np.ndarray, key: str) -> np.ndarray:
+        """Compute the inputs beside the target, float32 (n, channel), of the series `key`.
 
         `stamps` are seconds (n,), `covariates` unscaled (n, name).
         """
-        local = clock.local_seconds(stamps, self.zone)
-        calendar = clock.calendar_features(local, self.calendar)
         center = np.array([covariate.center for covariate in self.covariates])
         spread = np.array([covariate.spread for covariate in self.covariates])
         scaled = ((covariates - center) / spread).astype(np.float32)
-        return np.concatenate([calendar, scaled], axis=1)
+        static = np.tile(np.array(self.series[key].static, np.float32), (len(stamps), 1))
+        return np.concatenate([self.calendar_at(stamps), scaled, static], axis=1)
+
+    def hide_future(self, known: np.ndarray) -> None:
+        """Replace what is not known ahead by its mean, in place; `known` is a batch of windows."""
+        first = self.calendar_channels + len(self.covariates)
+        known[:, self.window :, self.ahead_channels : first] = 0
 
     def encode(self, items: list[Item]) -> Arrays:
         """Encode items, float32: `history` (item, window), the scaled target, and `known`
@@ -164,10 +200,13 @@ class Contract(BaseContract):
             if (item.horizon or 1) > self.horizon:
                 limit = f"the {self.horizon} steps that this model forecasts"
                 raise InvalidItem(index, "horizon", f"{item.horizon} exceeds {limit}")
-            last = self._last_time(index, item)
+            if item.target not in (None, self.target):
+                reason = f"{item.target[:40]!r} is not what this model forecasts ({self.target!r})"
+                raise InvalidItem(index, "target", reason)
+            stamps = self._window_times(index, item)
             history[index] = self._scaled_history(index, item, key)
-            steps = np.arange(1 - self.window, self.horizon + 1)
-            known[index] = self.known(last + self.step * steps, self._item_covariates(index, item))
+            known[index] = self.known(stamps, self._item_covariates(index, item), key)
+        self.hide_future(known)
         return {"history": history, "known": known}
 
     def decode(self, outputs: Arrays, items: Sequence[Item]) -> list[Prediction]:
@@ -177,7 +216,7 @@ class Contract(BaseContract):
             steps = item.horizon or self.horizon
             scale = self.series[item.id or next(iter(self.series))]
             last = self.origin(item)
-            stamps = [last + self.step * step for step in range(1, steps + 1)]
+            stamps = self.frequency.after(last, np.arange(1, steps + 1)).tolist()
             low, median, high = (scale.center + scale.unit * quantiles[:steps]).T.tolist()
             times = clock.format_times(stamps, datetime.fromisoformat(item.times[-1]), self.zone)
             predictions.append(Prediction(times=times, p10=low, p50=median, p90=high, id=item.id))
@@ -241,31 +280,32 @@ class Contract(BaseContract):
             raise InvalidItem(index, "id", reason)
         return item.id
 
-    def _last_time(self, index: int, item: Item) -> int:
-        """Check that times are regular; return the newest in seconds."""
+    def _window_times(self, index: int, item: Item) -> np.ndarray:
+        """Check that times are regular; return the window's and the steps ahead, in seconds."""
         if len(item.times) < self.window:
             reason = f"got {len(item.times)}, this model needs the last {self.window}"
             raise InvalidItem(index, "times", reason)
         skipped = len(item.times) - self.window
         try:
             moments = clock.parse_times(item.times[skipped:])
-            if self.timezone is None and self.offsets != (moments[0].tzinfo is not None):
+            if self.zone is None and self.offsets != (moments[0].tzinfo is not None):
                 kind = "no" if self.offsets else "a"
                 raise clock.BadTime(0, f"has {kind} UTC offset, unlike the times in training")
-            stamps = clock.to_seconds(moments, self.zone)
+            past = clock.to_seconds(moments, self.zone)
         except clock.BadTime as error:
             place = f"entry {skipped + error.position}: {error}"
             raise InvalidItem(index, "times", place) from None
-        steps = np.diff(stamps)
-        if (steps != self.step).any():
-            wrong = int(np.argmax(steps != self.step))
-            entry, span = skipped + wrong + 1, clock.span_name(int(steps[wrong]))
+        irregular = self.frequency.irregular(past)
+        if irregular.any():
+            wrong = int(np.argmax(irregular))
+            entry, span = skipped + wrong + 1, clock.span_name(int(past[wrong + 1] - past[wrong]))
             reason = (
                 f"entry {entry}: {item.times[entry]} is {span} after the entry before, this model "
-                f"needs steps of {clock.span_name(self.step)}"
+                f"needs steps of {self.frequency.name}"
             )
             raise InvalidItem(index, "times", reason)
-        return int(stamps[-1])
+        ahead = self.frequency.after(past[-1], np.arange(1, self.horizon + 1))
+        return np.concatenate([past, ahead])
 
     def _scaled_history(self, index: int, item: Item, key: str) -> np.ndarray:
         try:
@@ -292,47 +332,20 @@ class Contract(BaseContract):
                 reason = f"{name[:40]!r} is not a covariate of this model ({', '.join(names)})"
                 raise InvalidItem(index, "covariates", reason)
         columns = np.empty((self.window + self.horizon, len(names)))
-        expected = len(item.times) + self.horizon
         for column, covariate in enumerate(self.covariates):
-            values = item.covariates.get(covariate.name, [])
-            if len(values) != expected:
+            values, count = item.covariates.get(covariate.name, []), len(item.times)
+            ahead = 0 if covariate.past_only else self.horizon
+            if len(values) != count + ahead:
+                more = f" and {ahead} ahead" if ahead else "; its future is not used"
                 reason = (
-                    f"{covariate.name}: got {len(values)}, expected {expected}: one for each time "
-                    f"and {self.horizon} ahead"
+                    f"{covariate.name}: got {len(values)}, expected {count + ahead}: one for each "
+                    f"time{more}"
                 )
                 raise InvalidItem(index, "covariates", reason)
-            columns[:, column] = values[-len(columns) :]
+            columns[:, column] = covariate.center
+            columns[: self.window + ahead, column] = values[count - self.window :]
             distance = np.abs(columns[:, column] - covariate.center)
             if not (distance < MAX_SCALED * covariate.spread).all():
                 reason = f"{covariate.name}: is far outside the training data"
                 raise InvalidItem(index, "covariates", reason)
         return columns
-
-
-def item_from_file(path: Path) -> dict[str, Any]:
-    """Read a CSV file as a request's item (JSON): columns of times, values, then covariates.
-
-    The header names the covariates, and may name a column `id`. Rows at the end without a value
-    are the steps ahead, with their covariates. UserError that names row and column.
-    """
-    rows = table.read_table(path)
-    names = [name for name in rows.columns if name != "id"]
-    if len(names) < 2:
-        raise UserError(f"{path}: row 1: needs a column of times and one of values")
-    time, value, *covariates = names
-    values = rows.columns[value]
-    count = max((place for place, text in enumerate(values, 1) if text), default=0)
-    past = table.Table(path, {value: values[:count]}, rows.lines[:count])
-    item: dict[str, Any] = {
-        "times": rows.columns[time][:count],
-        "values": past.numbers(value, "values"),
-    }
-    if covariates:
-        item["covariates"] = {name: rows.numbers(name, "covariate") for name in covariates}
-    if "id" in rows.columns:
-        ids = rows.columns["id"]
-        other = next((row for row, key in enumerate(ids) if key != ids[0]), None)
-        if other is not None:
-            raise UserError(f"{path}: row {rows.lines[other]}, column 'id': two series in one file")
-        item["id"] = ids[0]
-    return item

@@ -1,25 +1,26 @@
-"""Load and check the series, and split them by time, without leakage.
+"""The data set: series from a file, split by time without leakage, with scalers fitted to training.
 
-The test split is the end; validation blocks are spread over the time before. A training window
-(its past and its future) touches no step of a validation block or of the test, so no value that a
-model is chosen or measured by is an input or a target in training. Validation and test windows
-have all targets in their block; their past may reach into the training part, as in real use.
+`series` reads and repairs the series, `windows` splits the time and cuts windows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
-from ..arrays import Arrays
+from ..arrays import Arrays, row_count
 from ..config import UserError
 from ..interfaces import LabelledItem, Splits
-from . import clock, table
+from . import clock
 from .contract import Contract, Covariate, Scale
+from .frequency import Frequency
+from .grid import Series
+from .series import SeriesSet, keep_usable, read_series
 from .settings import DataSettings
+from .windows import LEAST_HORIZONS, Blocks, cut_windows, longest_window, split_grid
 
 INCLUDED = Path(__file__).with_name("victoria_demand_2014.csv")
 INCLUDED_SOURCE = (
@@ -32,34 +33,19 @@ INCLUDED_LIMITS = (
     "Not for operating a grid or trading without people and further models.",
     "The data contains no personal data.",
 )
-MIN_TRAIN_WINDOWS = 100
-MIN_ORIGINS = 72  # of validation and test: three blocks of the bootstrap
-
-
-@dataclass(frozen=True)
-class Series:
-    """One series, complete and in order."""
-
-    id: str
-    start: int  # seconds
-    offset: int  # steps from the start of the grid that all series share
-    values: np.ndarray  # (n,) in the target's units
-    covariates: np.ndarray  # (n, name)
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """Ranges [first, end) of steps of the common grid that training must not see."""
-
-    validation: list[tuple[int, int]]
-    test: tuple[int, int]
+# Below these a split is refused; below those of FEW, intervals are wide and the report says so.
+LEAST = {"train": 20, "validation": 6, "test": 6}
+FEW = {"train": 100, "validation": 72, "test": 72}
+MANY_WINDOWS = 200_000
+MAX_CATEGORIES = 100
 
 
 @dataclass(frozen=True)
 class Dataset(Splits):
     """Splits whose rows are windows, ordered by time except for rows added from requests:
 
-    - `history` float32 (n, window) and `known` float32 (n, window + horizon, channel), the inputs
+    - `history` float32 (n, window) and `known` float32 (n, window + horizon, channel), the inputs,
+      made when they are needed
     - `target` float32 (n, horizon), scaled like the history
     - `origin` int64 (n,): the last time of the past, in seconds; `series` int64 (n,): its number
     - `center`, `unit` float64 (n,): target × unit + center is in the original units
@@ -101,18 +87,19 @@ class Dataset(Splits):
     def item(self, number: int, origin: int) -> dict[str, Any]:
         """Build a request's item (JSON) from a series' past up to `origin` (seconds)."""
         contract, series = self.contract, self.series[number]
-        end = (origin - series.start) // contract.step + 1
+        end = int(series.find(np.array([origin]))[0]) + 1
         first = end - contract.window
-        stamps = [series.start + contract.step * row for row in range(first, end)]
         like = clock.EPOCH.replace(tzinfo=clock.UTC) if contract.offsets else clock.EPOCH
         item: dict[str, Any] = {
-            "times": clock.format_times(stamps, like, contract.zone),
+            "target": contract.target,
+            "times": clock.format_times(series.stamps[first:end].tolist(), like, contract.zone),
             "values": series.values[first:end].tolist(),
         }
         if contract.covariates:
-            ahead = series.covariates[first : end + contract.horizon]
-            names = [covariate.name for covariate in contract.covariates]
-            item["covariates"] = dict(zip(names, ahead.T.tolist(), strict=True))
+            item["covariates"] = {}
+        for covariate, column in zip(contract.covariates, series.covariates.T, strict=True):
+            last = end if covariate.past_only else end + contract.horizon
+            item["covariates"][covariate.name] = column[first:last].tolist()
         return item if len(self.series) == 1 else {**item, "id": series.id}
 
 
@@ -120,241 +107,166 @@ def load(settings: DataSettings) -> Dataset:
     """Load the data that the settings name; UserError in one line that names file, row, column."""
     path = settings.path or INCLUDED
     # 1. Read the series and put them on one grid.
-    all_series, step, offsets = _read_series(settings, path)
+    found = read_series(settings, path)
     # 2. Split the grid and fit the scalers.
-    blocks = split_grid(settings, max(row.offset + len(row.values) for row in all_series))
-    contract = _fit_contract(settings, path, all_series, step, offsets, blocks)
+    count = max(int(series.positions[-1]) + 1 for series in found.series)
+    least = settings.window + settings.horizon * (1 + 2 * LEAST_HORIZONS) + LEAST["train"]
+    if count < least:
+        raise UserError(_too_short(settings, found, path, f"{count} rows, at least {least} needed"))
+    blocks = split_grid(settings, count)
+    series, contract, notes = _fit_contract(settings, path, found, blocks)
     # 3. Cut the windows.
-    by_split = {
-        name: _windows(contract, all_series, origins(settings, contract, blocks, name))
-        for name in ("train", "validation", "test")
-    }
-    needed = {"train": MIN_TRAIN_WINDOWS, "validation": MIN_ORIGINS, "test": MIN_ORIGINS}
-    for name, least in needed.items():
-        count = len(np.unique(by_split[name]["origin"]))
-        if count < least:
-            raise UserError(
-                f"{path}: too short: {name} gets {count} windows of {settings.window} past "
-                f"and {settings.horizon} future steps and needs {least}; add rows, or lower "
-                "data.window, data.seasons, data.horizon or data.validation_blocks, or change "
-                "the shares"
+    splits = cut_windows(settings, contract, series, blocks)
+    for name, least in LEAST.items():
+        origins = len(np.unique(splits[name]["origin"]))
+        if origins < least:
+            fits = longest_window(blocks, LEAST["train"])
+            reason = (
+                f"{name} gets {origins} windows of {settings.window} past and {settings.horizon} "
+                f"future steps without a gap and needs {least}; past and future of at most {fits} "
+                "steps together fit the training part"
             )
-    about = (
-        f"{settings.target} of {path.name}: {sum(len(series.values) for series in all_series):,} "
-        f"rows in steps of {clock.span_name(step)}"
-        + (f", {len(all_series)} series" if len(all_series) > 1 else "")
-        + f". Split by time: {len(blocks.validation)} validation blocks spread over the time "
-        f"before the test, which is the last {settings.test_share:.0%}; no training window "
-        "touches them."
-    )
-    if settings.path is None:
-        about += f" {INCLUDED_SOURCE}"
-    return Dataset(
-        *by_split.values(),
-        about=about,
-        contract=contract,
-        series=all_series,
-        blocks=blocks,
-        limits=INCLUDED_LIMITS if settings.path is None else (),
-    )
-
-
-def split_grid(settings: DataSettings, count: int) -> Blocks:
-    """Put validation blocks in the middle of equal parts of the grid, the test at its end."""
-    test = count - round(settings.test_share * count)
-    part = test / settings.validation_blocks
-    length = settings.validation_share * count / settings.validation_blocks
-    middles = [(number + 0.5) * part for number in range(settings.validation_blocks)]
-    blocks = [(round(middle - length / 2), round(middle + length / 2)) for middle in middles]
-    return Blocks(blocks, (test, count))
-
-
-def _read_series(settings: DataSettings, path: Path) -> tuple[list[Series], int, bool]:
-    """Return the file's series, their step in seconds, and whether times have UTC offsets."""
-    # 1. Read the columns; group the rows by series.
-    rows = table.read_table(path, settings.separator)
-    texts = rows.column(settings.time, "data.time")
-    values = np.array(rows.numbers(settings.target, "data.target"))
-    columns = [rows.numbers(name, "data.covariates") for name in settings.covariates]
-    covariates = np.array(columns).T.reshape(len(values), len(columns))
-    rows_of: dict[str, list[int]] = {}
-    ids = rows.column(settings.id, "data.id") if settings.id else [""] * len(values)
-    for place, key in enumerate(ids):
-        if settings.id and not key:
-            raise UserError(f"{path}: row {rows.lines[place]}, column {settings.id!r}: is empty")
-        rows_of.setdefault(key, []).append(place)
-    # 2. Convert the times to seconds.
-    zone = None if settings.timezone is None else clock.ZoneInfo(settings.timezone)
-    stamps, places = np.empty(len(texts), np.int64), list(range(len(texts)))
-    try:
-        moments = clock.parse_times(texts)
-        for places in rows_of.values():
-            stamps[places] = clock.to_seconds([moments[place] for place in places], zone)
-    except clock.BadTime as error:
-        line = rows.lines[places[error.position]]
-        raise UserError(f"{path}: row {line}, column {settings.time!r}: {error}") from None
-    offsets = moments[0].tzinfo is not None
-    # 3. Infer the step; check that every series is regular and on the same grid.
-    steps = np.concatenate([np.diff(stamps[places]) for places in rows_of.values()])
-    if not len(steps):
-        raise UserError(f"{path}: row {rows.lines[-1]}: one row per series is not a time series")
-    lengths, counts = np.unique(np.abs(steps), return_counts=True)
-    step = int(lengths[counts.argmax()])
-    for places in rows_of.values():
-        _check_order(rows, settings, stamps, places, step, offsets)
-    starts = {key: int(stamps[places[0]]) for key, places in rows_of.items()}
-    first, first_key = min(starts.values()), next(iter(starts))
-    all_series = []
-    for key, places in rows_of.items():
-        if (starts[key] - starts[first_key]) % step:
-            raise UserError(
-                f"{path}: column {settings.id!r}: the series {key!r} is not on the same grid of "
-                f"{clock.span_name(step)} as {first_key!r}"
+            raise UserError(_too_short(settings, found, path, reason))
+        if origins < FEW[name]:
+            notes.append(
+                f"The {name} split has only {origins} windows, about "
+                f"{max(1, _steps(blocks, name) // settings.horizon)} that do not overlap: "
+                "intervals are rough, and small differences between models say little."
             )
-        offset = (starts[key] - first) // step
-        all_series.append(Series(key, starts[key], offset, values[places], covariates[places]))
-    return all_series, step, offsets
-
-
-def _check_order(
-    rows: table.Table,
-    settings: DataSettings,
-    stamps: np.ndarray,
-    places: list[int],
-    step: int,
-    offsets: bool,
-) -> None:
-    """Raise UserError at a series' first row that is not one step after the row before."""
-    # 1. Locate the row.
-    texts, stamps = rows.columns[settings.time], stamps[places]
-    steps = np.diff(stamps)
-    wrong = (steps != step) | (steps <= 0)
-    if not wrong.any():
-        return
-    bad = int(np.argmax(wrong))
-    row, before = places[bad + 1], places[bad]
-    change, earlier = int(steps[bad]), rows.lines[before]
-    # 2. Say what is wrong with it.
-    local = not offsets and settings.timezone is None
-    clock_change = local and abs(change - step) in (1800, 3600)
-    same = np.flatnonzero(stamps == stamps[bad + 1])
-    if change == 0 or (change < 0 and same[0] <= bad):
-        earlier = rows.lines[places[same[0]]]
-        reason = f"{texts[row]} is a duplicate of row {earlier}"
-        clock_change |= local and -change in (0, 1800, 3600)
-    elif change < 0:
-        reason = f"{texts[row]} is earlier than row {earlier} ({texts[before]}); sort by time"
-    elif change % step == 0:
-        reason = (
-            f"{change // step - 1} rows of {clock.span_name(step)} are missing between row "
-            f"{earlier} ({texts[before]}) and {texts[row]}"
+    if row_count(splits["train"]) > MANY_WINDOWS:
+        windows = row_count(splits["train"])
+        notes.append(
+            f"{windows:,} training windows: data.stride thins neighbours, which are alike."
         )
-    else:
-        span, usual = clock.span_name(change), clock.span_name(step)
-        reason = f"{texts[row]} is {span} after row {earlier}, steps are {usual}"
-    # 3. Suggest what to do.
-    if change == 0 and settings.id is None:
-        reason += "; if there are several series, name their column in data.id"
-    if clock_change:
-        reason += "; if this is daylight saving, set data.timezone or write times with UTC offsets"
-    raise UserError(f"{rows.path}: row {rows.lines[row]}, column {settings.time!r}: {reason}")
+    about = _describe(settings, path, series, contract.frequency, blocks)
+    notes = (*found.notes, *notes)
+    columns = splits["train"], splits["validation"], splits["test"]
+    limits = INCLUDED_LIMITS if path == INCLUDED else ()
+    return Dataset(*columns, about, contract, series, blocks, notes=notes, limits=limits)
+
+
+def _describe(
+    settings: DataSettings, path: Path, series: list[Series], frequency: Frequency, blocks: Blocks
+) -> str:
+    start, end = min(one.stamps[0] for one in series), max(one.stamps[-1] for one in series)
+    first, last = clock.format_times([int(start), int(end)], clock.EPOCH, frequency.zone)
+    steps = sum(len(one.values) for one in series)
+    blocks_before = (
+        f"{len(blocks.validation)} validation blocks spread over the time before"
+        if len(blocks.validation) > 1
+        else "a validation block right before"
+    )
+    return (
+        f"{settings.target} of {path.name}: {steps:,} rows in steps of {frequency.name}"
+        + (f", {len(series)} series" if len(series) > 1 else "")
+        + f", {first[:16].replace('T', ' ')} to {last[:16].replace('T', ' ')}. "
+        f"Split by time: {blocks_before} the test, which is the last "
+        f"{(blocks.test[1] - blocks.test[0]) / blocks.test[1]:.0%}; no training window touches "
+        "them." + (f" {INCLUDED_SOURCE}" if path == INCLUDED else "")
+    )
+
+
+def _too_short(settings: DataSettings, found: SeriesSet, path: Path, reason: str) -> str:
+    usual = found.frequency.usual_seasons
+    hint = f" (usual for steps of {found.frequency.name}: {usual})" if usual else ""
+    return (
+        f"{path}: too short: {reason}; add rows, or lower data.window, data.seasons{hint} or "
+        "data.horizon, or change data.test_share or data.validation_share"
+    )
+
+
+def _steps(blocks: Blocks, name: str) -> int:
+    """Count the steps of a split."""
+    held = {"validation": blocks.validation, "test": [blocks.test]}
+    both = [*blocks.validation, blocks.test]
+    steps = sum(end - first for first, end in held.get(name, both))
+    return blocks.test[1] - steps if name == "train" else steps
 
 
 def _fit_contract(
-    settings: DataSettings,
-    path: Path,
-    all_series: list[Series],
-    step: int,
-    offsets: bool,
-    blocks: Blocks,
-) -> Contract:
-    """Fit the scalers to the steps outside validation and test; choose the calendar features."""
-    season, scales, pooled = settings.seasons[-1], {}, []
-    for series in all_series:
-        mask = np.ones(len(series.values), bool)
-        for first, end in [*blocks.validation, blocks.test]:
-            mask[max(first - series.offset, 0) : max(end - series.offset, 0)] = False
-        pooled.append(series.covariates[mask])
-        values = series.values[mask]
-        both = mask[season:] & mask[:-season]
-        changes = np.abs(series.values[season:] - series.values[:-season])[both]
-        label = f" of the series {series.id!r}" if series.id else ""
-        if not len(changes):
-            raise UserError(
-                f"{path}: row {len(series.values) + 1}: the {len(series.values)} rows{label} "
-                f"contain no two training steps that are {season} apart (data.seasons)"
-            )
-        if not changes.max() > 1e-9 * max(np.abs(values).max(), 1e-30):
-            raise UserError(
-                f"{path}: column {settings.target!r}: the values{label} never change from one "
-                "season to the next in the training part; there is nothing to learn"
-            )
-        scales[series.id] = Scale(center=float(values.mean()), unit=float(changes.mean()))
-    covariates = []
-    for name, column in zip(settings.covariates, np.concatenate(pooled).T, strict=True):
+    settings: DataSettings, path: Path, found: SeriesSet, blocks: Blocks
+) -> tuple[list[Series], Contract, list[str]]:
+    """Fit the scalers to the steps outside validation and test; choose the calendar features.
+
+    Returns the series that training can use, the contract and notes.
+    """
+    by_id = {series.id: series for series in found.series}
+    fit = partial(_fit_scale, settings, path, blocks)
+    fitted, notes = keep_usable(settings, list(by_id), lambda key: (key, fit(by_id[key])))
+    scales, series = dict(fitted), [by_id[key] for key, _ in fitted]
+    training = [one.covariates[_is_training(one, blocks)] for one in series]
+    covariates, names = [], [*settings.covariates, *settings.past_covariates]
+    for name, column in zip(names, np.concatenate(training).T, strict=True):
         center, spread = float(column.mean()), float(column.std())
         if not spread > 0:
             raise UserError(f"{path}: column {name!r}: is constant in the training part")
-        covariates.append(Covariate(name=name, center=center, spread=spread))
-    years = step * blocks.test[0] / (365 * clock.DAY)
+        past_only = name in settings.past_covariates
+        covariates.append(Covariate(name=name, center=center, spread=spread, past_only=past_only))
+    statics = _encode_statics(settings, path, series)
+    frequency = found.frequency
+    whole = max(one.stamps[-1] for one in series) - min(one.stamps[0] for one in series)
+    years = whole * blocks.test[0] / blocks.test[1] / (365 * clock.DAY)
+    step = frequency.seconds
     periods = {"day": step < clock.DAY, "week": step < 7 * clock.DAY, "year": years >= 2}
-    return Contract(
+    contract = Contract(
         target=settings.target,
-        step=step,
+        frequency=frequency,
         seasons=settings.seasons,
         window=settings.window,
         horizon=settings.horizon,
-        offsets=offsets,
-        timezone=settings.timezone,
+        offsets=found.offsets,
         calendar=[period for period, useful in periods.items() if useful] or ["year"],
         covariates=covariates,
-        series=scales,
+        series={
+            key: scale.model_copy(update={"static": static})
+            for (key, scale), static in zip(scales.items(), statics, strict=True)
+        },
     )
+    return series, contract, notes
 
 
-def origins(
-    settings: DataSettings, contract: Contract, blocks: Blocks, name: str
-) -> Iterator[np.ndarray]:
-    """Yield the origins (last steps of the past) of a split's windows, per range of the grid."""
-    window, horizon = contract.window, contract.horizon
-    if name == "train":
-        ends = [0, *(end for _, end in blocks.validation)]
-        starts = [*(first for first, _ in blocks.validation), blocks.test[0]]
-        for end, start in zip(ends, starts, strict=True):
-            yield np.arange(end + window - 1, start - horizon, settings.stride)
-    else:
-        # Neighbouring windows are nearly the same: eight per horizon are enough to evaluate.
-        stride = max(1, horizon // 8)
-        for first, end in blocks.validation if name == "validation" else [blocks.test]:
-            yield np.arange(first - 1, end - horizon, stride)
+def _is_training(series: Series, blocks: Blocks) -> np.ndarray:
+    """Return whether each step is observed and in neither validation nor test, bool (n,)."""
+    mask = ~series.filled
+    for first, end in [*blocks.validation, blocks.test]:
+        mask &= (series.positions < first) | (series.positions >= end)
+    return mask
 
 
-def _windows(contract: Contract, all_series: list[Series], ranges: Iterator[np.ndarray]) -> Arrays:
-    """Cut the windows with these origins, ordered by time."""
-    window, horizon, grid_steps = contract.window, contract.horizon, np.concatenate(list(ranges))
-    parts: list[Arrays] = []
-    for number, series in enumerate(all_series):
-        rows, count = grid_steps - series.offset, len(series.values)
-        rows = rows[(rows >= window - 1) & (rows < count - horizon)]
-        if not len(rows):
-            continue
-        values = contract.scaled(series.values, series.id)
-        stamps = series.start + contract.step * np.arange(count)
-        known = contract.known(stamps, series.covariates)
-        scale = contract.series[series.id]
-        known_windows = sliding_window_view(known, window + horizon, axis=0).transpose(0, 2, 1)
-        part = {
-            "history": sliding_window_view(values, window)[rows - window + 1],
-            "known": known_windows[rows - window + 1],
-            "target": sliding_window_view(values, horizon)[rows + 1],
-            "origin": stamps[rows],
-            "series": np.full(len(rows), number),
-            "center": np.full(len(rows), scale.center),
-            "unit": np.full(len(rows), scale.unit),
-        }
-        parts.append(part)
-    if not parts:
-        return {"origin": np.empty(0, np.int64)}
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    order = np.argsort(joined["origin"], kind="stable")
-    return {key: np.ascontiguousarray(array[order]) for key, array in joined.items()}
+def _fit_scale(settings: DataSettings, path: Path, blocks: Blocks, series: Series) -> Scale:
+    """Fit a series' scale to its training steps. Raises UserError for a series without one."""
+    season, mask = settings.seasons[-1], _is_training(series, blocks)
+    values, both = series.values[mask], mask[season:] & mask[:-season]
+    changes = np.abs(series.values[season:] - series.values[:-season])[both]
+    if len(changes) < season:
+        raise UserError(
+            f"{path}: {series.place}: {mask.sum()} of these {len(mask)} rows are in the training "
+            f"part, of which {len(changes)} have one {season} steps before; a whole season "
+            f"({season}, data.seasons) is needed"
+        )
+    if not changes.max() > 1e-9 * max(np.abs(values).max(), 1e-30):
+        raise UserError(
+            f"{path}: {series.place}, column {settings.target!r}: the values never change from one "
+            "season to the next in the training part; there is nothing to learn"
+        )
+    return Scale(center=float(values.mean()), unit=float(changes.mean()))
+
+
+def _encode_statics(settings: DataSettings, path: Path, series: list[Series]) -> list[list[float]]:
+    """Encode static covariates by series: numbers standardised, words one-hot."""
+    encoded: list[list[float]] = [[] for _ in series]
+    for place, name in enumerate(settings.static):
+        column = [one.static[place] for one in series]
+        values = sorted(set(column))
+        if not len(values) > 1:
+            raise UserError(f"{path}: column {name!r} (data.static): is the same in all series")
+        if isinstance(values[0], str) and len(values) > MAX_CATEGORIES:
+            reason = f"has {len(values)} categories, at most {MAX_CATEGORIES} can be used"
+            raise UserError(f"{path}: column {name!r} (data.static): {reason}")
+        numbers = np.array(column, float) if isinstance(values[0], float) else np.empty(0)
+        for row, value in enumerate(column):
+            if isinstance(value, str):
+                encoded[row] += [float(value == other) for other in values]
+            else:
+                encoded[row].append(float((value - numbers.mean()) / numbers.std()))
+    return encoded

@@ -57,7 +57,7 @@ def _plot_forecasts(dataset: Dataset, outputs: Arrays) -> Figure:
     for axis, row in zip(figure.subplots(2, 3).flat, rows, strict=True):
         unit, center = test["unit"][row], test["center"][row]
         low, median, high = (outputs["quantiles"][row] * unit + center).T
-        axis.plot(before, test["history"][row, -past:] * unit + center, color=GREY, linewidth=1)
+        axis.plot(before, test["history"][row][-past:] * unit + center, color=GREY, linewidth=1)
         axis.plot(after, test["target"][row] * unit + center, color=BLACK, linewidth=1.2)
         axis.fill_between(after, low, high, color=BLUE, alpha=0.22, linewidth=0)
         axis.plot(after, median, color=BLUE, linewidth=1.6)
@@ -66,7 +66,7 @@ def _plot_forecasts(dataset: Dataset, outputs: Arrays) -> Figure:
         title = " ".join(filter(None, [name, start.replace("T", " ")[:16], f"({error[row]:.2f})"]))
         axis.set_title(title, fontsize=9)
         _style_axis(axis)
-    figure.supxlabel(f"steps of {clock.span_name(contract.step)} from the origin", fontsize=9)
+    figure.supxlabel(f"steps of {contract.frequency.name} from the origin", fontsize=9)
     figure.supylabel(contract.target, fontsize=9)
     labels = ["past", "actual", "80 % interval", "median"]
     handles = [*figure.axes[0].lines[:2], figure.axes[0].collections[0], figure.axes[0].lines[2]]
@@ -79,7 +79,7 @@ def _plot_steps(dataset: Dataset, outputs: Arrays) -> Figure:
     axis = figure.subplots()
     steps = np.arange(1, dataset.contract.horizon + 1)
     lines = [("Network", outputs, BLUE, 2.4)]
-    shades = ["#c9a227", "#b5651d", "#7a8f3c", "#6d6f73", "#a05a8c"]
+    shades = ["#c9a227", "#b5651d", "#7a8f3c", "#6d6f73", "#a05a8c", "#3f8f8c"]
     for (name, forecasts), shade in zip(baseline.fit_and_predict(dataset), shades, strict=False):
         lines.append((name, forecasts, shade, 1.2))
     for name, forecasts, color, width in lines:
@@ -119,8 +119,8 @@ def _plot_residuals(dataset: Dataset, outputs: Arrays) -> Figure:
     rows = np.flatnonzero(test["series"] == test["series"][0])
     rows = rows[np.argsort(test["origin"][rows], kind="stable")]
     error = (outputs["quantiles"][:, :, 1] - test["target"])[rows]
-    distances = np.diff(test["origin"][rows])
-    stride = int(distances[distances > 0].min()) // contract.step
+    distances = np.diff(dataset.series[test["series"][0]].find(test["origin"][rows]))
+    stride = int(distances[distances > 0].min())
     figure = Figure(figsize=(8, 3), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for axis, step in zip(axes, sorted({0, contract.horizon - 1}), strict=False):

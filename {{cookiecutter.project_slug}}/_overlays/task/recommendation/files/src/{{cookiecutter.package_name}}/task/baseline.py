@@ -12,6 +12,7 @@ import numpy as np
 from ..arrays import Arrays
 from . import linear
 from .data import Dataset
+from .settings import Settings
 
 POPULARITY, KNN, EASE, EDLAE = "Popularity", "Item kNN", "EASE", "EDLAE"
 
@@ -19,6 +20,17 @@ POPULARITY, KNN, EASE, EDLAE = "Popularity", "Item kNN", "EASE", "EDLAE"
 def names() -> list[str]:
     """Name the baselines before they are fitted."""
     return [POPULARITY, KNN, EASE, EDLAE]
+
+
+def advice(settings: Settings) -> dict[str, str]:
+    """Return settings that may help the network where a baseline is ahead, with the reason."""
+    blend = settings.model.blend
+    added = "more weight for EDLAE's scores" if blend else "adds EDLAE's scores to the network's"
+    return {
+        f"model.blend={2 * blend or 8:g}": added,
+        **({"model.dropout=0.6": "few users overfit"} if settings.model.dropout < 0.6 else {}),
+        **({"train.batch_size=64": "more steps"} if settings.train.batch_size > 64 else {}),
+    }
 
 
 def fit_and_predict(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:

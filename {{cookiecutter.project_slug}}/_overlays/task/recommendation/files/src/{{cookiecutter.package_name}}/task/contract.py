@@ -4,6 +4,7 @@ The server imports this module: it needs NumPy and pydantic only.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..arrays import Arrays
 from ..config import UserError
@@ -27,9 +28,19 @@ MAX_ITEMS = 1000  # per list of a request; longer ones are refused before they a
 MAX_K = 100
 K = 10  # so many recommendations are scored
 
-# strict: `true` is not an item's number, and 3.0 is not "3". Numbers fit into 64 bits.
+WHOLE_ID = re.compile(r"(-?(?:0|[1-9]\d*))(\.0+)?")  # a whole number; with decimals, of a float
+
+
+def _whole(value: Any) -> Any:
+    """Turn 12.0 into 12: JSON has one kind of number, and some clients write floats."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# strict: `true` is not an item's number. Numbers fit into 64 bits.
 Name = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
-Number = Annotated[int, Field(ge=-(2**63), lt=2**63, strict=True)]
+Number = Annotated[
+    int, Field(ge=-(2**63), lt=2**63, strict=True), BeforeValidator(_whole, float | int)
+]
 # fail_fast: a body full of invalid values must not cost more than one.
 Items = Annotated[list[Name | Number], Field(max_length=MAX_ITEMS, fail_fast=True)]
 
@@ -95,11 +106,27 @@ class Contract(BaseContract):
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """The number, from 1, of each id and of each title that only one item has."""
-        titles = self.titles or []
-        count = Counter(titles)
-        unique = {title: number for number, title in enumerate(titles, 1) if count[title] == 1}
+        """The number, from 1, of each id and of each title that only one item has.
+
+        Where a title is another item's id, the id counts.
+        """
+        count = Counter(self.titles or [])
+        titles = enumerate(self.titles or [], 1)
+        unique = {title: number for number, title in titles if count[title] == 1}
         return unique | {item: number for number, item in enumerate(self.items, 1)}
+
+    @cached_property
+    def float_ids(self) -> bool:
+        """Whether all ids are whole numbers, so that the text "12.0" is item 12."""
+        return all(WHOLE_ID.fullmatch(item) for item in self.items)
+
+    def unclear_titles(self) -> tuple[int, int]:
+        """Count the items that share a title, and the titles that are another item's id."""
+        titles = self.titles or []
+        count, ids = Counter(titles), set(self.items)
+        shared = sum(count[title] > 1 for title in titles)
+        pairs = zip(self.items, titles, strict=False)
+        return shared, sum(title != item and title in ids for item, title in pairs)
 
     @cached_property
     def shares(self) -> np.ndarray:
@@ -158,8 +185,16 @@ class Contract(BaseContract):
 
     def numbers_of(self, names: Sequence[str | int]) -> list[int]:
         """Return the numbers of the known names, each once, in their order."""
-        numbers = (self.numbers.get(str(name)) for name in names)
+        numbers = (self.number_of(name) for name in names)
         return list(dict.fromkeys(number for number in numbers if number is not None))
+
+    def number_of(self, name: str | int) -> int | None:
+        """Return the number of an id or title, or None; blanks around it do not count."""
+        text = str(name)
+        number = self.numbers.get(text) or self.numbers.get(text.strip())
+        if number is None and self.float_ids and (match := WHOLE_ID.fullmatch(text.strip())):
+            number = self.numbers.get(match[1])
+        return number
 
     def _prediction(self, scores: np.ndarray, item: Item) -> Prediction:
         """Recommend the items with the best scores (catalogue,)."""
@@ -177,9 +212,9 @@ class Contract(BaseContract):
         for place in (top[top > 0] - 1).tolist():
             item_id, title = self.items[place], self.titles[place] if self.titles else None
             recommended.append(Recommended(item=item_id, title=title, score=float(shares[place])))
-        names = [str(name) for name in [*item.items, *item.exclude]]
-        unknown = list(dict.fromkeys(name for name in names if name not in self.numbers))
-        return Prediction(items=recommended, unknown=unknown, fallback=not history)
+        names = dict.fromkeys([*item.items, *item.exclude])
+        unknown = dict.fromkeys(str(name) for name in names if self.number_of(name) is None)
+        return Prediction(items=recommended, unknown=list(unknown), fallback=not history)
 
 
 def item_from_file(path: Path) -> dict[str, Any]:

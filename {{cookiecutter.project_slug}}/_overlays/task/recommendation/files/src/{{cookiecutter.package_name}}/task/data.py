@@ -1,45 +1,32 @@
-"""Filter and split the interactions.
-
-The split is by user: validation and test users are not in training. A fifth of each user's items,
-the last ones if times are known, is held out and to be predicted from the rest. The hash of a
-user's name decides the split, so adding users moves none. A few training users are tested too: the
-items held out for the test are not in training.
+"""Load the interactions, filter and split them.
 
 Users are stored as lists of at most `data.longest` items: 12 MB for MovieLens-1M (6,040 × 3,706),
 where each (user × item) matrix would take 90 MB. The network expands one batch at a time.
 """
 
-import hashlib
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
 from ..arrays import Arrays, random_holdout
 from ..config import UserError
 from ..interfaces import LabelledItem, Splits
-from . import imports, tables
+from . import imports
 from .contract import MAX_ITEMS, Contract
+from .interactions import Interactions, read_interactions
+from .movielens import read_movielens
 from .settings import DataSettings
-from .tables import Interactions
+from .splits import HOLDOUT_RATIO, SplitUsers, UserRow, split_by_time, split_by_user
 
+MANY_ITEMS = 10_000  # models of items × items take gigabytes beyond
 IMPORTS_LIMITS = (
     "The sources of a few dozen libraries: some packages dominate, other people's code imports "
     "differently, and many internal modules are useless elsewhere.",
     "They contain no personal data.",
 )
-HOLDOUT_RATIO = 5  # one of so many items is held out
 REQUEST_USER = "from a request"  # the name of users added to the test split
-
-
-class UserRow(NamedTuple):
-    """A user's item numbers, and whether the user is in training."""
-
-    history: np.ndarray
-    target: np.ndarray
-    seen: bool
 
 
 @dataclass(frozen=True)
@@ -95,140 +82,89 @@ def load(settings: DataSettings) -> Dataset:
     if settings.source == "imports":
         interactions, about = _load_imports(settings)
     else:
-        read = tables.read_csv if settings.source == "csv" else tables.read_movielens
-        interactions = read(settings)
-        order = "the last fifth" if interactions.time is not None else "a fifth"
-        about = f"Interactions from {settings.path}; {order} of each user's items is held out."
-        if interactions.low:
-            about += f" {interactions.low:,} ratings below {settings.min_rating:g} are ignored."
-        if interactions.repeated:
-            about += f" {interactions.repeated:,} repeated rows count once."
-    dataset = _split_users(settings, interactions, about)
-    limits = IMPORTS_LIMITS if settings.source == "imports" else ()
-    return replace(dataset, limits=limits)
+        read = read_movielens if settings.source == "movielens" else read_interactions
+        interactions, about = read(settings), f"Interactions from {settings.path}."
+    by_time = settings.split == "time"
+    split = (split_by_time if by_time else split_by_user)(settings, interactions)
+    for name, rows in split.rows.items():
+        if not rows:
+            where = settings.path or "data.libraries"
+            setting = "data.newest" if by_time else "data.folds"
+            raise UserError(f"{where}: too few users, none is left for {name} ({setting})")
+    contract = _contract(split)
+    users, items, count = len(np.unique(split.kept.user)), len(contract.items), len(split.kept.user)
+    about += (
+        f" {users:,} users, {items:,} items, {count:,} interactions "
+        f"({count / users / items:.2%} of the possible) {'in training ' if by_time else ''}after "
+        f"dropping users and items with fewer than {settings.core}. {split.about}"
+    )
+    return Dataset(
+        *_pad_splits(split),
+        about,
+        contract,
+        split.test_users,
+        notes=tuple(interactions.notes),
+        limits=IMPORTS_LIMITS if settings.source == "imports" else (),
+    )
 
 
 def _load_imports(settings: DataSettings) -> tuple[Interactions, str]:
     files, versions = imports.imports_of_libraries(settings.libraries, settings.cache)
-    interactions, numbers, seen = Interactions(), {}, set()
-    for name, file_modules in files.items():
-        key = tuple(file_modules)
-        if key in seen or len(key) < settings.core:
-            continue  # copies would be in two splits
-        seen.add(key)
-        interactions.user.extend([len(interactions.users)] * len(key))
-        interactions.item.extend(numbers.setdefault(module, len(numbers)) for module in key)
-        interactions.users.append(name)
-    interactions.items = list(numbers)
+    users: dict[tuple[str, ...], str] = {}
+    for name, modules in files.items():
+        if len(modules) >= settings.core:
+            users.setdefault(tuple(modules), name)  # copies would be in two splits
+    numbers: dict[str, int] = {}
+    places = [numbers.setdefault(module, len(numbers)) for modules in users for module in modules]
+    interactions = Interactions(
+        users=list(users.values()),
+        items=list(numbers),
+        user=np.repeat(np.arange(len(users)), [len(modules) for modules in users]),
+        item=np.array(places, np.int64),
+    )
     about = (
         f"The imports of the source files of Python {versions['python']}'s standard library and of "
         f"{len(versions) - 1} installed libraries: a file is a user, an imported module an item. "
-        "Tests and files with the same imports as another are left out; a fifth of each file's "
-        "modules is held out."
+        "Tests and files with the same imports as another are left out."
     )
     return interactions, about
 
 
-def _split_users(settings: DataSettings, interactions: Interactions, about: str) -> Dataset:
-    # 1. Drop users and items with too few interactions; number the remaining items.
-    user, item, time = interactions.arrays()
-    kept = _core(user, item, settings.core)
-    where = settings.path or "data.libraries"
-    if not kept.any():
-        core = settings.core
-        reason = f"no user with {core} items that {core} users have is left (data.core)"
-        raise UserError(f"{where}: {reason}")
-    user, item = user[kept], item[kept]
-    ids, item = np.unique(item, return_inverse=True)
-    numbers = item + 1
-    names = [interactions.items[number] for number in ids]
-    # 2. Sort each user's items by time, or else by hash.
-    keys = [_pair_hashes(interactions.users, names, user, item), user]
-    if time is not None:
-        keys.insert(1, time[kept])
-    order = np.lexsort(keys)
-    people, starts = np.unique(user[order], return_index=True)
-    lists = np.split(numbers[order], starts[1:])
-
-    # 3. Assign users to splits by hash; hold items out.
-    by_split: dict[str, list[UserRow]] = {"train": [], "validation": [], "test": []}
-    test_users, validation_fold = [], (settings.test_fold - 1) % settings.folds
-    for person, all_items in zip(people, lists, strict=True):
-        name = interactions.users[person]
-        digest = int(hashlib.sha256(name.encode()).hexdigest(), 16)
-        remainder, fold = divmod(digest, settings.folds)
-        history, target = _hold_out(all_items[-settings.longest :])
-        if fold == validation_fold:
-            by_split["validation"].append(UserRow(history, target, False))
-            continue
-        in_train = fold != settings.test_fold
-        in_test = not in_train or remainder % 1000 < 1000 * settings.warm
-        if in_test:
-            by_split["test"].append(UserRow(history, target, in_train))
-            test_users.append(name)
-        if in_train:
-            rows = _hold_out(history) if in_test else (history, target)
-            by_split["train"].append(UserRow(*rows, True))
-    for name, rows in by_split.items():
-        if not rows:
-            raise UserError(f"{where}: too few users, none is left for {name} (data.folds)")
-    # 4. Pad the lists. A fifth, rounded, is held out: the longest history bounds the targets.
-    length = max(len(row.history) for rows in by_split.values() for row in rows)
-    target_length = max(1, round((length + 1) / (HOLDOUT_RATIO - 1)) + 1)
-    arrays = {name: _pad(rows, length, target_length) for name, rows in by_split.items()}
-    learned = [np.concatenate([row.history, row.target]) for row in by_split["train"]]
-    titles = interactions.titles
+def _contract(split: SplitUsers) -> Contract:
+    """Number the items of the catalogue and count what training has of each; note unclear names."""
+    kept, train = split.kept, split.rows["train"]
+    names = [kept.items[place] for place in np.unique(kept.item)]
+    learned = np.concatenate([np.concatenate([row.history, row.target]) for row in train])
     contract = Contract(
         items=names,
-        titles=[titles.get(item_id) or item_id for item_id in names] if titles else None,
-        counts=np.bincount(np.concatenate(learned) - 1, minlength=len(names)).tolist(),
-        users=len(learned),
+        titles=[kept.titles.get(name) or name for name in names] if kept.titles else None,
+        counts=np.bincount(learned - 1, minlength=len(names)).tolist(),
+        users=len(train),
     )
-    seen = int(arrays["test"]["seen"].sum())
-    about += (
-        f" {len(people):,} users, {len(names):,} items, {len(item):,} interactions "
-        f"({len(item) / len(people) / len(names):.2%} of the possible) after dropping users and "
-        f"items with fewer than {settings.core}. Users are split by a hash of their name; of the "
-        f"{len(test_users):,} test users {len(test_users) - seen:,} are not in training, and of "
-        f"the other {seen:,} all but the held-out items are."
-    )
-    return Dataset(
-        *(arrays[name] for name in ("train", "validation", "test")),
-        about=about,
-        contract=contract,
-        test_users=test_users,
-    )
+    untitled = sum(name not in kept.titles for name in names) if kept.titles else 0
+    shared, hidden = contract.unclear_titles()
+    many = len(names) if len(names) > MANY_ITEMS else 0
+    gigabytes = 8 * len(names) ** 2 / 1e9
+    for count, text in (
+        (untitled, "items have no title; their id stands for it"),
+        (shared, "items share a title with another; requests find them by id only"),
+        (hidden, "titles are the id of another item; in requests the id counts"),
+        (many, f"items take {gigabytes:.1f} GB per item-item matrix; data.core leaves fewer"),
+    ):
+        if count:
+            kept.notes.append(f"{count:,} {text}.")
+    return contract
 
 
-def _core(user: np.ndarray, item: np.ndarray, least: int) -> np.ndarray:
-    """Drop users and items with fewer than `least` interactions until all have as many.
-
-    Returns which interactions are kept, bool (row,).
-    """
-    kept = np.ones(len(user), bool)
-    while True:
-        again = kept.copy()
-        for axis in (user, item):
-            again &= (np.bincount(axis[kept], minlength=axis.max() + 1) >= least)[axis]
-        if again.sum() == kept.sum():
-            return again
-        kept = again
-
-
-def _pair_hashes(
-    users: list[str], items: list[str], user: np.ndarray, item: np.ndarray
-) -> np.ndarray:
-    """Hash each pair of names (row,): an order that does not depend on the other rows."""
-    heads = [zlib.crc32(f"{name}\0".encode()) for name in users]
-    tails = [name.encode() for name in items]
-    pairs = zip(user.tolist(), item.tolist(), strict=True)
-    return np.array([zlib.crc32(tails[place], heads[person]) for person, place in pairs], np.int64)
-
-
-def _hold_out(items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Split a list into history and the last fifth, the target, of at least one item each."""
-    count = max(1, round(len(items) / HOLDOUT_RATIO))
-    return items[:-count], items[-count:]
+def _pad_splits(split: SplitUsers) -> tuple[Arrays, Arrays, Arrays]:
+    """Return the arrays of training, validation and test."""
+    everyone = [row for rows in split.rows.values() for row in rows]
+    length = max(len(row.history) for row in everyone)
+    # By users a fifth, rounded, is held out: the longest history bounds the targets.
+    bound = max(1, round((length + 1) / (HOLDOUT_RATIO - 1)) + 1)
+    target_length = max(bound, *(len(row.target) for row in everyone))
+    train, validation, test = (_pad(rows, length, target_length) for rows in split.rows.values())
+    return train, validation, test
 
 
 def _pad(rows: list[UserRow], length: int, target_length: int) -> Arrays:

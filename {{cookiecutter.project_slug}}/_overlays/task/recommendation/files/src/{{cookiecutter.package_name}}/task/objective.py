@@ -20,10 +20,30 @@ MIN_SLICE_EXAMPLES = 20  # the mean of fewer users is too noisy to compare
 TABLE_K = (1, 5, 10, 20, 50)
 
 METRICS = {
-    "recall_at_10": MetricFormat("Recall@10, %", 100, 1),
-    "ndcg_at_10": MetricFormat("NDCG@10, %", 100, 1),
-    "coverage_at_10": MetricFormat("Coverage@10, %", 100, 1),
-    "popularity_lift": MetricFormat("Popularity lift", 1, 2),
+    "recall_at_10": MetricFormat(
+        "Recall@10, %",
+        100,
+        1,
+        "mean over test users of (held-out items among the first 10) / (held-out items); not "
+        "divided by min(10, held-out items), so a user with 20 of them gets 50 % at most",
+    ),
+    "ndcg_at_10": MetricFormat(
+        "NDCG@10, %",
+        100,
+        1,
+        "mean over test users of DCG / ideal DCG, where DCG is the sum of 1 / log2(place + 1) over "
+        "hits in the first 10 and the ideal list begins with min(10, held-out items) hits",
+    ),
+    "coverage_at_10": MetricFormat(
+        "Coverage@10, %", 100, 1, "share of all items that are among the first 10 of a test user"
+    ),
+    "popularity_lift": MetricFormat(
+        "Popularity lift",
+        1,
+        2,
+        "mean share of training users who have a recommended item, relative to that of the "
+        "held-out items; 1 is as popular as what users choose",
+    ),
 }
 
 

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from ..base_settings import BaseSettings
 from ..settings import Section, TrainSettings
+from .table_settings import TableSettings
 
 NonEmpty = Annotated[str, Field(min_length=1)]
 
@@ -26,12 +27,13 @@ class DataSettings(Section):
 
     source: Literal["imports", "movielens", "csv"] = Field(
         default="imports",
-        description="imports: what source files import, no download; movielens; csv",
+        description="imports: what source files import, no download; movielens; csv: any table",
     )
     path: Path | None = Field(
         default=None,
         description="movielens: folder or file (u.data, ratings.dat, ratings.csv); csv: file",
     )
+    table: TableSettings = TableSettings()
     libraries: list[NonEmpty] = Field(
         default=LIBRARIES, description="imports: libraries to read besides the standard library"
     )
@@ -40,11 +42,35 @@ class DataSettings(Section):
     item: NonEmpty = Field(default="item", description="csv: column of the item")
     time: NonEmpty | None = Field(default=None, description="csv: column of the time, if any")
     rating: NonEmpty | None = Field(default=None, description="csv: column of the rating, if any")
+    title: NonEmpty | None = Field(
+        default=None,
+        description="csv: column of the item's title, if any; in `titles` if it is set",
+    )
+    titles: Path | None = Field(
+        default=None, description="csv: another file with the columns of the item and its title"
+    )
     min_rating: float | None = Field(
         default=None, allow_inf_nan=False, description="ignore lower ratings; by default all count"
     )
+    repeats: Literal["last", "first", "max", "mean"] = Field(
+        default="last", description="which of several ratings of an item by one user counts"
+    )
+    missing: Literal["refuse", "skip"] = Field(
+        default="refuse",
+        description="rows without user, item, rating or time: refuse, or skip them",
+    )
     core: int = Field(default=5, ge=3, le=1000, description="fewest items per user, users per item")
     longest: int = Field(default=500, ge=10, le=1000, description="last items of a user to keep")
+    split: Literal["users", "time"] = Field(
+        default="users",
+        description="users: test other users than those of training; time: test what came later",
+    )
+    newest: float = Field(
+        default=0.1,
+        gt=0,
+        le=0.4,
+        description="split=time: share of interactions, the newest, that test; as many validate",
+    )
     folds: int = Field(default=5, ge=3, le=100, description="user folds; one tests, one validates")
     test_fold: int = Field(default=4, ge=0, description="the test fold; the one before validates")
     warm: float = Field(
@@ -57,6 +83,12 @@ class DataSettings(Section):
             raise ValueError(f"source={self.source} needs data.path=<file>")
         if self.source == "csv" and self.min_rating is not None and self.rating is None:
             raise ValueError("min_rating needs data.rating=<column>")
+        if self.titles is not None and self.title is None:
+            raise ValueError("titles needs data.title=<column of that file>")
+        if self.split == "time" and self.source == "imports":
+            raise ValueError("split=time needs times, which source=imports has not")
+        if self.split == "time" and self.source == "csv" and self.time is None:
+            raise ValueError("split=time needs data.time=<column>")
         if self.test_fold >= self.folds:
             raise ValueError(f"test_fold must be below folds={self.folds}")
         return self

@@ -17,6 +17,7 @@ from sklearn.pipeline import FeatureUnion
 from ..arrays import Arrays
 from . import splits
 from .data import Dataset
+from .settings import Settings
 
 MAJORITY = "Majority class"
 WORD_TFIDF = "Logistic regression on TF-IDF of words"
@@ -26,6 +27,18 @@ CHARACTER_TFIDF = "Logistic regression on TF-IDF of words and characters"
 def names() -> list[str]:
     """Name the baselines before they are fitted."""
     return [MAJORITY, WORD_TFIDF, CHARACTER_TFIDF]
+
+
+def advice(settings: Settings) -> dict[str, str]:
+    """Return settings that may help the network where a baseline is ahead, with the reason."""
+    epochs = {f"train.epochs={2 * settings.train.epochs}": "small data needs more passes"}
+    if settings.model.pretrained:
+        return epochs | {"model.frozen=0": "all layers learn"}
+    return {
+        "model.pretrained=FOLDER": "an encoder that knows the language",
+        f"pretrain.epochs={2 * settings.pretrain.epochs + 2}": "more learned from the texts alone",
+        **epochs,
+    }
 
 
 def fit_and_predict(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:

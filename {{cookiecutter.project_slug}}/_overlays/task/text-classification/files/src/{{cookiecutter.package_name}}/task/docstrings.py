@@ -164,7 +164,7 @@ def label_of(field: str) -> str | None:
 def _copy_key(text: str) -> str:
     """Return what copies of a text share: the first letters of the description, not the name."""
     description = text.partition(" : ")[2].lower() or text.lower()
-    return re.sub(r"[^a-z]+", " ", description)[:PREFIX_LENGTH]
+    return re.sub(r"[^a-z]+", " ", description).strip()[:PREFIX_LENGTH]
 
 
 def _sections(text: str) -> Iterator[tuple[str, str]]:

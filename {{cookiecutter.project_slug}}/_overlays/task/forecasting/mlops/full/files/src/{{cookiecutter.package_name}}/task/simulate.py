@@ -9,9 +9,11 @@ from .data import Dataset
 from .settings import Settings
 
 SHIFT_DESCRIPTION = (
-    "A large consumer is connected: it is on for three quarters of a day, off as long, and so on, "
-    "and draws twice as much as the series usually changes within a week."
+    "Something new adds to the series, as a large consumer does to a grid: it is on for three "
+    "quarters of the shorter season, off as long, and so on, and adds twice as much as the series "
+    "usually changes from one longer season to the next."
 )
+MORE_TRAFFIC = "raise data.test_share, lower data.window or data.horizon, or add rows"
 
 ON_SHARE = 0.75  # of the shorter season
 EXTRA_LOAD = 2.0  # in units of the mean change from season to season
@@ -35,10 +37,10 @@ def shifted_requests(dataset: Dataset, held_out: Arrays, settings: Settings) -> 
     return [_labelled_item(dataset, held_out, row, EXTRA_LOAD) for row in rows]
 
 
-def consumer(stamps: np.ndarray, step: int, season: int) -> np.ndarray:
-    """Return 1.0 (n,) at the times (seconds) at which the consumer is on, else 0."""
+def consumer(steps: np.ndarray, season: int) -> np.ndarray:
+    """Return 1.0 (n,) at the steps, counted since 1970, at which the consumer is on, else 0."""
     span = max(1, round(ON_SHARE * season))
-    return (stamps // step // span % 2).astype(float)
+    return (steps // span % 2).astype(float)
 
 
 def _first_shifted(held_out: Arrays) -> int:
@@ -48,8 +50,8 @@ def _first_shifted(held_out: Arrays) -> int:
 def _rows_after(dataset: Dataset, held_out: Arrays, origin: int) -> list[int]:
     """Return the windows that share no step with one whose past ends at `origin` (seconds)."""
     contract = dataset.contract
-    gap = contract.step * (contract.window + contract.horizon)
-    return np.flatnonzero(held_out["origin"] >= origin + gap).tolist()
+    gap = np.array(contract.window + contract.horizon)
+    return np.flatnonzero(held_out["origin"] >= contract.frequency.after(origin, gap)).tolist()
 
 
 def _labelled_item(
@@ -60,7 +62,8 @@ def _labelled_item(
     item = dataset.item(int(held_out["series"][row]), origin)
     unit, center = float(held_out["unit"][row]), float(held_out["center"][row])
     steps = np.arange(1 - contract.window, contract.horizon + 1)
-    is_on = consumer(origin + contract.step * steps, contract.step, contract.seasons[0])
+    first = contract.frequency.number(np.array([origin]))
+    is_on = consumer(first + steps, contract.seasons[0])
     load = extra_load * unit * is_on
     item["values"] = (np.array(item["values"]) + load[: contract.window]).tolist()
     actual = held_out["target"][row].astype(float) * unit + center + load[contract.window :]

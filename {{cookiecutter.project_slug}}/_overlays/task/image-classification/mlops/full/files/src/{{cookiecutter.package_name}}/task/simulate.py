@@ -13,6 +13,7 @@ SHIFT_DESCRIPTION = (
     "A new scanner: every image arrives rotated counter-clockwise by 35 to 50 degrees and with "
     "half the contrast."
 )
+MORE_TRAFFIC = "lower data.folds, or add images"
 
 ROTATION = (35.0, 50.0)  # degrees
 CONTRAST = 0.5
@@ -23,8 +24,10 @@ NORMAL_SHARE = 0.4  # of the held-out rows
 def normal_requests(dataset: Dataset, held_out: Arrays, settings: Settings) -> list[LabelledItem]:
     """Return the first held-out images as they are, in their order."""
     count = round(NORMAL_SHARE * len(held_out["label"]))
-    rows = zip(held_out["image"][:count], held_out["label"][:count].tolist(), strict=True)
-    return [_labelled_item(dataset, image, label) for image, label in rows]
+    labels = held_out["label"][:count].tolist()
+    return [
+        _labelled_item(dataset, held_out["image"][row], label) for row, label in enumerate(labels)
+    ]
 
 
 def shifted_requests(dataset: Dataset, held_out: Arrays, settings: Settings) -> list[LabelledItem]:
@@ -34,13 +37,13 @@ def shifted_requests(dataset: Dataset, held_out: Arrays, settings: Settings) -> 
     each other, so early and late requests share no image.
     """
     count = round(NORMAL_SHARE * len(held_out["label"]))
-    images, labels = held_out["image"][count:], held_out["label"][count:].tolist()
+    images, labels = held_out["image"], held_out["label"][count:].tolist()
     rng = np.random.default_rng(0)
     scans = max(1, round(SHIFTED_COUNT / max(1, len(labels))))
     return [
         _labelled_item(dataset, scanned(image, rng.uniform(*ROTATION)), label)
-        for image, label in zip(images, labels, strict=True)
-        for _ in range(scans)
+        for row, label in enumerate(labels, count)
+        for image in [images[row]] * scans
     ]
 
 
