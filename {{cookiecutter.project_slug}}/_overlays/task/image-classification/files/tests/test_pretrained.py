@@ -186,7 +186,8 @@ def test_commands_work_from_images_to_a_prediction(
         pixels.save(folder / f"{len(list(folder.iterdir()))}.png")
     config = Path(__file__).parents[1] / "configs" / "pretrained.yaml"
     command = ["--config", str(config)]
-    overrides = ["data.path=images", f"data.size={SIZE}", "model.pretrained=network"]
+    overrides = [f"data.path={tmp_path / 'images'}", f"data.size={SIZE}"]
+    overrides += [f"model.pretrained={tmp_path / 'network'}"]
     overrides += ["train.epochs=1", "train.seeds=[0]", "model.frozen=1"]
     assert cli.main(["train", *command, *overrides]) == 0
     (run,) = tmp_path.glob("runs/*")
