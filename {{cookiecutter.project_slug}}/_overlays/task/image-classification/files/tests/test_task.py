@@ -251,14 +251,6 @@ def test_file_is_encoded_identically_for_training_and_serving(tmp_path: Path, fo
         assert encoded.tobytes() in loaded
 
 
-def test_sixteen_bit_and_transparent_images_are_scaled_not_clipped(tmp_path: Path) -> None:
-    path = tmp_path / "deep.png"
-    Image.fromarray(np.full((8, 8), 32768, np.uint16)).save(path)
-    np.testing.assert_allclose(contract.read_image(path, (8, 8), color=False), 0.5, atol=0.01)
-    Image.new("RGBA", (8, 8), (255, 255, 255, 255)).save(path)
-    assert contract.read_image(path, (8, 8), color=True).shape == (3, 8, 8)
-
-
 def test_decompression_bomb_is_refused() -> None:
     file = BytesIO()
     Image.new("1", (20_000, 20_000)).save(file, "PNG")
