@@ -81,9 +81,9 @@ class Evaluation(Document):
     baselines: dict[str, BaselineResult]
     chosen_seed: int  # best on validation; the one to deploy
     details: dict[str, Any]  # the task's own; a dict of dicts is a table
-    advice: dict[str, str] = Field(default={})  # settings to try and why, if a baseline is ahead
     train_seconds: float
     seconds: float  # of the evaluation
+    advice: dict[str, str] = Field(default={})  # settings to try and why, if a baseline is ahead
 
     def best_baseline(self) -> tuple[str, BaselineResult]:
         """Return name and result of the best baseline by the primary metric."""

@@ -189,8 +189,9 @@ def test_commands_work_from_images_to_a_prediction(
     overrides = ["data.path=images", f"data.size={SIZE}", "model.pretrained=network"]
     overrides += ["train.epochs=1", "train.seeds=[0]", "model.frozen=1"]
     assert cli.main(["train", *command, *overrides]) == 0
+    (run,) = tmp_path.glob("runs/*")
     for name in ("evaluate", "deploy"):
-        assert cli.main([name, *command]) == 0
+        assert cli.main([name, *command, "--run", run.name]) == 0
     capsys.readouterr()
     assert cli.main(["predict", "images/dark/0.png"]) == 0
     assert '"probabilities"' in capsys.readouterr().out

@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..arrays import Arrays
 from ..interfaces import InvalidItem
 from .classes import OUTPUTS as OUTPUTS
 from .classes import SCORE, ClassContract, Classified, GroundTruth
+from .pixels import FORMATS, ImageSpec, Resize, UnusableImage, read_picture
 
 # In the order of `forward`; per input, the names of its variable axes ({1: "time"}).
 INPUTS: dict[str, dict[int, str]] = {"image": {}}
-
-MAX_PIXELS = 16_000_000  # larger images are refused before they are decompressed
 
 Pixel = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 # fail_fast: a body full of invalid values must not cost more than one.
@@ -34,7 +33,7 @@ class Item(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    image: str | None = Field(default=None, description="a PNG or JPEG file in base64, of any size")
+    image: str | None = Field(default=None, description=f"a file in base64: {', '.join(FORMATS)}")
     pixels: PixelRows | None = Field(
         default=None, description="grey levels from 0 to 1, row by row, in the model's size"
     )
@@ -45,7 +44,10 @@ class Prediction(Classified):
 
 
 class Contract(ClassContract):
-    """The classes and the size of the images."""
+    """The classes, and what every image file becomes before the network sees it.
+
+    The defaults are how bundles were trained that do not have the field.
+    """
 
     TASK: ClassVar[str] = "image-classification"
     SCORE: ClassVar = SCORE
@@ -54,10 +56,25 @@ class Contract(ClassContract):
 
     size: tuple[int, int]  # height, width
     color: bool
+    resize: Resize = "squeeze"
+    background: str = "black"  # under transparent and around padded images
+    value_range: tuple[float, float] | None = None  # black and white of more than 8 bits
+    max_pixels: int = 16_000_000  # the server refuses larger images before it decodes them
 
     @property
     def channels(self) -> int:
         return 3 if self.color else 1
+
+    @property
+    def spec(self) -> ImageSpec:
+        return ImageSpec(
+            size=self.size,
+            color=self.color,
+            resize=self.resize,
+            background=self.background,
+            value_range=self.value_range,
+            max_pixels=self.max_pixels,
+        )
 
     def encode(self, items: list[Item]) -> Arrays:
         """Encode items as `image`, float32 (item, channel, row, column) in 0..1.
@@ -80,11 +97,10 @@ class Contract(ClassContract):
 
     def item(self, image: np.ndarray) -> dict[str, Any]:
         """Build a request's item (JSON) from an encoded image (channel, row, column)."""
-        image = np.round(image, 4)
         if not self.color:
-            return {"pixels": image[0].tolist()}
-        file = BytesIO()
-        Image.fromarray((image.transpose(1, 2, 0) * 255).astype(np.uint8)).save(file, "PNG")
+            return {"pixels": np.round(image[0], 4).tolist()}
+        file, levels = BytesIO(), np.rint(image.transpose(1, 2, 0) * 255).astype(np.uint8)
+        Image.fromarray(levels).save(file, "PNG")
         return {"image": base64.b64encode(file.getvalue()).decode()}
 
     def features(self, inputs: Arrays) -> Arrays:
@@ -99,10 +115,10 @@ class Contract(ClassContract):
     def _from_base64(self, index: int, text: str) -> np.ndarray:
         try:
             file = BytesIO(base64.b64decode(text, validate=True))
-            return read_image(file, self.size, self.color, formats=("PNG", "JPEG"))
+            return scaled(read_picture(file, self.spec, self.max_pixels).levels)
         except binascii.Error:
             raise InvalidItem(index, "image", "is not valid base64") from None
-        except ValueError as error:
+        except UnusableImage as error:
             raise InvalidItem(index, "image", str(error)) from None
 
     def _from_pixels(self, index: int, pixels: list[list[float]]) -> np.ndarray:
@@ -123,24 +139,6 @@ def item_from_file(path: Path) -> dict[str, Any]:
     return {"image": base64.b64encode(path.read_bytes()).decode()}
 
 
-def read_image(
-    file: Path | BytesIO, size: tuple[int, int], color: bool, formats: tuple[str, ...] | None = None
-) -> np.ndarray:
-    """Read an image file as float32 (channel, row, column) in 0..1, resized to `size`.
-
-    Raises ValueError if it is not an image, is broken or has more than MAX_PIXELS.
-    """
-    try:
-        with Image.open(file, formats=formats) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"has more than {MAX_PIXELS:,} pixels")
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16 bits per pixel: convert() would clip, not scale
-                image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
-            image = image.convert("RGB" if color else "L").resize((size[1], size[0]))
-            pixels = np.asarray(image, np.float32) / 255
-    except UnidentifiedImageError:
-        raise ValueError(f"is not an image ({', '.join(formats or ['any format'])})") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"is a broken image: {error}") from None
-    return pixels.transpose(2, 0, 1) if color else pixels[None]
+def scaled(levels: np.ndarray) -> np.ndarray:
+    """Scale the levels of images, uint8, to float32 in 0..1."""
+    return levels.astype(np.float32) / 255

@@ -5,7 +5,6 @@ sorted by class, so its folds are random. In a folder, an image's hash decides i
 stay together, and adding images moves none.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +15,10 @@ import numpy as np
 from ..arrays import Arrays, random_holdout, select_rows
 from ..config import UserError
 from ..interfaces import LabelledItem, Splits
-from . import mnist, splits
-from .contract import Contract, read_image
+from . import folder_checks, folders, mnist, splits
+from .contract import Contract, scaled
+from .images import load_images
+from .pixels import is_grey
 from .settings import DataSettings
 
 DIGITS_LIMITS = (
@@ -25,7 +26,8 @@ DIGITS_LIMITS = (
     "Other handwriting, photographs, and coloured or inverted digits are not among them.",
     "They contain no personal data.",
 )
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+COLOR_SAMPLE = 200  # files that are looked at to choose between colour and grey
+SHARED = ("resize", "background", "value_range", "max_pixels")  # by settings and contract
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,6 @@ class Dataset(Splits):
 
 def load(settings: DataSettings) -> Dataset:
     """Load the data that the settings name; UserError in one line that names a bad file."""
-    return splits.note_copies(_read(settings), "image", "image")
-
-
-def _read(settings: DataSettings) -> Dataset:
     if settings.source == "digits":
         return _digits(settings)
     if settings.source == "mnist5k":
@@ -98,7 +96,10 @@ def _mnist(settings: DataSettings, folder: Path) -> Dataset:
         (test_images, test_labels),
     ]
     train, validation, test = (
-        {"image": _scaled(pixels), "label": np.searchsorted(digits, part_labels).astype(np.int64)}
+        {
+            "image": scaled(pixels[:, None]),
+            "label": np.searchsorted(digits, part_labels).astype(np.int64),
+        }
         for pixels, part_labels in parts
     )
     contract = Contract(labels=names, size=(images.shape[1], images.shape[2]), color=False)
@@ -128,41 +129,71 @@ def _mnist5k(settings: DataSettings) -> Dataset:
         "Who wrote a digit is not known: the same hand can be in training and test, so results on "
         "new writers may be worse.",
     )
-    dataset = _split_by_fold(settings, _scaled(images), labels, folds, contract, about)
+    dataset = _split_by_fold(settings, scaled(images[:, None]), labels, folds, contract, about)
     return replace(dataset, limits=limits)
 
 
 def _folder(settings: DataSettings, folder: Path) -> Dataset:
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    if not classes:
-        raise UserError(f"{folder}: is empty, expected one folder of images per class")
-    splits.require_two_classes(folder, [path.name for path in classes])
-    images, labels, folds = [], [], []
-    size = (settings.size, settings.size)
-    seen: dict[str, Path] = {}
-    for label, path in enumerate(classes):
-        files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES]
-        if not files:
-            raise UserError(f"{path}: contains no image ({', '.join(sorted(SUFFIXES))})")
-        for file in files:
-            try:
-                image = read_image(file, size, settings.color)
-            except ValueError as error:
-                raise UserError(f"{file}: {error}") from None
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()
-            twin = seen.setdefault(digest, file)
-            if classes[label] not in twin.parents:
-                raise UserError(f"{file}: is the same image as {twin}, in another class")
-            images.append(image)
-            labels.append(label)
-            folds.append(int(digest, 16) % settings.folds)
-    contract = Contract(labels=[path.name for path in classes], size=size, color=settings.color)
-    about = (
-        f"{len(images):,} images in {len(classes)} folders, resized to {settings.size} × "
-        f"{settings.size}; each image's hash decides its split."
+    found = folders.find_images(settings, folder)
+    labels = sorted({file.label for file in found.files})
+    splits.require_two_classes(folder, labels)
+    paths = [file.path for file in found.files]
+    contract = Contract(
+        labels=labels,
+        size=settings.shape,
+        color=_has_color(paths) if settings.color == "auto" else settings.color,
+        **{name: getattr(settings, name) for name in SHARED},
     )
-    arrays = np.stack(images), np.array(labels, np.int64), np.array(folds)
-    return _checked(folder, _split_by_fold(settings, *arrays, contract, about))
+    loaded = load_images(paths, contract.spec, settings)
+    by_path = {file.path: file for file in found.files}
+    files = [by_path[path] for path in loaded.files]
+    rows, notes = folder_checks.check_files(folder, files, loaded, contract.color, settings)
+
+    given = {file.split for file in files}
+    parts = [
+        _folder_split(settings, file, digest, given)
+        for file, digest in zip(files, loaded.digests, strict=True)
+    ]
+    places = {label: place for place, label in enumerate(labels)}
+    arrays = {
+        "image": loaded.pixels,
+        "label": np.array([places[file.label] for file in files], np.int64),
+    }
+    train, validation, test = (
+        select_rows(arrays, np.array([row for row in rows if parts[row] == name], np.int64))
+        for name in ("train", "validation", "test")
+    )
+    height, width = contract.size
+    about = (
+        f"{len(rows):,} images of {len(labels)} classes from the folder {folder.resolve().name}, "
+        f"{width} × {height} {'in colour' if contract.color else 'in grey levels'} "
+        f"(data.resize={settings.resize}). {_origin_of_splits(given)}"
+    )
+    notes = (*found.notes, *notes)
+    return _checked(folder, Dataset(train, validation, test, about, contract, notes=notes))
+
+
+def _origin_of_splits(given: set[str | None]) -> str:
+    if len(given) == 1:
+        return "Each image's hash decides its split."
+    missing = [name for name in ("validation", "test") if name not in given]
+    by_hash = f"; {missing[0]} images are chosen from train by their hash" if missing else ""
+    return f"The splits are the folder's own{by_hash}."
+
+
+def _has_color(paths: Sequence[Path]) -> bool:
+    """Look at the headers of some of the files for one that is not grey."""
+    return not all(is_grey(path) for path in paths[:: len(paths) // COLOR_SAMPLE + 1])
+
+
+def _folder_split(
+    settings: DataSettings, file: folders.ImageFile, digest: str, given: set[str | None]
+) -> str:
+    """Name an image's split: the folder's, or one of the missing ones by the file's hash."""
+    fold = int(digest, 16) % settings.folds
+    by_hash = {(settings.test_fold - 1) % settings.folds: "validation", settings.test_fold: "test"}
+    name = by_hash.get(fold, "train")
+    return file.split or ("train" if name in given else name)
 
 
 def _split_by_fold(
@@ -185,11 +216,6 @@ def _split_by_fold(
 def _contiguous_folds(count: int, folds: int) -> np.ndarray:
     """Number `count` rows (row,) by contiguous folds of nearly equal size."""
     return np.arange(count) * folds // count
-
-
-def _scaled(pixels: np.ndarray) -> np.ndarray:
-    """Scale grey levels (n, row, column) in 0..255 to float32 (n, 1, row, column) in 0..1."""
-    return (pixels[:, None] / 255).astype(np.float32)
 
 
 def _checked(where: Path, dataset: Dataset) -> Dataset:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from ..arrays import LazyArray
 from ..config import UserError, WorkError
 from . import pixels
+from .contract import scaled
 from .pixels import ImageSpec
 from .settings import DataSettings
 
@@ -119,9 +120,7 @@ class CachedImages(LazyArray):
     def __getitem__(self, rows: Any) -> np.ndarray:
         ids = self.ids[rows]
         levels = self.cache.levels(np.atleast_1d(ids), self.shape[1:])
-        images = levels.astype(np.float32)
-        images /= 255  # in place, and the same values as `read_image`
-        return images if np.ndim(ids) else images[0]
+        return scaled(levels if np.ndim(ids) else levels[0])
 
     def take(self, rows: np.ndarray) -> Self:
         return type(self)(self.cache, self.ids[rows], self.shape[1:])

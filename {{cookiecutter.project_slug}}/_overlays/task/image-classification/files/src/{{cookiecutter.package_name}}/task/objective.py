@@ -26,14 +26,33 @@ def loss(settings: Settings, network: nn.Module, batch: dict[str, Tensor]) -> Te
 
 
 def augment(image: Tensor, settings: ObjectiveSettings) -> Tensor:
-    """Rotate, scale and shift each image (batch, channel, row, column) at random."""
+    """Move each image (batch, channel, row, column) and change its light, at random."""
+    return _change_light(_move(image, settings), settings)
+
+
+def _move(image: Tensor, settings: ObjectiveSettings) -> Tensor:
+    """Rotate, scale, shift and mirror."""
     count, _, height, width = image.shape
     uniform = torch.rand(4, count, device=image.device) * 2 - 1  # in -1..1
     angle = torch.deg2rad(uniform[0] * settings.rotate)
     factor = 1 + uniform[1] * settings.scale
     cosine, sine = factor * torch.cos(angle), factor * torch.sin(angle)
     right, down = 2 * uniform[2] * settings.shift / width, 2 * uniform[3] * settings.shift / height
-    rows = [cosine, -sine, right, sine, cosine, down]
+    mirror = torch.ones_like(angle)
+    if settings.flip:
+        mirror -= 2 * torch.randint(2, (count,), device=image.device)
+    # The grid reaches from -1 to 1 both ways: without the ratio, oblong images would be sheared.
+    ratio = height / width
+    rows = [mirror * cosine, -sine * ratio, right, mirror * sine / ratio, cosine, down]
     affine = torch.stack(rows, dim=1).view(count, 2, 3)
     grid = functional.affine_grid(affine, list(image.shape), align_corners=False)
-    return functional.grid_sample(image, grid, align_corners=False)
+    return functional.grid_sample(image, grid, padding_mode=settings.edges, align_corners=False)
+
+
+def _change_light(image: Tensor, settings: ObjectiveSettings) -> Tensor:
+    if not settings.brightness and not settings.contrast:
+        return image
+    uniform = torch.rand(2, len(image), 1, 1, 1, device=image.device) * 2 - 1  # in -1..1
+    mean = image.mean(dim=(1, 2, 3), keepdim=True)
+    image = mean + (image - mean) * (1 + uniform[0] * settings.contrast)
+    return (image * (1 + uniform[1] * settings.brightness)).clamp(0, 1)

@@ -22,8 +22,8 @@ from .splits import HOLDOUT_RATIO, SplitUsers, UserRow, split_by_time, split_by_
 
 MANY_ITEMS = 10_000  # models of items × items take gigabytes beyond
 IMPORTS_LIMITS = (
-    "The sources of a few dozen libraries: some packages dominate them, other people's code "
-    "imports differently, and many internal modules are useless elsewhere.",
+    "The sources of a few dozen libraries: some packages dominate, other people's code imports "
+    "differently, and many internal modules are useless elsewhere.",
     "They contain no personal data.",
 )
 REQUEST_USER = "from a request"  # the name of users added to the test split
