@@ -1,4 +1,4 @@
-"""Lines about long work where no terminal shows a progress bar: in CI, in a container, in a file."""
+"""Lines about long work where no terminal shows a progress bar, as in CI or a container."""
 
 import sys
 import time

@@ -10,6 +10,6 @@
 - `figures`    plots for the report
 - `inspection` what the command data says about the data, and what train refuses
 
-Shared by classifiers: `classes` (predictions and scores), `class_metrics`, `class_inspection`, `splits` (data checks),
-`confusion` (plots the matrix). `interfaces.py` says what the core calls.
+Shared by classifiers: `classes` (predictions and scores), `class_metrics`, `class_inspection`,
+`splits` (data checks), `confusion` (plots the matrix). `interfaces.py` says what the core calls.
 """
