@@ -28,9 +28,10 @@ CONFIG = Path(shutil.copytree(PROJECT / "configs", Path(CONFIGS.name) / "configs
 def _state_quick_data() -> None:
     """Write the tests' data into that copy: a run is found by the data of its configuration."""
     overrides = [text for text in quick.QUICK if text.startswith("data.")]
-    data = load_settings(Settings, CONFIG, overrides, {}).model_dump(mode="json")["data"]
-    stated = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    CONFIG.write_text(yaml.safe_dump({**stated, "data": data}), encoding="utf-8")
+    dumped = load_settings(Settings, CONFIG, overrides, {}).model_dump()  # paths stay absolute
+    stated = yaml.safe_load(CONFIG.read_text(encoding="utf-8")) | {"data": dumped["data"]}
+    plain = json.loads(json.dumps(stated, default=str))
+    CONFIG.write_text(yaml.safe_dump(plain), encoding="utf-8")
 
 
 _state_quick_data()

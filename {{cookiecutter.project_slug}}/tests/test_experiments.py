@@ -9,9 +9,12 @@ import pytest
 from mlflow import MlflowClient
 
 from {{ cookiecutter.package_name }} import cli
+from {{ cookiecutter.package_name }}.config import load_settings
 from {{ cookiecutter.package_name }}.experiments import report
 from {{ cookiecutter.package_name }}.files import read_document
+from {{ cookiecutter.package_name }}.task import baseline as task_baseline
 from {{ cookiecutter.package_name }}.task.objective import PRIMARY_METRIC
+from {{ cookiecutter.package_name }}.task.settings import Settings
 from {{ cookiecutter.package_name }}.training.documents import Evaluation, RunInfo
 
 from .conftest import CONFIG
@@ -30,6 +33,20 @@ def test_every_number_in_the_readme_is_in_the_evaluation(trained: Path) -> None:
         line = next(line for line in text.splitlines() if line.startswith(f"| {name}"))
         assert report._number(baseline.metrics[PRIMARY_METRIC]) in line
         assert baseline.verdict in line
+
+
+def test_settings_that_may_help_are_named_where_a_baseline_is_ahead(trained: Path) -> None:
+    evaluation = read_document(next(trained.glob("runs/*/evaluation.json")), Evaluation)
+    settings = load_settings(Settings, CONFIG)
+    advice = task_baseline.advice(settings)
+    assert advice
+    for setting in advice:
+        assert load_settings(Settings, CONFIG, [setting]) != settings
+    behind = evaluation.model_copy(update={"advice": advice})
+    for setting, reason in advice.items():
+        assert f"`{setting}` ({reason})" in report.results_summary(behind)
+    verdicts = {result.verdict for result in evaluation.baselines.values()}
+    assert bool(evaluation.advice) == ("behind" in verdicts)
 
 
 def test_readme_shows_every_picture_and_the_commands_that_made_it(trained: Path) -> None:

@@ -268,6 +268,7 @@ class SimulateModule(Protocol):
     """
 
     SHIFT_DESCRIPTION: Final[str]  # a sentence: what changes in the simulated world
+    MORE_TRAFFIC: Final[str]  # the settings that give the loop more test rows to hold out
 
     def normal_requests(self, dataset: Any, held_out: Arrays, settings: Any) -> list[LabelledItem]:
         """Return items like those of training."""

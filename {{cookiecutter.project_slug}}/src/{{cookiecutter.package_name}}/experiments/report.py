@@ -4,14 +4,17 @@ The wording is in `templates/`, the values are computed here. Text outside a pag
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote as quote_argument
+from typing import get_args
 from urllib.parse import quote
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import BaseModel
 
-from ..config import flatten
+from ..config import SECRETS, describe_settings, flatten
 from ..files import (
     read_document,
     replace_section,
@@ -22,6 +25,7 @@ from ..files import (
 from ..task import figures
 from ..task.data import Dataset
 from ..task.objective import METRICS, PRIMARY_METRIC
+from ..task.settings import Settings
 from ..training.documents import BaselineResult, Evaluation, NetworkResult, RunInfo
 from ..training.runs import Run
 from . import plots
@@ -72,7 +76,6 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
     example = example_values(run, dataset, outputs)
     request = experiments / run.name / "request.json"
     write_text(request, example["request"] + "\n")
-    settings = [[code(key), code(value)] for key, value in flatten(run.settings).items()]
     values = {
         "command": command,
         "run": run,
@@ -86,7 +89,7 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
         "request_argument": quote_argument(f"@{os.path.relpath(request)}"),
         "versions": ", ".join(f"{name} {version}" for name, version in run.info.versions.items()),
         "details": _detail_tables(evaluation),
-        "settings": [row for row in settings if not row[0].startswith("`paths.")],
+        "settings": _settings_rows(run.settings),
         "runs": _runs_table(run.settings.paths.runs),
     }
     for page, (before, after) in around.items():
@@ -142,6 +145,29 @@ def _detail_tables(evaluation: Evaluation) -> list[list[list[str]]]:
                 texts = (f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells)
                 tables[-1].append([key, *texts])
     return tables
+
+
+def _settings_rows(settings: Settings) -> list[list[str]]:
+    """Tabulate the settings that shaped the model: no paths, no secrets, no other data's."""
+    rows, unused = [], set(_settings_of_other_sources(settings))
+    for key, value in flatten(settings).items():
+        section, _, name = key.rpartition(".")
+        if section != "paths" and name not in SECRETS and key not in unused:
+            rows.append([code(key), code(value)])
+    return rows
+
+
+def _settings_of_other_sources(settings: Settings) -> Iterator[str]:
+    """Yield the settings of data whose help starts with the sources that they are for
+    ("csv: column of the user") when another source is used."""
+    data: BaseModel = settings.data
+    if (field := type(data).model_fields.get("source")) is None:
+        return  # a task with one source
+    used, sources = data.model_dump()["source"], set(get_args(field.annotation))
+    for key, _, text in describe_settings(type(data), "data."):
+        named = set(text.partition(":")[0].split(", "))
+        if key != "data.source" and named <= sources and used not in named:
+            yield key
 
 
 def _runs_table(folder: Path) -> list[list[str]]:

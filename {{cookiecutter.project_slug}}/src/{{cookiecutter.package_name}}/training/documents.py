@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import Field
+
 from ..bundle.manifest import GitState
 from ..files import Document
 from ..interfaces import Metrics
@@ -27,8 +29,8 @@ class DataInfo(Document):
     about: str  # a paragraph for the report: what it is, its source and licence
     fingerprint: str  # SHA-256
     rows: RowCounts
-    notes: list[str] = []  # what loading changed
-    limits: list[str] = []  # of this data alone, for the model card
+    notes: tuple[str, ...] = ()  # what loading changed
+    limits: tuple[str, ...] = ()  # of this data alone, for the model card
 
 
 class RunInfo(Document):
@@ -79,9 +81,9 @@ class Evaluation(Document):
     baselines: dict[str, BaselineResult]
     chosen_seed: int  # best on validation; the one to deploy
     details: dict[str, Any]  # the task's own; a dict of dicts is a table
-    advice: dict[str, str] = {}  # settings to try and why, if a baseline is ahead
     train_seconds: float
     seconds: float  # of the evaluation
+    advice: dict[str, str] = Field(default={})  # settings to try and why, if a baseline is ahead
 
     def best_baseline(self) -> tuple[str, BaselineResult]:
         """Return name and result of the best baseline by the primary metric."""

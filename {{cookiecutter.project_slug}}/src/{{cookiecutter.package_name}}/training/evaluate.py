@@ -107,7 +107,7 @@ def bootstrap_interval(scores: np.ndarray, level: float = 0.95) -> Interval:
     in blocks of `objective.BLOCK_LENGTH`: the circular block bootstrap of Politis and Romano, 1992.
     """
     seeds, count = scores.shape
-    length = min(objective.BLOCK_LENGTH, count)
+    length = min(objective.BLOCK_LENGTH, max(1, count // 3))  # of one block nothing would vary
     sums = np.cumsum(np.concatenate([scores, scores[:, :length]], axis=1), axis=1)
     blocks = (sums[:, length:] - sums[:, :-length]) / length  # mean of each block
     generator = np.random.default_rng(0)

@@ -169,4 +169,4 @@ def _column_table(stats: dict[str, SplitStats]) -> dict[str, list[list[str]]]:
                 row = [name, column, *(f"{value:.4g}" for value in numbers), f"{of.not_finite:,}"]
                 table.append(row)
     head = ["Split", "Column", "Lowest", "Mean", "Highest", "Missing"]
-    return {"Columns": [head, *table]} if table else {}
+    return {"Inputs and targets as the network gets them": [head, *table]} if table else {}

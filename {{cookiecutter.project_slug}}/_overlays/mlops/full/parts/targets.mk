@@ -14,6 +14,6 @@ retrain: setup ## train a challenger if one is needed and start its A/B test
 promote: setup ## make the challenger the champion if the A/B test says so
 	$(RUN) promote $(ARGS)
 
-loop: setup ## simulate drift, retraining, A/B test and promotion in minutes
-	$(BIN)/python -m {{ cookiecutter.package_name }}.simulation
+loop: setup ## simulate drift, retraining, A/B test and promotion with this data
+	$(BIN)/python -m {{ cookiecutter.package_name }}.simulation $(ARGS)
 

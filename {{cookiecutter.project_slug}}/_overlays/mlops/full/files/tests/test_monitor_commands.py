@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.bundle import deployment as deployment_folder
@@ -21,7 +22,7 @@ from {{ cookiecutter.package_name }}.config import UserError, WorkError, load_se
 from {{ cookiecutter.package_name }}.monitoring import online
 from {{ cookiecutter.package_name }}.store.database import Database
 from {{ cookiecutter.package_name }}.store.feedback import record_feedback
-from {{ cookiecutter.package_name }}.store.feedback_schema import Feedback
+from {{ cookiecutter.package_name }}.store.feedback_schema import Feedback, read_feedback_file
 from {{ cookiecutter.package_name }}.store.row import PredictionRow
 from {{ cookiecutter.package_name }}.store.write import insert_predictions
 from {{ cookiecutter.package_name }}.task.contract import SCORE, GroundTruth, Prediction
@@ -105,6 +106,28 @@ def test_csv_errors_name_row_and_column(
     file.write_text(text, encoding="utf-8")
     assert run("feedback", str(file)) == 2
     assert f"error: {file}: {message}" in capsys.readouterr().err
+
+
+class Named(BaseModel):
+    name: str
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a|b", "<b>x</b>", 'say "x"', "$x_1$", "😀", "a,b;c", "1", "null", " x ", "x" * 200_000),
+        *(f"a{mark}b" for mark in ("\u2028", "\u2029", "\x85", "\f", "\v", "\x1c", "\n", "\r\n")),
+    ],
+)
+def test_a_ground_truth_may_hold_any_character(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "labels.csv"
+    table(file, ["request_id", "name"], ["a", name], ["b", "x"])
+    lines = tmp_path / "labels.jsonl"
+    content = [{"request_id": "a", "truth": {"name": name}}]
+    lines.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in content))
+    for path in (file, lines):
+        line = read_feedback_file(path, Feedback[Named])[0]
+        assert line.feedback.truth.name == name
 
 
 @pytest.mark.parametrize(("truth", "word"), BAD_GROUND_TRUTHS)

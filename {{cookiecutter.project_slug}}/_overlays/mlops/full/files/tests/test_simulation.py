@@ -3,13 +3,68 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from {{ cookiecutter.package_name }} import simulation
-from {{ cookiecutter.package_name }}.config import UserError
+from {{ cookiecutter.package_name }}.config import UserError, load_settings
 from {{ cookiecutter.package_name }}.files import replace_section
 from {{ cookiecutter.package_name }}.simulation import Observation, Timeline, split_by_shares
+from {{ cookiecutter.package_name }}.task.settings import Settings
 
-from .conftest import PROJECT
+from .conftest import CONFIG, PROJECT
+
+
+def configured(*overrides: str) -> Settings:
+    """Load the settings of the loop, with the tests' data and a network for tests."""
+    return load_settings(Settings, [CONFIG, PROJECT / simulation.LOOP_CONFIG], overrides, {})
+
+
+def test_the_loop_plays_with_the_data_of_the_configuration() -> None:
+    stated = load_settings(Settings, CONFIG, [], {})
+    settings = configured()
+    assert settings.name.endswith("-loop")
+    assert settings.paths.runs == Path("loop/runs")
+    content = yaml.safe_load((PROJECT / simulation.LOOP_CONFIG).read_text(encoding="utf-8"))
+    changed = set(content.get("data", {}))
+    before, after = (each.data.model_dump() for each in (stated, settings))
+    assert {key for key in before if before[key] != after[key]} <= changed
+    assert not changed & {"source", "path"}
+
+
+def test_the_loop_says_before_training_that_the_data_is_too_little() -> None:
+    with pytest.raises(UserError) as caught:
+        simulation.plan_traffic(configured("ab.least_units=5000", "live.set_aside=0.3"))
+    line = str(caught.value)
+    for word in ("too little data for a loop", "ab.least_units=5000", "retrain.share=0.5"):
+        assert word in line
+    assert simulation.simulate.MORE_TRAFFIC in line
+
+
+def test_main_refuses_too_little_data_and_leaves_the_last_loop_alone(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (work / "configs").symlink_to(PROJECT / "configs")
+    simulation.MARK.parent.mkdir()
+    simulation.MARK.touch()
+    (simulation.LOOP_FOLDER / "last").touch()
+    arguments = ["--config", str(CONFIG), "ab.least_units=5000"]
+    assert simulation.main(arguments) == 2
+    assert "error: too little data for a loop" in capsys.readouterr().err
+    assert (simulation.LOOP_FOLDER / "last").exists()
+    assert simulation.main(["--config", "nowhere.yaml"]) == 2
+
+
+def test_traffic_is_planned_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = ("ab.least_units=2", "retrain.least_labels=1")
+    settings, traffic = simulation.plan_traffic(configured(*rules))
+    assert 0 < settings.live.set_aside < 1
+    assert min(map(len, traffic)) > 0
+    assert settings.train.epochs == configured().train.epochs
+    monkeypatch.setattr(simulation, "EXAMPLES", 1)
+    monkeypatch.setattr(simulation, "MOST_KEPT", 10)
+    fewer, _ = simulation.plan_traffic(configured(*rules))
+    assert fewer.train.epochs == 1, "large data is not trained on for long"
+    assert fewer.live.set_aside > settings.live.set_aside
 
 
 def test_mean_score_weighs_requests_and_not_parts() -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from {{ cookiecutter.package_name }}.arrays import LazyArray
 from {{ cookiecutter.package_name }}.interfaces import Splits
 from {{ cookiecutter.package_name }}.task import class_metrics, classes, confusion, splits
 from {{ cookiecutter.package_name }}.task.classes import ClassContract, Classified, GroundTruth
@@ -177,29 +175,3 @@ def test_classes_that_a_split_lacks_and_small_test_splits_are_told() -> None:
     few = points([0, 1, 2], [0], [0, 1, 2] * 34)
     (_, absent) = splits.check_splits("file", few, names, "text", "").notes
     assert "validation split has no text of 2 of the 3 classes (b, c)" in absent
-
-
-class Lazy(LazyArray):
-    """Rows that are made when they are needed."""
-
-    def __init__(self, rows: np.ndarray) -> None:
-        self.rows, self.shape, self.dtype = rows, rows.shape, rows.dtype
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        return self.rows[rows]
-
-    def take(self, rows: np.ndarray) -> "Lazy":
-        return Lazy(self.rows[rows])
-
-
-@pytest.mark.parametrize("form", [np.asarray, Lazy])
-def test_rows_of_training_in_another_split_are_counted(form: Any) -> None:
-    dataset = points([0, 1] * 5, [0, 1] * 5, [0, 1] * 5)
-    assert splits.note_copies(dataset, "point", "image").notes == ("as read",)
-    dataset.test["point"][3:7] = dataset.train["point"][:4]
-    dataset.validation["point"][1] = dataset.train["point"][9]
-    for part in (dataset.train, dataset.validation, dataset.test):
-        part["point"] = form(part["point"])
-    _, validation, test = splits.note_copies(dataset, "point", "image").notes
-    assert validation.startswith("1 of the 10 validation images are exact copies of training")
-    assert test.startswith("4 of the 10 test images are exact copies of training images")

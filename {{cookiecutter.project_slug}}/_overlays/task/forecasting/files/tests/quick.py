@@ -2,6 +2,7 @@
 
 import math
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from {{ cookiecutter.package_name }}.task.data import Dataset
 
@@ -75,3 +76,19 @@ def ground_truths(prediction: dict) -> tuple[dict, dict]:
     """Return a ground truth by which this prediction is right, and one by which it is wrong."""
     values = prediction["p50"]
     return {"values": values}, {"values": [10 + 2 * value for value in values]}
+
+
+# what no page may say once other data is used
+DEFAULT_WORDS = r"Victoria|AEMO|demand|Australia|electric|strikes"
+
+
+def own_data(folder: Path) -> list[str]:
+    """Write data of another kind, with names that pages must show as text; return its settings."""
+    folder.mkdir()
+    lines = ["when,a|b <i>"]
+    for hour in range(1500):
+        value = 50 + 9 * math.sin(hour * math.pi / 12) + hour * 7919 % 13
+        lines.append(f"{datetime(2021, 5, 1) + timedelta(hours=hour):%Y-%m-%d %H:%M},{value:.2f}")
+    (folder / "load.csv").write_text("\n".join(lines), encoding="utf-8")
+    columns = ["data.time=when", "data.target=a|b <i>", "data.seasons=[24]", "data.window=48"]
+    return [f"data.path={folder / 'load.csv'}", *columns, "data.horizon=12", *QUICK]

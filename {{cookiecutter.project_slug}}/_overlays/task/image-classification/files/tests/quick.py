@@ -1,6 +1,10 @@
 """What the tests of all tasks need to know about this one."""
 
 import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from {{ cookiecutter.package_name }}.task.data import Dataset
 
@@ -45,3 +49,19 @@ def ground_truths(prediction: dict) -> tuple[dict, dict]:
     """Return a ground truth by which this prediction is right, and one by which it is wrong."""
     other = next(name for name in prediction["probabilities"] if name != prediction["label"])
     return {"label": prediction["label"]}, {"label": other}
+
+
+# what no page may say once other data is used
+DEFAULT_WORDS = r"(?<!letters, )\bdigits|handwrit|scikit-learn's|writer|scanne|\bUCI\b"
+
+
+def own_data(folder: Path) -> list[str]:
+    """Write data of another kind, with names that pages must show as text; return its settings."""
+    generator = np.random.default_rng(0)
+    for number, name in enumerate(["a|b", "<b>x", "`tick` *star*"]):
+        (folder / name).mkdir(parents=True)
+        for picture in range(30):
+            pixels = generator.integers(0, 90, (16, 16), np.uint8)
+            pixels[5 * number : 5 * number + 5] += 150
+            Image.fromarray(pixels).save(folder / name / f"{picture}.png")
+    return ["data.source=folder", f"data.path={folder}", "data.size=16", *QUICK]

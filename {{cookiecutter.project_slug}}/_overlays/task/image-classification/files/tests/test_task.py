@@ -18,6 +18,7 @@ from {{ cookiecutter.package_name }}.interfaces import InvalidItem
 from {{ cookiecutter.package_name }}.task import contract, data, figures, model, objective
 from {{ cookiecutter.package_name }}.task.contract import Contract, GroundTruth, Item
 from {{ cookiecutter.package_name }}.task.settings import DataSettings, Settings
+from {{ cookiecutter.package_name }}.training.inspection import inspect_data, refuse_errors
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -95,13 +96,15 @@ def test_mnist_files_are_read_plain_and_gzipped(tmp_path: Path, suffix: str) -> 
 
 def test_test_files_of_mnist_that_were_given_twice_are_told(tmp_path: Path) -> None:
     write_mnist(tmp_path)
-    assert all("copies" not in note for note in load_mnist(tmp_path).notes)
+    chosen = Settings.model_validate(
+        {"name": "x", "data": {"source": "mnist", "path": str(tmp_path)}}
+    )
+    assert "in the training" not in str(refuse_errors(inspect_data(load_mnist(tmp_path), chosen)))
     for kind in ("images-idx3", "labels-idx1"):
         test_file = tmp_path / f"t10k-{kind}-ubyte"
         (tmp_path / f"train-{kind}-ubyte").write_bytes(test_file.read_bytes())
-    *_, validation, test = load_mnist(tmp_path).notes
-    assert "16 of the 20 test images are exact copies of training images" in test
-    assert "copies" not in validation
+    with pytest.raises(UserError, match="16 of the 20 test rows are in the training split too"):
+        refuse_errors(inspect_data(load_mnist(tmp_path), chosen))
 
 
 def test_sample_of_mnist_has_equal_shares_of_the_classes_in_every_fold() -> None:

@@ -1,5 +1,6 @@
 """What the tests of all tasks need to know about this one."""
 
+import random
 from pathlib import Path
 
 from {{ cookiecutter.package_name }}.task.data import Dataset
@@ -78,3 +79,20 @@ def ground_truths(prediction: dict) -> tuple[dict, dict]:
     names = [recommended["item"] for recommended in prediction["items"][:10]]
     other = next(name for name in COMMON_MODULES if name not in names)
     return {"items": names}, {"items": [other]}
+
+
+# what no page may say once other data is used
+DEFAULT_WORDS = r"source files?\b|standard library|imported module|libraries|numpy"
+
+
+def own_data(folder: Path) -> list[str]:
+    """Write data of another kind, with names that pages must show as text; return its settings."""
+    folder.mkdir()
+    generator, lines = random.Random(0), ["user,item"]
+    items = ["a|b", "<b>x</b>", "`tick` *star*", *(f"film {number}" for number in range(30))]
+    for user in range(150):
+        liked = items[user % 2 :: 2] if generator.random() < 0.9 else items
+        lines += [f"user {user},{item}" for item in generator.sample(liked, 10)]
+    (folder / "likes.csv").write_text("\n".join(lines), encoding="utf-8")
+    quick = [setting for setting in QUICK if not setting.startswith("data.")]
+    return ["data.source=csv", f"data.path={folder / 'likes.csv'}", *quick]

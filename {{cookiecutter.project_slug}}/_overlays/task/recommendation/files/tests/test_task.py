@@ -317,8 +317,8 @@ def test_low_ratings_are_ignored_and_repeated_rows_count_once(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "a.csv: is empty"),
-        (b"user,item,when,stars\n", "a.csv: there are no rows below the header"),
+        (b"", "a.csv: row 1: is empty"),
+        (b"user,item,when,stars\n", "a.csv: row 2: there are no rows below the header"),
         (b"user,thing,when,stars\nu,i,1,1\n", "no column 'item' (data.item): only 'user', 'thing'"),
         (b"user,item,item,when,stars\nu,i,i,1,1\n", "no column 'item' (data.item): there are 2"),
         (b"user,item,when,stars\nu,i,1\n", "row 2: has 3 cells, the header has 4"),
@@ -331,7 +331,7 @@ def test_low_ratings_are_ignored_and_repeated_rows_count_once(tmp_path: Path) ->
         (b"user,item,when,stars\nu,i,soon,1\n", "row 2, column 'when': 'soon' is not an ISO 8601"),
         (
             b"user,item,when,stars\nu,i,1,1\nu,i,soon,1\n",
-            "row 3, column 'when': 'soon' is not a num",
+            "row 3, column 'when': 'soon' is not a fin",
         ),
         (b"user,item,when,stars\nu,i,nan,1\n", "row 2, column 'when': is empty; data.missing=skip"),
         (b"user,item,when,stars\nu,i,1,inf\n", "row 2, column 'stars': 'inf' is not a"),
@@ -476,6 +476,20 @@ def test_rankings_and_metrics_match_a_plain_calculation() -> None:
     assert metrics["coverage_at_10"] == len(set(lists.ravel().tolist())) / count
     assert metrics["popularity_lift"] == pytest.approx(1)  # all are equally popular
     assert objective.scores(outputs, split).tolist() == pytest.approx(recalls)
+
+
+def test_metrics_with_more_relevant_items_than_places_are_those_of_the_textbook() -> None:
+    # Relevant: 1 to 12 of 20 items; the recommended ten contain 1, 2 and 3, at places 1, 4 and 10.
+    order = [1, 20, 19, 2, 18, 17, 16, 15, 14, 3, *range(4, 13)]
+    scores = np.zeros((1, 20))
+    scores[0, np.array(order) - 1] = np.arange(len(order), 0, -1)
+    split = {"history": np.array([[13]]), "target": np.arange(1, 13)[None]}
+    is_hit = ranking.hits(ranking.recommend({"scores": scores}, split, 10), split)
+    count = ranking.lengths(split["target"])
+    assert ranking.recall(is_hit, count, 10).tolist() == [3 / 12]  # not 3 / min(10, 12)
+    gain = 1 + 1 / math.log2(5) + 1 / math.log2(11)
+    ideal = sum(1 / math.log2(place + 1) for place in range(1, 11))
+    assert ranking.ndcg(is_hit, count, 10).tolist() == pytest.approx([gain / ideal])
 
 
 def test_details_by_group_add_up_to_the_total() -> None:

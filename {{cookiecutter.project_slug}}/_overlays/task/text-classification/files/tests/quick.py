@@ -1,5 +1,7 @@
 """What the tests of all tasks need to know about this one."""
 
+import csv
+import random
 from pathlib import Path
 
 from {{ cookiecutter.package_name }}.task.data import Dataset
@@ -56,3 +58,25 @@ def ground_truths(prediction: dict) -> tuple[dict, dict]:
     """Return a ground truth by which this prediction is right, and one by which it is wrong."""
     other = next(name for name in prediction["probabilities"] if name != prediction["label"])
     return {"label": prediction["label"]}, {"label": other}
+
+
+# what no page may say once other data is used
+DEFAULT_WORDS = r"docstring|parameter's|of parameters|documentation|numpy|pandas|librar"
+
+
+def own_data(folder: Path) -> list[str]:
+    """Write data of another kind, with names that pages must show as text; return its settings."""
+    folder.mkdir()
+    generator = random.Random(0)
+    words = {"a|b": "dog cat cow", "<b>x</b>": "car bus train", "`tick` *star*": "red blue green"}
+    with (folder / "texts.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["text", "label"])
+        for name, known in words.items():
+            for number in range(60):
+                rows.writerow([f"{number} {' '.join(generator.choices(known.split(), k=5))}", name])
+    quick = [setting for setting in QUICK if setting.partition("=")[0] not in SOURCE_SETTINGS]
+    return ["data.source=csv", f"data.path={folder / 'texts.csv'}", *quick]
+
+
+SOURCE_SETTINGS = {"data.cache", "data.libraries"}

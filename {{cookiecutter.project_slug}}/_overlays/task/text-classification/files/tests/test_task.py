@@ -1,5 +1,6 @@
 """Texts: all sources are read and checked; training and serving encode them identically."""
 
+import csv
 import hashlib
 import json
 import subprocess
@@ -276,7 +277,7 @@ def test_column_can_set_the_split(tmp_path: Path) -> None:
     assert [len(dataset.texts[name]) for name in ("train", "validation", "test")] == [20, 10, 10]
     path.write_text(path.read_text() + "\na,one more,elsewhere", encoding="utf-8")
     with pytest.raises(
-        UserError, match="row 42, column split: is 'elsewhere', must be one of train"
+        UserError, match="row 42, column 'split': is 'elsewhere', must be one of train"
     ):
         table(path, split="split")
 
@@ -286,19 +287,19 @@ def test_column_can_set_the_split(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (b" \n \n", "is empty"),
-        (b"text,label\nab,c\n\xff\xfe,d\n", r"row 3: is not UTF-8 \(byte 16\)"),
-        (b"words,label\na,b\n", r"has no column 'text' \(columns: words, label\)"),
-        (b"text,label\na,b\nc,d,e\n", "row 3: has 3 columns, expected 2"),
-        (b"text,label\na,b\nc\n", "row 3: has 1 columns, expected 2"),
-        (b"text,label\na,b\n  ,d\n", "row 3, column text: is empty"),
-        (b"text,label\na,b\nc,\n", "row 3, column label: is empty"),
-        (b'text,label\na,b\n"c,d\n', "row 3: is not valid CSV"),
+        (b"text,label\nab,c\n\xff\xfe,d\n", r"row 3: byte 16 \(0xff\) is not utf-8"),
+        (b"words,label\na,b\n", r"no column 'text' \(data.text\): only 'words', 'label'"),
+        (b"text,label\na,b\nc,d,e\n", "row 3: has 3 cells, the header has 2"),
+        (b"text,label\na,b\nc\n", "row 3: has 1 cells, the header has 2"),
+        (b"text,label\na,b\n  ,d\n", "row 3, column 'text': is empty; data.empty=drop"),
+        (b"text,label\na,b\nc,\n", "row 3, column 'label': is empty"),
+        (b'text,label\na,b\n"c,d\n', "row 3: a quote that opens a cell is never closed"),
         (b"text,label\na,b\nc,b\n", r"only one class \(b\)"),
         (
             b"text,label\nsame,b\nother,b\nsame,c\n",
-            "row 4, column label: the text of .* row 2 is 'c'",
+            "row 4, column 'label': is 'c' for the text that is 'b' in bad.csv, row 2",
         ),
-        (b"text,label\n", "only one class"),
+        (b"text,label\n", "no rows below the header"),
         ("text,label\nfine,b\n\u0007\u0007,c\n".encode(), "contains no readable character"),
     ],
 )
@@ -316,12 +317,15 @@ def test_bad_csv_file_is_refused_naming_row_and_column(
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("[1, 2]", "row 2: must be a JSON object"),
+        ("[1, 2]", "row 2: is .*, must be an object"),
         ("{", "row 2: is not valid JSON"),
         ("[" * 100_000, "row 2: is not valid JSON"),
-        ('{"text": "a"}', "row 2, column label: is missing"),
-        ('{"text": "a", "label": NaN}', "row 2, column label: is nan"),
-        ('{"text": ["a"], "label": "b"}', "row 2, column text: is list, must be text or a number"),
+        ('{"text": "a"}', "row 2, column 'label': is empty"),
+        ('{"text": "a", "label": NaN}', "row 2, column 'label': is empty"),
+        (
+            '{"text": ["a"], "label": "b"}',
+            "row 2, column 'text': is .*, must be text or a number",
+        ),
     ],
 )
 def test_bad_jsonl_file_is_refused_naming_row_and_column(
@@ -351,6 +355,99 @@ def test_texts_in_two_classes_can_be_dropped(tmp_path: Path) -> None:
     texts = [text for part in dataset.texts.values() for text in part]
     assert len(texts) == 59
     assert same not in texts
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\x85", "\f", "\n"])
+def test_a_text_may_hold_any_character(tmp_path: Path, mark: str) -> None:
+    rows = [f'"{sentence(n)}{mark}{n}",{"ab"[n % 2]}' for n in range(200)]
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + "\n".join(rows), encoding="utf-8")
+    assert sum(map(len, table(path).texts.values())) == 200
+
+
+def test_tabs_are_found_and_told(tmp_path: Path) -> None:
+    rows = [f"{sentence(n)}, and more\t{'ab'[n % 2]}" for n in range(60)]
+    path = tmp_path / "a.csv"
+    path.write_text("text\tlabel\n" + "\n".join(rows), encoding="utf-8")
+    dataset = table(path)
+    assert sum(map(len, dataset.texts.values())) == 60
+    assert any("data.table.separator" in note for note in dataset.notes)
+    with pytest.raises(UserError, match=r"if the separator is '\\t', set data\.table\.separator"):
+        table(path, table={"separator": ","})
+
+
+def test_near_copies_count_once_and_are_told(tmp_path: Path) -> None:
+    extra = [
+        f"{change(sentence(n))},{'cat' if n % 2 else 'dog'}\n"
+        for n, change in enumerate(
+            [str.upper, lambda text: text + " ", lambda text: text + " .", lambda text: text]
+        )
+    ]
+    dataset = table(write_csv(tmp_path / "a.csv", extra="".join(extra)))
+    assert sum(map(len, dataset.texts.values())) == 60
+    assert any(
+        note.startswith("4 rows were left out: they repeat a text") for note in dataset.notes
+    )
+    opposite = f"{sentence(0)}!,cat\n"
+    assert sum(map(len, table(write_csv(tmp_path / "a.csv", extra=opposite)).texts.values())) == 61
+
+
+def test_copied_documentation_counts_once_whatever_its_last_character() -> None:
+    keys = {docstrings._copy_key(f"x : Number of rows{end}") for end in ("", ".", " ", "...")}
+    assert len(keys) == 1
+
+
+def test_empty_rows_can_be_left_out(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", extra=' ,cat\nno class,\n"\n",""\n')
+    with pytest.raises(UserError, match="row 62, column 'text': is empty; data.empty=drop"):
+        table(path)
+    dataset = table(path, empty="drop")
+    assert sum(map(len, dataset.texts.values())) == 60
+    assert "a.csv: 2 rows without text or class were left out." in dataset.notes
+
+
+def test_cut_texts_are_told(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", extra=f"{'axis ' * 500},cat\n")
+    (note,) = [note for note in table(path).notes if "data.tokens" in note]
+    assert note.startswith("1 of 61 texts (1.6%) are longer than data.tokens=64")
+    assert not any("data.tokens" in note for note in table(write_csv(tmp_path / "b.csv")).notes)
+
+
+def test_several_labels_in_a_cell_are_told_and_can_be_left_out(tmp_path: Path) -> None:
+    extra = [f"{sentence(n)},cat|dog\n" for n in range(100, 130)]
+    path = write_csv(tmp_path / "a.csv", extra="".join(extra))
+    dataset = table(path)
+    assert dataset.contract.labels == ["cat", "cat|dog", "dog"]
+    assert any("'cat|dog', look like several labels" in note for note in dataset.notes)
+    dataset = table(path, label_separator="|")
+    assert dataset.contract.labels == ["cat", "dog"]
+    assert "a.csv: 30 rows with several labels were left out." in dataset.notes
+
+
+def test_a_column_that_holds_no_classes_is_refused(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", extra=f"a text,{'x' * 201}\n")
+    with pytest.raises(UserError, match=r"row 62, .*longer than 200 characters.*data\.label"):
+        table(path)
+
+
+ODD_NAMES = ["a|b", "<b>x</b>", "two\nlines", 'say "x"', "$x_1$", "😀", "\\frac{", "x" * 200]
+
+
+def test_classes_may_have_any_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = [[sentence(n), ODD_NAMES[n % len(ODD_NAMES)]] for n in range(400)]
+        csv.writer(file).writerows([["text", "label"], *rows])
+    dataset = table(path)
+    assert dataset.contract.labels == sorted(ODD_NAMES)
+    outputs = {"logits": np.eye(len(ODD_NAMES))[dataset.test["label"] - 1]}
+    details = objective.details(outputs, dataset.test, dataset.contract)
+    words = [
+        {"label": name, "probability": 1.0, "words": ["a", "b"], "weights": [0.5, 0.1]}
+        for name in ODD_NAMES
+    ]
+    for name, _, figure in figures.plot_results(dataset, outputs, {**details, "words": words}):
+        write_figure(tmp_path / name, figure)
 
 
 def test_contradictory_settings_are_refused() -> None:
@@ -558,11 +655,16 @@ def test_hugging_face_encoder_is_fine_tuned_exported_and_predicts(
     overrides = [*QUICK, f"model.pretrained={folder}", "model.frozen=1", "train.epochs=1"]
     command = ["--config", str(CONFIG)]
     assert cli.main(["train", *command, *overrides, "train.seeds=[0]"]) == 0
-    for name in ("evaluate", "deploy", "predict"):
-        assert cli.main([name, *(command if name != "predict" else [])]) == 0
+    (run,) = tmp_path.glob("runs/*")
+    for name in ("evaluate", "deploy"):
+        assert cli.main([name, *command, "--run", run.name]) == 0
+    assert cli.main(["predict"]) == 0
     assert '"truncated"' in capsys.readouterr().out
     (best,) = tmp_path.glob("runs/*/seed-0/best.safetensors")
     trained: Any = model.build(settings(*overrides), data.load(settings(*overrides).data).contract)
+    sentence = model.describe(trained)
+    assert sentence.startswith(f"BertModel from {folder}, pretrained")
+    assert model.describe(torch.nn.Linear(2, 3)) == "A network (Linear) with 9 parameters."
     before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
     checkpoint.load_weights(best, trained)
     changed = {

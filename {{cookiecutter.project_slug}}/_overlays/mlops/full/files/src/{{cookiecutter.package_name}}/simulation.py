@@ -3,12 +3,14 @@
     deploy → normal traffic → distribution shift → drift → retrain → A/B test → promote
 
 Every step is a command that people and schedulers use too; only the callers are simulated. They
-send the share of the test split that `live.set_aside` holds out; `task/simulate.py` says how their
-data shifts. Models, log and history go to `loop/`, which is emptied first; the figure and the
-table go to the README.
+send a part of the configured data's test split, which training never sees; `task/simulate.py` says
+how their data shifts. Models, log and history go to `loop/`, which is emptied first; the figure and
+the table go to the README.
 """
 
+import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -23,15 +25,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import yaml
 
 from . import cli
+from .arrays import row_count, select_rows
 from .bundle.deployment import Deployment, champion_path, read_deployment
 from .bundle.load import load_bundle
 from .client import Client
+from .commands.common import DEFAULT_CONFIG, add_config_options
 from .commands.monitor import EXIT_DRIFT
 from .config import UserError, WorkError, load_settings
 from .experiments.report import markdown_table
-from .files import read_json, replace_section, write_figure
+from .files import read_json, replace_section, write_figure, write_text
 from .interfaces import LabelledItem
 from .monitoring import online
 from .monitoring.ab_test import Verdict
@@ -40,13 +45,18 @@ from .task import data, simulate
 from .task.contract import SCORE, Contract, Prediction
 from .task.settings import Settings
 
-CONFIG = Path("configs/loop.yaml")
+LOOP_CONFIG = Path("configs/loop.yaml")
 LOOP_FOLDER = Path("loop")
+SETTINGS = LOOP_FOLDER / "settings.yaml"  # of all commands of the loop
 MARK = LOOP_FOLDER / ".made-by-make-loop"
 PICTURE = Path("docs/experiments/loop.png")  # not in loop/, which git ignores
 README = Path("README.md")
 LOOP_BEGIN = "<!-- loop:begin, rewritten by make loop -->"
 LOOP_END = "<!-- loop:end -->"
+KEPT_SHARE, MOST_KEPT = 0.3, 500  # test rows that are not held out: the gate needs some
+TRAFFIC_ROWS = 1000  # at most so many held-out rows become requests
+EXAMPLES = 300_000  # visited in one training: of large data, fewer epochs are enough for a loop
+UNIT_MARGIN = 1.3  # callers are assigned at random: so many more than are needed on average
 OBSERVATIONS = 20  # over all the traffic
 RETRAIN_SHARE = 0.45  # of the shifted traffic: what retraining learns from
 FINAL_SHARE = 0.1  # of it: what comes after the promotion; the A/B test gets the rest
@@ -94,20 +104,41 @@ class Timeline:
         return float(np.mean([x for versions in later for scores in versions for x in scores]))
 
 
-def main() -> int:
+class Traffic(NamedTuple):
+    """The requests of the simulated callers, in their order."""
+
+    normal: list[LabelledItem]
+    to_learn: Sequence[LabelledItem]  # shifted, before the retraining
+    to_test: Sequence[LabelledItem]  # for the A/B test
+    final: Sequence[LabelledItem]  # after the promotion
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Simulate, then write figure, table and README; return the exit code."""
     started = time.monotonic()
+    parser = argparse.ArgumentParser(
+        "make loop",
+        description="Simulate a model's life with the data of a configuration; what is in "
+        f"{LOOP_CONFIG.as_posix()}, a small network, overrides it.",
+        epilog=f'make loop ARGS="--config {DEFAULT_CONFIG.as_posix()} train.epochs=10"',
+    )
+    add_config_options(parser)
+    options = parser.parse_args(arguments)
     if LOOP_FOLDER.exists() and not MARK.exists():
         print(f"error: {LOOP_FOLDER}/ was not created by make loop; move it away", file=sys.stderr)
         return 2
-    shutil.rmtree(LOOP_FOLDER, ignore_errors=True)
-    MARK.parent.mkdir()
-    MARK.touch()
     try:
-        timeline = simulate_lifecycle(load_settings(Settings, CONFIG))
-    except WorkError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        settings = load_settings(Settings, [options.config, LOOP_CONFIG], options.settings)
+        settings, traffic = plan_traffic(settings)
+        shutil.rmtree(LOOP_FOLDER, ignore_errors=True)
+        MARK.parent.mkdir()
+        MARK.touch()
+        write_text(SETTINGS, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+        timeline = simulate_lifecycle(settings, traffic)
+    except (UserError, WorkError) as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
     draw_timeline(timeline, PICTURE)
     table = markdown_table([["Step", "Result"], *timeline.rows])
     print("\n".join(["", *table, "", f"written: {PICTURE}"]))
@@ -123,50 +154,94 @@ def main() -> int:
     return 0
 
 
-def simulate_lifecycle(settings: Settings) -> Timeline:
+def plan_traffic(settings: Settings) -> tuple[Settings, Traffic]:
+    """Hold out test rows and make requests of them; return the settings with that share.
+
+    Raises UserError, before anything is trained, when there are too few for a verdict.
+    """
+    # 1. Hold out most of the test split, and train no longer than a loop needs.
+    whole = data.load(settings.data)
+    rows = row_count(whole.test)
+    share = settings.live.set_aside or 1 - min(KEPT_SHARE * rows, MOST_KEPT) / rows
+    dataset, held_out = whole.holdout(share)
+    epochs = min(settings.train.epochs, math.ceil(EXAMPLES / row_count(dataset.train)))
+    changed = {"live": {"set_aside": share}, "train": {"epochs": epochs}}
+    sections = {
+        name: getattr(settings, name).model_copy(update=update) for name, update in changed.items()
+    }
+    settings = settings.model_copy(update=sections)
+    # 2. Make the requests.
+    held_out = select_rows(held_out, np.arange(min(row_count(held_out), TRAFFIC_ROWS)))
+    normal = simulate.normal_requests(dataset, held_out, settings)
+    shifted = simulate.shifted_requests(dataset, held_out, settings)
+    test_share = 1 - RETRAIN_SHARE - FINAL_SHARE
+    parts = split_by_shares(shifted, RETRAIN_SHARE, test_share, FINAL_SHARE)
+    traffic = Traffic(normal, *parts)
+    # 3. Are there enough to retrain and to test?
+    rules, arms = settings.retrain, min(settings.retrain.share, 1 - settings.retrain.share)
+    arms = 1.0 if rules.mode == "shadow" else arms
+    callers = math.ceil(UNIT_MARGIN * settings.ab.least_units / arms) if arms else math.inf
+    labels = len(normal) + len(traffic.to_learn)
+    if not normal or labels < rules.least_labels or len(traffic.to_test) < callers:
+        raise UserError(
+            f"too little data for a loop: {row_count(held_out)} of the {rows} test rows can be "
+            f"traffic, which makes {labels} requests to retrain on (needed: {rules.least_labels}, "
+            f"retrain.least_labels) and {len(traffic.to_test)} for the A/B test (needed: {callers}, "
+            f"by ab.least_units={settings.ab.least_units} and retrain.share={rules.share:g}); "
+            f"{simulate.MORE_TRAFFIC}, or lower these settings"
+        )
+    print(
+        f"data: {whole.about}\ntraffic: {len(normal)} normal and {len(shifted)} shifted requests, "
+        f"made of {row_count(held_out)} of the {rows} test rows (live.set_aside={share:.2f})"
+    )
+    return settings, traffic
+
+
+def simulate_lifecycle(settings: Settings, traffic: Traffic) -> Timeline:
     """Run all steps. Raises WorkError if a step ends otherwise than it should."""
     timeline = Timeline()
-    # 1. Traffic from data that training never sees.
-    dataset, rest = data.load(settings.data).holdout(settings.live.set_aside)
-    normal = simulate.normal_requests(dataset, rest, settings)
-    shifted = simulate.shifted_requests(dataset, rest, settings)
-    if not normal or not shifted:
-        raise WorkError(f"{CONFIG}: live.set_aside={settings.live.set_aside} leaves no traffic")
-    size = max(10, (len(normal) + len(shifted)) // OBSERVATIONS)
-    test_share = 1 - RETRAIN_SHARE - FINAL_SHARE
-    to_learn, to_test, final = split_by_shares(shifted, RETRAIN_SHARE, test_share, FINAL_SHARE)
+    normal, to_learn, to_test, final = traffic
+    # 1. Observe about so often.
+    size = max(10, sum(map(len, traffic)) // OBSERVATIONS)
     # 2. Train and deploy the first model.
     for command in ("train", "evaluate", "deploy"):
         run_command(command)
     champion = load_bundle(*champion_path(settings.paths.deployment))
     with running_server(settings) as url, Client(url) as client:
-        traffic = SimulatedTraffic(settings, client, champion.contract, timeline)
+        callers = SimulatedCallers(settings, client, champion.contract, timeline)
         timeline.add_step("deploy", f"champion {champion.version} serves")
-        # 3. Normal traffic: no drift.
-        traffic.send(normal, size)
-        run_command("drift", "--rows", str(max(online.MIN_DRIFT_ROWS, len(normal))))
+        # 3. Normal traffic: no drift, unless the world of the data changed by itself.
+        callers.send(normal, size)
+        rows = max(online.MIN_DRIFT_ROWS, len(normal))
+        drifts = run_command("drift", "--rows", str(rows), expected=(0, EXIT_DRIFT))
         timeline.add_score("normal traffic", since=0)
+        if drifts:
+            timeline.add_step("drift", "already before the shift: the data changes by itself")
+        callers.drifted.clear()
         # 4. The data shifts: drift, and worse scores after the first batch.
         shift = timeline.requests
         timeline.events.append((shift, "distribution shift"))
         print(f"\n{simulate.SHIFT_DESCRIPTION}")
-        traffic.send(to_learn, size)
+        callers.send(to_learn, size)
         rows = max(online.MIN_DRIFT_ROWS, len(to_learn))
-        run_command("drift", "--rows", str(rows), expected=EXIT_DRIFT)
+        run_command("drift", "--rows", str(rows), expected=(0, EXIT_DRIFT))
         timeline.add_score("distribution shift", shift, skip=size)
-        timeline.add_step("drift", ", ".join(sorted(traffic.drifted)) or "none found")
+        timeline.add_step("drift", ", ".join(sorted(callers.drifted)) or "none found")
         # 5. Retrain: a challenger that passes the gate.
         run_command("retrain", "--if-needed")
         deployed = read_deployment(settings.paths.deployment)
         if deployed.challenger is None:
-            raise WorkError("retraining brought no challenger; the table above says why")
+            raise WorkError(
+                "retraining brought no challenger; the table above says why. More traffic helps: "
+                f"{simulate.MORE_TRAFFIC}"
+            )
         version = deployed.challenger.version
         gate = read_json(settings.paths.runs / version / "gate.json")
         timeline.add_step("retrain", f"challenger {version}: {gate['reason']}", "retrained")
         # 6. A/B test, until it is decided.
         wait_until(lambda: len(client.get("/v1/models")["models"]) > 1)
         start = timeline.requests
-        verdict = traffic.run_ab_test(to_test, size, deployed)
+        verdict = callers.run_ab_test(to_test, size, deployed)
         run_command("ab")
         timeline.add_step(
             "A/B test",
@@ -174,19 +249,22 @@ def simulate_lifecycle(settings: Settings) -> Timeline:
             f"{verdict.difference:+.3f} ({verdict.low:+.3f} to {verdict.high:+.3f})",
         )
         if verdict.decision != "promote":
-            raise WorkError(f"the A/B test does not say promote: {verdict.reason}")
+            raise WorkError(
+                f"the A/B test does not say promote: {verdict.reason}. More traffic helps: "
+                f"{simulate.MORE_TRAFFIC}"
+            )
         # 7. Promote, without a restart.
         run_command("promote", "--reason", "the A/B test of make loop")
         wait_until(lambda: client.get("/readyz").get("model_version") == version)
         promotion = timeline.requests
         timeline.add_step("promote", f"{version} gets all traffic, without a restart", "promoted")
-        traffic.send(final, size)
+        callers.send(final, size)
         timeline.add_score("after promotion", since=promotion)
     return timeline
 
 
 @dataclass
-class SimulatedTraffic:
+class SimulatedCallers:
     """Callers that send requests, and later the ground truth."""
 
     settings: Settings
@@ -278,12 +356,13 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
     write_figure(path, figure)
 
 
-def run_command(name: str, *arguments: str, expected: int = 0) -> None:
-    """Run a command as a person would. Raises WorkError unless it returns the expected code."""
-    command = [name, "--config", str(CONFIG), *arguments]
+def run_command(name: str, *arguments: str, expected: Sequence[int] = (0,)) -> int:
+    """Run a command as a person would; WorkError unless it returns one of the expected codes."""
+    command = [name, "--config", str(SETTINGS), *arguments]
     print(f"\n$ {' '.join(command)}", flush=True)
-    if (code := cli.main(command)) != expected:
-        raise WorkError(f"{name} returned {code}, not {expected}; see its output above")
+    if (code := cli.main(command)) not in expected:
+        raise WorkError(f"{name} returned {code}; see its output above")
+    return code
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Free of the database's library, which the server imports only when it needs it.
 import csv
 import json
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -40,7 +41,7 @@ def read_feedback_file(path: Path, schema: type[Feedback[Any]]) -> list[Feedback
     `schema` is `Feedback` of the task's ground truth. Raises UserError naming row and column.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")  # line ends inside cells stay as they are
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -66,7 +67,8 @@ def read_feedback_file(path: Path, schema: type[Feedback[Any]]) -> list[Feedback
 
 def _read_csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the number and the filled cells of each row."""
-    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    csv.field_size_limit(2**31 - 1)  # characters of a cell; 128 Ki by default
+    reader = csv.reader(StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
         if header.count("request_id") != 1:

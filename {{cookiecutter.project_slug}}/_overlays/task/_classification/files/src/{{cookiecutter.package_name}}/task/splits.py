@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..arrays import Arrays, hash_rows
+from ..arrays import Arrays
 from ..config import UserError
 from ..interfaces import LabelledItem, Splits
 from .classes import class_index, short_list
@@ -58,21 +58,6 @@ def _notes_on_splits(dataset: Splits, labels: list[str], noun: str, settings: st
             f"The test split has only {count} {noun}s: an accuracy of 90 % would be known to about "
             f"± {points:.0f} points ({settings} can enlarge it)."
         )
-
-
-def note_copies(dataset: D, column: str, noun: str) -> D:
-    """Return the data set with a note on each split that repeats training rows of `column`."""
-    trained = set(hash_rows({column: dataset.train[column]}))
-    notes = list(dataset.notes)
-    for name in ("validation", "test"):
-        rows = getattr(dataset, name)[column]
-        copies = sum(digest in trained for digest in hash_rows({column: rows}))
-        if copies:
-            notes.append(
-                f"{copies:,} of the {len(rows):,} {name} {noun}s are exact copies of training "
-                f"{noun}s: results on them are better than on new {noun}s."
-            )
-    return replace(dataset, notes=tuple(notes))
 
 
 def encode_labelled_items(contract: Any, pairs: Sequence[LabelledItem]) -> Arrays:

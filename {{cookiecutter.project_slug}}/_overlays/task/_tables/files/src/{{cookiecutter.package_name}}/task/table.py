@@ -132,10 +132,8 @@ class Table:
         names = ", ".join(map(shown, self.names[:20])) + (", …" if len(self.names) > 20 else "")
         hint = ""
         if self.rows is None and not self.settings.header:
-            hint = "; if the file has no header, data.table.header names its columns"
-            marks = [mark for mark in table_files.SEPARATORS if mark in self.names[0]]
-            if len(self.names) == 1 and marks:
-                hint = f"; if the separator is {marks[0]!r}, set data.table.separator"
+            no_header = "if the file has no header, data.table.header names its columns"
+            hint = f"; {table_files.other_separator(self.names) or no_header}"
         return f"only {names}{hint}"
 
     def _parsed(self, column: str, texts: Any) -> np.ndarray:

@@ -135,9 +135,9 @@ def _read_csv(path: Path, text: str, settings: TableSettings, notes: list[str]) 
             arrow_csv.ConvertOptions(column_types=dict.fromkeys(fields, pa.string())),
         )
     except pa.ArrowInvalid as error:
-        raise _csv_error(path, text, settings, len(names), str(error)) from None
-    if settings.quote and text.count(settings.quote) % 2:
         _refuse_open_quote(path, text, settings)
+        raise _csv_error(path, text, settings, names, str(error)) from None
+    _refuse_open_quote(path, text, settings)
     columns = [column.combine_chunks() for column in table.columns]
     blank = pa.scalar(True)
     for column in columns:
@@ -188,23 +188,30 @@ def _guess_separator(path: Path, text: str, settings: TableSettings) -> str:
     return (fitting or default)[0]
 
 
+def other_separator(names: list[str]) -> str | None:
+    """Return a hint if the only column's name holds what may separate several."""
+    marks = [mark for mark in SEPARATORS if len(names) == 1 and mark in names[0]]
+    return f"if the separator is {marks[0]!r}, set data.table.separator" if marks else None
+
+
 def _csv_error(
-    path: Path, text: str, settings: TableSettings, width: int, reason: str
+    path: Path, text: str, settings: TableSettings, names: list[str], reason: str
 ) -> UserError:
     """Say which row PyArrow could not parse."""
     kind = "data.table.header names" if settings.header else "the header has"
+    mark = f"a cell with {settings.separator!r} must be quoted (data.table.quote)"
+    hint = other_separator(names) or mark
     for line, cells in _csv_rows(text, settings):
-        if _is_filled(cells) and len(cells) != width:
-            mark = f"the separator {settings.separator!r}"
-            return UserError(
-                f"{path}: row {line}: has {len(cells)} cells, {kind} {width}; a cell with {mark} "
-                f"must be quoted (data.table.separator, data.table.quote)"
-            )
+        if _is_filled(cells) and len(cells) != len(names):
+            counts = f"has {len(cells)} cells, {kind} {len(names)}"
+            return UserError(f"{path}: row {line}: {counts}; {hint}")
     return UserError(f"{path}: is not valid CSV: {' '.join(reason.split())}")
 
 
 def _refuse_open_quote(path: Path, text: str, settings: TableSettings) -> None:
     """Raise UserError if a quote that opens a cell is never closed: it took the rest in."""
+    if not settings.quote or text.count(settings.quote) % 2 == 0:
+        return
     lines = [line for line, _ in _csv_rows(text, settings)]
     rest = "".join(islice(StringIO(text, newline=""), lines[-1] - 1, None))
     reader = csv.reader(

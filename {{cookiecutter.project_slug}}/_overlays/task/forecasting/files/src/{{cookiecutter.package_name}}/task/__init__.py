@@ -1,10 +1,11 @@
 """Forecasting: all code that is specific to this problem. To adapt it, edit this package.
 
 - `settings`   settings of this task, added to the ones that all tasks share
-- `data`       load and check the series and split them by time; `table` reads CSV files, `clock`
-               turns times into steps of a regular grid and into calendar features
+- `data`       the splits: `series` reads series from a `table` and puts them on a `grid` without
+               gaps, `windows` splits the time and cuts windows; `inspection` looks at the data
+- `frequency`  steps as the calendar has them; `clock`: times, zones, calendar features
 - `contract`   a request's `Item`, its `Prediction` and `GroundTruth`; encode and decode them; the
-               server imports it, so it must not need torch
+               server imports it, so it must not need torch; `request_file` reads a CSV file as one
 - `model`      the networks, which correct a `ridge` regression
 - `objective`  loss, metrics, and the slices that a new model must not be worse on
 - `baseline`   simple models to beat, on the same split; `smoothing` is exponential smoothing

@@ -37,7 +37,7 @@ def advice(settings: Settings) -> dict[str, str]:
     return {
         **(wider if settings.data.window < 2 * longest else {}),
         f"model.width={max(8, settings.model.width // 8 * 4)}": "short series overfit",
-        "model.dropout=0.5": "the same",
+        "model.dropout=0.5": "likewise",
     }
 
 

@@ -17,7 +17,8 @@ from ..interfaces import LabelledItem, Splits
 from . import clock
 from .contract import Contract, Covariate, Scale
 from .frequency import Frequency
-from .series import Series, SeriesSet, keep_usable, read_series
+from .grid import Series
+from .series import SeriesSet, keep_usable, read_series
 from .settings import DataSettings
 from .windows import LEAST_HORIZONS, Blocks, cut_windows, longest_window, split_grid
 
@@ -237,10 +238,11 @@ def _fit_scale(settings: DataSettings, path: Path, blocks: Blocks, series: Serie
     season, mask = settings.seasons[-1], _is_training(series, blocks)
     values, both = series.values[mask], mask[season:] & mask[:-season]
     changes = np.abs(series.values[season:] - series.values[:-season])[both]
-    if not len(changes):
+    if len(changes) < season:
         raise UserError(
-            f"{path}: {series.place}: of these {len(mask)} rows {mask.sum()} are in the training "
-            f"part, and contain no two steps that are {season} apart (data.seasons)"
+            f"{path}: {series.place}: {mask.sum()} of these {len(mask)} rows are in the training "
+            f"part, of which {len(changes)} have one {season} steps before; a whole season "
+            f"({season}, data.seasons) is needed"
         )
     if not changes.max() > 1e-9 * max(np.abs(values).max(), 1e-30):
         raise UserError(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import date
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -141,14 +141,19 @@ def choose(
     """
     zone = ZoneInfo(timezone) if timezone else None
     steps = np.concatenate([np.diff(stamps) for stamps in series])
-    local = local_seconds(np.unique(np.concatenate(series)), zone)
+    stamps = np.unique(np.concatenate(series))
+    local = local_seconds(stamps, zone)
     days = np.concatenate([np.diff(local_seconds(stamps, zone) // DAY) for stamps in series])
     time = _most_frequent(local % DAY)
     common = {"time": time, "timezone": timezone}
     if setting in ("auto", "rows"):
-        found = _infer(_most_frequent(steps), _most_frequent(days), local, common)
+        same_time = (utc_seconds(local // DAY * DAY + time, zone) == stamps).all()
+        if same_time and _most_frequent(steps) >= DAY - 3600:
+            found = _infer(_most_frequent(days), local, common)
+        else:
+            found = Frequency(unit="second", count=_most_frequent(steps), timezone=timezone)
     else:
-        found = parse(setting, local, common)
+        found = parse(setting, common)
     if holidays:
         if found.unit != "day":
             raise ValueError(f"steps are {found.name}, but data.holidays is for days")
@@ -156,7 +161,7 @@ def choose(
     return found.model_copy(update={"rows": setting == "rows"})
 
 
-def parse(setting: str, local: np.ndarray, common: dict) -> Frequency:
+def parse(setting: str, common: dict[str, Any]) -> Frequency:
     """Return the frequency of a setting such as `15min`, `D`, `B` or `ME`."""
     digits = setting[: len(setting) - len(setting.lstrip("0123456789"))]
     count, unit = int(digits or 1), setting[len(digits) :]
@@ -173,10 +178,8 @@ def parse(setting: str, local: np.ndarray, common: dict) -> Frequency:
     return Frequency(unit="month", count=count * months, day=day, **common)
 
 
-def _infer(step: int, days: int, local: np.ndarray, common: dict) -> Frequency:
-    """Infer the frequency from the usual step in seconds and in days and all local times (n,)."""
-    if step < DAY - 3600 or (local % DAY != common["time"]).any():
-        return Frequency(unit="second", count=step, timezone=common["timezone"])
+def _infer(days: int, local: np.ndarray, common: dict[str, Any]) -> Frequency:
+    """Infer a frequency of days or months from the usual step in days and all times (n,)."""
     dates = (local // DAY).astype("datetime64[D]")
     months = dates.astype("datetime64[M]")
     in_month = (dates - months.astype("datetime64[D]")).astype(int) + 1

@@ -71,5 +71,6 @@ def plot_data(dataset: Dataset) -> "Figure":
                     *ends, color=color, alpha=0.2, linewidth=0, label=None if number else name
                 )
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False, fontsize=8, loc="upper left", ncols=2, title="forecasts start in")
+    axes[0].set_title("shaded: where forecasts of validation and test start", fontsize=9)
+    axes[0].legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     return figure

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ..arrays import Arrays, LazyArray
-from .contract import Contract
-from .series import Series
+from .contract import Contract, Scale
+from .grid import Series
 from .settings import DataSettings
 
 LEAST_HORIZONS = 2  # in a part to validate or test on
@@ -152,8 +152,14 @@ def _training_ranges(blocks: Blocks) -> Iterator[tuple[int, int]]:
     yield from zip(ends, starts, strict=True)
 
 
-def _cut_split(contract, source, rows_of_series, scales, lazy_target) -> Arrays:
-    """Build a split's columns from rows of the concatenated series."""
+def _cut_split(
+    contract: Contract,
+    source: tuple[np.ndarray, np.ndarray, np.ndarray],
+    rows_of_series: list[np.ndarray],
+    scales: list[Scale],
+    lazy_target: bool,
+) -> Arrays:
+    """Build a split's columns from rows of the concatenated series: values, `known`, times."""
     values, known, stamps = source
     window, horizon = contract.window, contract.horizon
     rows = np.concatenate(rows_of_series)

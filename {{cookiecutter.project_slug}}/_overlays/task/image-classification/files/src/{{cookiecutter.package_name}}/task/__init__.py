@@ -4,7 +4,7 @@
 - `data`       load, check and split the images; `mnist` reads MNIST's files and its sample
 - `contract`   a request's `Item`, its `Prediction` and `GroundTruth`; encode and decode them; the
                server imports it, so it must not need torch
-- `model`      the network
+- `model`      the network, our own or a `pretrained` one
 - `objective`  loss, augmentation, metrics, and the slices that a new model must not be worse on
 - `baseline`   simple models to beat, on the same split
 - `figures`    plots for the report

@@ -53,10 +53,6 @@ class Dataset(Splits):
 
 def load(settings: DataSettings) -> Dataset:
     """Load the data that the settings name; UserError in one line that names a bad file."""
-    return splits.note_copies(_read(settings), "image", "image")
-
-
-def _read(settings: DataSettings) -> Dataset:
     if settings.source == "digits":
         return _digits(settings)
     if settings.source == "mnist5k":

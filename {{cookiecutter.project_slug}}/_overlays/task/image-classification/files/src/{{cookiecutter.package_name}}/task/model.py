@@ -1,8 +1,9 @@
-"""The network: blocks of two convolutions, each of which halves the image."""
+"""The network: blocks of two convolutions, each of which halves the image, or a pretrained one."""
 
 from torch import Tensor, nn
 
 from .contract import Contract
+from .pretrained import PretrainedNetwork
 from .settings import Settings
 
 
@@ -36,12 +37,22 @@ def _convolution(channels: int, width: int) -> list[nn.Module]:
 
 
 def build(settings: Settings, contract: Contract) -> nn.Module:
-    """Build a network with random weights from torch's global generator."""
+    """Build a pretrained network, or one with random weights from torch's global generator."""
+    if settings.model.pretrained is not None:
+        return PretrainedNetwork(contract, settings.model)
     return Network(contract, settings.model.width, settings.model.dropout)
 
 
 def describe(network: nn.Module) -> str:
     """Describe the network in one sentence for the report."""
     count = sum(parameter.numel() for parameter in network.parameters())
-    layers = sum(isinstance(module, nn.Conv2d) for module in network.modules())
-    return f"A convolutional network with {layers} convolutions and {count:,} parameters."
+    if isinstance(network, PretrainedNetwork):
+        trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        return (
+            f"{type(network.body).__name__} from {network.name}, pretrained, with {count:,} "
+            f"parameters, of which {trained:,} were trained here."
+        )
+    if isinstance(network, Network):
+        layers = sum(isinstance(module, nn.Conv2d) for module in network.modules())
+        return f"A convolutional network with {layers} convolutions and {count:,} parameters."
+    return f"A network ({type(network).__name__}) with {count:,} parameters."

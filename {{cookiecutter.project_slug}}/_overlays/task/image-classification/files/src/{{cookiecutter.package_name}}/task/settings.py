@@ -86,10 +86,19 @@ class DataSettings(Section):
 
 
 class ModelSettings(Section):
-    """A convolutional network; each block has twice the channels of the one before."""
+    """A convolutional network whose blocks double the channels, or a pretrained network."""
 
     width: int = Field(default=24, ge=1, le=1024, description="channels of the first block")
     dropout: float = Field(default=0.3, ge=0, lt=1, description="dropout rate")
+    pretrained: str | None = Field(
+        default=None,
+        description="folder or hub id in Hugging Face's format (extra: pretrained); of the "
+        "settings above only dropout is used then",
+    )
+    frozen: Annotated[int, Field(ge=0, le=200)] | Literal["all"] = Field(
+        default=0,
+        description="pretrained: freeze this many first stages, or all but the last layer",
+    )
 
 
 class ObjectiveSettings(Section):

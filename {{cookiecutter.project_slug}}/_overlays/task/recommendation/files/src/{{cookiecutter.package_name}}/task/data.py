@@ -22,7 +22,7 @@ from .splits import HOLDOUT_RATIO, SplitUsers, UserRow, split_by_time, split_by_
 
 MANY_ITEMS = 10_000  # models of items × items take gigabytes beyond
 IMPORTS_LIMITS = (
-    "The sources of a few dozen libraries: some packages dominate them, other people's code imports "
+    "The sources of a few dozen libraries: some packages dominate, other people's code imports "
     "differently, and many internal modules are useless elsewhere.",
     "They contain no personal data.",
 )

@@ -216,12 +216,11 @@ def _one_per_pair(
         counts = 1 if which == "max" else ends - starts + 1
         rating[rows] = reduce.reduceat(rating[order], starts) / counts
     rows = np.sort(rows)
-    repeated = f"{len(pair) - len(rows):,} rows repeat a user and an item"
-    by = "in the file" if time is None else "by time"
-    counted = (
-        f"of the ratings the {which} counts" if rating is not None else "each pair counts once"
-    )
-    if which in ("first", "last"):
-        counted += f", the {which} row {by}" if rating is None else f" {by}"
-    interactions.notes.append(f"{repeated}; {counted} (data.repeats={which}).")
+    if rating is None:
+        counted = "each pair counts once"
+    else:
+        by = "" if which in ("max", "mean") else " in the file" if time is None else " by time"
+        counted = f"the {which} rating{by} counts (data.repeats)"
+    repeated = len(pair) - len(rows)
+    interactions.notes.append(f"{repeated:,} rows repeat a user and an item: {counted}.")
     return rows, None if rating is None else rating[rows]

@@ -53,15 +53,20 @@ def lengths(lists: np.ndarray) -> np.ndarray:
 
 
 def recall(is_hit: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
-    """Return the share (n,) of the `relevant` (n,) items that are among the first k."""
+    """Return the share (n,) of the `relevant` (n,) items that are among the first k.
+
+    Hits among the first k, divided by all relevant items, not by min(k, relevant): of more than k
+    relevant items not all can be found, so the best possible value is below 1.
+    """
     return is_hit[:, :k].sum(axis=1) / relevant
 
 
 def ndcg(is_hit: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
     """Return the normalised discounted cumulative gain (n,) of the first k, with binary gains.
 
-    Järvelin and Kekäläinen, Cumulated Gain-Based Evaluation of IR Techniques, 2002; the ideal list
-    begins with min(k, relevant) hits.
+    A hit at place p gains 1 / log2(p + 1); the sum is divided by that of the ideal list, which
+    begins with min(k, relevant) hits. Järvelin and Kekäläinen, Cumulated Gain-Based Evaluation of
+    IR Techniques, 2002.
     """
     discount = 1 / np.log2(np.arange(2, k + 2))
     ideal = np.cumsum(discount)[np.minimum(relevant, k) - 1]

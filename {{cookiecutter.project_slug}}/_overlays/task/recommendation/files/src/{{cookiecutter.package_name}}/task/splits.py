@@ -66,6 +66,12 @@ def split_by_user(settings: DataSettings, interactions: Interactions) -> SplitUs
         if in_train:
             halves = _hold_out(history) if in_test else (history, target)
             rows["train"].append(UserRow(*halves, True))
+    lengths = np.bincount(kept.user)
+    if long := int((lengths > settings.longest).sum()):
+        kept.notes.append(
+            f"{long:,} users have more than {settings.longest} items, up to {lengths.max():,}: of "
+            "each the last ones count (data.longest)."
+        )
     seen = sum(row.seen for row in rows["test"])
     about = (
         f"{'The last' if kept.time is not None else 'A'} fifth of each user's items is held out. "

@@ -1,7 +1,7 @@
 """Load, check, split and tokenize the texts."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -83,7 +83,10 @@ def load(settings: DataSettings) -> Dataset:
         tokenizer = train_tokenizer([*by_split["train"].texts, *unlabelled], settings.vocabulary)
     contract = make_contract(tokenizer, labels, settings)
     # 3. Encode.
-    arrays = {name: encode(contract, part, corpus.source) for name, part in by_split.items()}
+    arrays, cut = {}, {}
+    for name, part in by_split.items():
+        arrays[name], cut[name] = encode(contract, part, corpus.source)
+    notes = [*corpus.notes, *_note_on_length(settings, by_split, cut)]
     dataset = Dataset(
         *(arrays.pop(name) for name in SPLIT_NAMES),
         about=corpus.about,
@@ -92,20 +95,34 @@ def load(settings: DataSettings) -> Dataset:
         unlabelled=contract.stack([row for row in contract.tokenize(unlabelled) if row.ids]),
         unseen=arrays,
         limits=() if is_table else docstrings.LIMITS,
+        notes=tuple(notes),
     )
     shares = "data.validation_share, data.test_share"
     return splits.check_splits(corpus.source, dataset, labels, "text", shares)
 
 
-def encode(contract: Contract, part: LabelledTexts, source: str) -> Arrays:
-    """Encode texts and classes as `tokens` (n, token) and `label` (n,)."""
+def encode(contract: Contract, part: LabelledTexts, source: str) -> tuple[Arrays, int]:
+    """Encode texts and classes as `tokens` (n, token) and `label` (n,); count the texts cut."""
     rows = contract.tokenize(part.texts)
     for text, row in zip(part.texts, rows, strict=True):
         if contract.is_empty(row):
             raise UserError(f"{source}: the text {text[:40]!r} contains no readable character")
     index_of = {label: index for index, label in enumerate(contract.labels)}
     labels = np.array([index_of[label] for label in part.labels], np.int64)
-    return {"tokens": contract.stack(rows), "label": labels}
+    cut = sum(map(contract.is_truncated, part.texts, rows))
+    return {"tokens": contract.stack(rows), "label": labels}, cut
+
+
+def _note_on_length(
+    settings: DataSettings, by_split: dict[str, LabelledTexts], cut: dict[str, int]
+) -> Iterator[str]:
+    """Tell how many texts the network reads only in part."""
+    count, total = sum(cut.values()), sum(len(part.texts) for part in by_split.values())
+    if count:
+        yield (
+            f"{count:,} of {total:,} texts ({count / total:.1%}) are longer than data.tokens="
+            f"{settings.tokens}: the network reads only their beginning."
+        )
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:

@@ -24,7 +24,7 @@ from .texts import SPLIT_NAMES, Corpus, LabelledTexts, split_by_hash
 LIMITS = (
     "Rules extract the labels from the documentation's type field: entries that name several types "
     "are left out, and some labels are wrong.",
-    "The texts are English and come from a few libraries of similar style. The table of the library "
+    "The texts are English, from a few libraries of similar style. The table of the library "
     "that was kept apart shows what to expect elsewhere: less.",
     "They contain no personal data except authors' names in prose.",
 )
@@ -164,7 +164,7 @@ def label_of(field: str) -> str | None:
 def _copy_key(text: str) -> str:
     """Return what copies of a text share: the first letters of the description, not the name."""
     description = text.partition(" : ")[2].lower() or text.lower()
-    return re.sub(r"[^a-z]+", " ", description)[:PREFIX_LENGTH]
+    return re.sub(r"[^a-z]+", " ", description).strip()[:PREFIX_LENGTH]
 
 
 def _sections(text: str) -> Iterator[tuple[str, str]]:

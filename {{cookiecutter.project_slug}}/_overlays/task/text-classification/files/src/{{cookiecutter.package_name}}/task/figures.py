@@ -5,15 +5,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps, font_manager
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from ..arrays import Arrays
 from .class_metrics import predicted_classes
 from .classes import probabilities
-from .confusion import plot_confusion_matrix
+from .confusion import plot_confusion_matrix, printable
 from .data import Dataset
 
+FONT = "DejaVu Sans Mono"
 MAX_TEXTS = 12  # in one plot
 LINE_LENGTH = 108  # characters
 MAX_LINES = 3  # per text
@@ -36,7 +37,8 @@ def plot_results(
         else "All test texts are classified correctly; these are the least confident predictions."
     )
     titles = [
-        f"{names[actual[row]]} → {names[predicted[row]]}, {confidence[row]:.0%}" for row in rows
+        f"{_short(names[actual[row]])} → {_short(names[predicted[row]])}, {confidence[row]:.0%}"
+        for row in rows
     ]
     yield "mistakes.png", caption, plot_texts(titles, [dataset.texts["test"][row] for row in rows])
     yield plot_confusion_matrix(details["confusion"], names)
@@ -52,13 +54,15 @@ def plot_results(
 def plot_texts(titles: list[str], texts: list[str]) -> Figure:
     """Plot texts below each other, each under its title."""
     blocks = [
-        textwrap.wrap(printable(text), LINE_LENGTH, max_lines=MAX_LINES, placeholder=" …")
+        textwrap.wrap(
+            printable(text, font=FONT), LINE_LENGTH, max_lines=MAX_LINES, placeholder=" …"
+        )
         for text in texts
     ]
     figure, axis = _page(sum(len(lines) + 2 for lines in blocks))
     height = 0.0
     for title, lines in zip(titles, blocks, strict=True):
-        _print_line(axis, 0, height, printable(title), weight="bold")
+        _print_line(axis, 0, height, printable(title, font=FONT), weight="bold")
         for number, line in enumerate(lines, start=1):
             _print_line(axis, 0, height + number, line)
         height += len(lines) + 2
@@ -71,7 +75,9 @@ def plot_word_weights(examples: list[dict[str, Any]]) -> Figure:
     figure, axis = _page(sum(places[-1][0] + 3 for places in layouts))
     height, colors = 0.0, colormaps["RdBu"]
     for example, places in zip(examples, layouts, strict=True):
-        title = f"{printable(example['label'])}, {example['probability']:.0%}"
+        title = (
+            f"{printable(example['label'], LINE_LENGTH - 9, FONT)}, {example['probability']:.0%}"
+        )
         _print_line(axis, 0, height, title, weight="bold")
         largest = max(0.05, *map(abs, example["weights"]))
         for (line, column, word), weight in zip(places, example["weights"], strict=True):
@@ -83,16 +89,14 @@ def plot_word_weights(examples: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def printable(text: str) -> str:
-    """Replace characters that the font lacks with a box (matplotlib would warn about each)."""
-    font = font_manager.get_font(font_manager.findfont("DejaVu Sans Mono"))
-    return "".join(char if font.get_char_index(ord(char)) else "□" for char in text)
+def _short(name: str) -> str:
+    return printable(name, LINE_LENGTH // 2 - 6, FONT)
 
 
 def _layout(words: list[str]) -> list[tuple[int, int, str]]:
     """Break words into lines of LINE_LENGTH; return (line, column, word) of each."""
     line, column, places = 0, 0, []
-    for word in (printable(word)[:LINE_LENGTH] for word in words):
+    for word in (printable(word, LINE_LENGTH, FONT) for word in words):
         if column and column + len(word) > LINE_LENGTH:
             line, column = line + 1, 0
         places.append((line, column, word))
@@ -110,5 +114,5 @@ def _page(lines: int) -> tuple[Figure, Any]:
 
 
 def _print_line(axis: Any, column: float, line: float, text: str, **style: Any) -> None:
-    font: dict[str, Any] = {"family": "DejaVu Sans Mono", "fontsize": 9}
+    font: dict[str, Any] = {"family": FONT, "fontsize": 9}
     axis.text(column, line, text, va="center", parse_math=False, **font, **style)

@@ -73,4 +73,13 @@ def build(settings: Settings, contract: Contract) -> nn.Module:
 def describe(network: nn.Module) -> str:
     """Describe the network in one sentence for the report."""
     count = sum(parameter.numel() for parameter in network.parameters())
-    return f"A transformer encoder with {count:,} parameters."
+    encoder = getattr(network, "encoder", network)
+    if isinstance(encoder, Pretrained):
+        trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        return (
+            f"{type(encoder.body).__name__} from {encoder.name}, pretrained, with {count:,} "
+            f"parameters, of which {trained:,} were trained here."
+        )
+    if isinstance(encoder, Encoder):
+        return f"A transformer encoder with {count:,} parameters."
+    return f"A network ({type(network).__name__}) with {count:,} parameters."

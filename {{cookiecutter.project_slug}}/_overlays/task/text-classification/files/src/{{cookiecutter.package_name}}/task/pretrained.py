@@ -15,7 +15,8 @@ class Pretrained(nn.Module):
 
     def __init__(self, contract: Contract, settings: ModelSettings) -> None:
         super().__init__()
-        self.pad, self.body = contract.pad, _load_encoder(str(settings.pretrained))
+        self.pad, self.name = contract.pad, str(settings.pretrained)
+        self.body = _load_encoder(self.name)
         config: Any = self.body.config
         self.width = int(config.hidden_size)
         longest = getattr(config, "max_position_embeddings", contract.max_tokens)

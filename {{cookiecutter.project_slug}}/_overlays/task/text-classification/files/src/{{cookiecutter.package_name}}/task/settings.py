@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from ..base_settings import BaseSettings
 from ..settings import Section, TrainSettings
+from .table_settings import TableSettings, with_old_keys
 
 
 class DataSettings(Section):
@@ -14,7 +15,7 @@ class DataSettings(Section):
 
     source: Literal["docstrings", "csv"] = Field(
         default="docstrings",
-        description="docstrings: of installed libraries, no download; csv: a CSV or JSONL file",
+        description="docstrings: of installed libraries, no download; csv: a table",
     )
     libraries: list[str] = Field(
         default=["numpy", "scipy", "sklearn", "pandas", "statsmodels"],
@@ -25,9 +26,9 @@ class DataSettings(Section):
         default="numpy", description="docstrings: library evaluated separately, not trained on"
     )
     cache: Path = Field(default=Path("data/docstrings"), description="docstrings: cache folder")
-    path: Path | None = Field(default=None, description="csv: the file, CSV or .jsonl")
+    path: Path | None = Field(default=None, description="csv: the file, CSV, JSON or Parquet")
     test_path: Path | None = Field(default=None, description="csv: a separate test file")
-    header: list[str] = Field(default=[], description="csv: column names if the file has no header")
+    table: TableSettings = TableSettings()
     text: list[str] = Field(default=["text"], min_length=1, description="csv: text columns, joined")
     label: str = Field(default="label", description="csv: column of the class")
     names: dict[str, str] = Field(
@@ -36,6 +37,15 @@ class DataSettings(Section):
     split: str | None = Field(default=None, description="csv: column with train/validation/test")
     conflicts: Literal["refuse", "drop"] = Field(
         default="refuse", description="csv: what to do with texts that are in two classes"
+    )
+    empty: Literal["refuse", "drop"] = Field(
+        default="refuse", description="csv: what to do with rows without text or class"
+    )
+    label_separator: str | None = Field(
+        default=None,
+        min_length=1,
+        description="csv: mark between several labels in a cell; such rows are left out, as a text "
+        "has one class",
     )
     validation_share: float = Field(
         default=0.12, gt=0, le=0.5, description="validation share of the files or texts, by hash"
@@ -51,6 +61,11 @@ class DataSettings(Section):
     tokenizer: str | None = Field(
         default=None, description="folder with tokenizer.json, or a hub id, instead of training one"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_keys(cls, raw: Any) -> Any:
+        return with_old_keys(raw, header="header")
 
     @model_validator(mode="after")
     def _consistent(self) -> "DataSettings":

@@ -1,17 +1,18 @@
-"""Read texts and their classes from CSV and JSONL files."""
+"""Read texts and their classes from tables: CSV, JSON, Parquet."""
 
-import csv
-import json
-import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..config import UserError
 from .settings import DataSettings
+from .table import Table, read_table
+from .table_settings import shown
 from .texts import SPLIT_NAMES, Corpus, LabelledTexts, split_by_hash
 
-PlacedRows = Iterator[tuple[str, dict[str, str]]]  # (file and row, fields)
+LONGEST_CLASS = 200  # characters; feedback takes no longer name
+LABEL_MARKS = "|;,"  # that people put between several labels of one text
 
 
 class TextRow(NamedTuple):
@@ -20,7 +21,8 @@ class TextRow(NamedTuple):
     text: str
     label: str
     split: str
-    place: str  # file and row, for messages
+    table: Table
+    place: int
 
 
 def read_tables(settings: DataSettings) -> Corpus:
@@ -32,10 +34,30 @@ def read_tables(settings: DataSettings) -> Corpus:
     assert path is not None, "checked by the settings"
     # 1. Read the rows, the test file's first: texts that are in both files stay in test.
     rows: list[TextRow] = []
-    if settings.test_path is not None:
-        rows += _text_rows(settings.test_path, settings, "test")
-    rows += _text_rows(path, settings)
+    notes: list[str] = []
+    files = [(settings.test_path, "test")] if settings.test_path is not None else []
+    for file, split in [*files, (path, None)]:
+        rows += _text_rows(file, settings, split, notes)
     # 2. Remove copies, and texts in two classes.
+    kept, left_out = _without_copies(rows, settings)
+    notes += left_out
+    by_split = {name: LabelledTexts() for name in SPLIT_NAMES}
+    for row in kept:
+        by_split[row.split].add(row.text, row.label)
+    # 3. Describe the data for the report.
+    about = f"{len(kept):,} texts of {path.name}"
+    if settings.test_path is not None:
+        about += f" and, for test, {settings.test_path.name}"
+    elif settings.split is None:
+        about += "; each text's hash decides its split"
+    notes += _note_on_several_labels({row.label for row in kept})
+    return Corpus(by_split, list(by_split["train"].texts), str(path), f"{about}.", notes)
+
+
+def _without_copies(
+    rows: list[TextRow], settings: DataSettings
+) -> tuple[list[TextRow], Iterator[str]]:
+    """Return the first row of each text, none that is in two classes, and notes on the others."""
     first: dict[str, TextRow] = {}
     conflicting: set[str] = set()
     for row in rows:
@@ -43,97 +65,93 @@ def read_tables(settings: DataSettings) -> Corpus:
         if copy.label != row.label:
             conflicting.add(row.text)
             if settings.conflicts == "refuse":
-                raise UserError(
-                    f"{row.place}, column {settings.label}: the text of {copy.place} is "
-                    f"{row.label!r} here and {copy.label!r} there (data.conflicts=drop leaves "
-                    "such texts out)"
+                there = f"{copy.table.path.name}, row {copy.table.row(copy.place)}"
+                reason = (
+                    f"is {shown(row.label)} for the text that is {shown(copy.label)} in {there}; "
+                    "data.conflicts=drop leaves such texts out"
                 )
-    by_split = {name: LabelledTexts() for name in SPLIT_NAMES}
-    for row in first.values():
+                raise row.table.error(row.place, settings.label, reason)
+    distinct: dict[tuple[str, str], TextRow] = {}
+    for row in rows:
         if row.text not in conflicting:
-            by_split[row.split].add(row.text, row.label)
-    # 3. Describe the data for the report.
-    kept = sum(len(part.texts) for part in by_split.values())
-    about = f"{kept:,} texts of {path.name}"
-    if settings.test_path is not None:
-        about += f" and, for test, {settings.test_path.name}"
-    elif settings.split is None:
-        about += "; each text's hash decides its split"
-    if kept < len(rows):
-        about += f"; {len(rows) - kept:,} rows with copied or conflicting texts are left out"
-    return Corpus(by_split, list(by_split["train"].texts), str(path), about + ".")
+            distinct.setdefault((_bare(row.text), row.label), row)
+    in_two_classes = sum(row.text in conflicting for row in rows)
+    copies = len(rows) - in_two_classes - len(distinct)
+
+    def notes() -> Iterator[str]:
+        if in_two_classes:
+            yield f"{in_two_classes:,} rows were left out: their texts are in two classes."
+        if copies:
+            yield (
+                f"{copies:,} rows were left out: they repeat a text of their class (but for case, "
+                "blanks or a final mark)."
+            )
+
+    return list(distinct.values()), notes()
 
 
-def _text_rows(path: Path, settings: DataSettings, split: str | None = None) -> Iterator[TextRow]:
+def _bare(text: str) -> str:
+    """Return what copies of a text share: all but case, blanks and punctuation at the end."""
+    return text.casefold().rstrip(" .,;:!?…") or text
+
+
+def _text_rows(
+    path: Path, settings: DataSettings, split: str | None, notes: list[str]
+) -> Iterator[TextRow]:
     """Yield a file's rows; those of a file without a fixed `split` by column or by hash."""
-    names = [*settings.text, settings.label, *([settings.split] if settings.split else [])]
-    read_rows = _jsonl_rows if path.suffix.lower() in (".jsonl", ".ndjson") else _csv_rows
-    for place, row in read_rows(path, names, settings.header):
-        text = " ".join(" ".join(row[name] for name in settings.text).split())
-        label = row[settings.label].strip()
-        for name, value in (("+".join(settings.text), text), (settings.label, label)):
-            if not value:
-                raise UserError(f"{place}, column {name}: is empty")
-        row_split = split
-        if row_split is None and settings.split is not None:
-            row_split = row[settings.split].strip()
-            if row_split not in SPLIT_NAMES:
-                reason = f"is {row_split!r}, must be one of {', '.join(SPLIT_NAMES)}"
-                raise UserError(f"{place}, column {settings.split}: {reason}")
-        label = settings.names.get(label, label)
-        yield TextRow(text, label, row_split or split_by_hash(text, settings), place)
-
-
-def _csv_rows(path: Path, names: list[str], header: list[str]) -> PlacedRows:
-    lines = csv.reader(_read_utf8(path).splitlines(keepends=True), strict=True)
-    try:
-        columns = header or next(lines, [])
-        for name in names:
-            if name not in columns:
-                raise UserError(f"{path}: has no column {name!r} (columns: {', '.join(columns)})")
-        start = lines.line_num + 1
-        for row in lines:
-            place, start = f"{path}, row {start}", lines.line_num + 1
-            if len(row) != len(columns):
-                raise UserError(f"{place}: has {len(row)} columns, expected {len(columns)}")
-            yield place, dict(zip(columns, row, strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path}, row {lines.line_num}: is not valid CSV: {error}") from None
-
-
-def _jsonl_rows(path: Path, names: list[str], header: list[str]) -> PlacedRows:
-    for number, line in enumerate(_read_utf8(path).split("\n"), start=1):
-        if not line.strip():
+    table = read_table(path, settings.table)
+    notes += table.notes
+    columns = [table.texts(name, "data.text") for name in settings.text]
+    labels = table.texts(settings.label, "data.label")
+    splits = None
+    if split is None and settings.split is not None:
+        splits = table.texts(settings.split, "data.split")
+    skipped: Counter[str] = Counter()
+    for place, (label, *parts) in enumerate(zip(labels, *columns, strict=True)):
+        text, label = " ".join(" ".join(parts).split()), label.strip()
+        if kind := _left_out(table, place, text, label, settings):
+            skipped[kind] += 1
             continue
-        place = f"{path}, row {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{place}: is not valid JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{place}: must be a JSON object, {{...}}")
-        yield place, {name: _as_text(row.get(name), f"{place}, column {name}") for name in names}
+        row_split = splits[place].strip() if splits is not None else split
+        if row_split is not None and row_split not in SPLIT_NAMES:
+            reason = f"is {shown(row_split)}, must be one of {', '.join(SPLIT_NAMES)}"
+            raise table.error(place, settings.split, reason)
+        name = settings.names.get(label, label)
+        yield TextRow(text, name, row_split or split_by_hash(text, settings), table, place)
+    for kind, count in skipped.items():
+        notes.append(f"{path.name}: {count:,} rows {kind} were left out.")
+    if skipped.total() == len(table):
+        raise UserError(f"{path}: every row is without text or class, or has several labels")
 
 
-def _as_text(value: Any, place: str) -> str:
-    if value is None:
-        raise UserError(f"{place}: is missing")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{place}: is {value}")
-    if not isinstance(value, (str, int, float)):
-        raise UserError(f"{place}: is {type(value).__name__}, must be text or a number")
-    return str(value)
+def _left_out(
+    table: Table, place: int, text: str, label: str, settings: DataSettings
+) -> str | None:
+    """Return the kind of row that is to be left out, None for a usable one; UserError if bad."""
+    if not text or not label:
+        if settings.empty == "drop":
+            return "without text or class"
+        column = settings.label if text else "+".join(settings.text)
+        raise table.error(place, column, "is empty; data.empty=drop leaves such rows out")
+    if settings.label_separator and settings.label_separator in label:
+        return "with several labels"
+    if len(label) > LONGEST_CLASS:
+        reason = f"{shown(label)} is longer than {LONGEST_CLASS} characters; is it a class?"
+        raise table.error(place, settings.label, f"{reason} (data.label)")
+    return None
 
 
-def _read_utf8(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    if not content.strip():
-        raise UserError(f"{path}: is empty")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, row {row}: is not UTF-8 (byte {error.start})") from None
+def _note_on_several_labels(labels: set[str]) -> Iterator[str]:
+    """Tell that classes look like lists of other classes."""
+    for mark in LABEL_MARKS:
+        lists = sorted(
+            label
+            for label in labels
+            if mark in label and labels.issuperset(part.strip() for part in label.split(mark))
+        )
+        if lists:
+            yield (
+                f"{len(lists)} classes, for example {shown(lists[0])}, look like several labels: "
+                "each combination is a class of its own, since a text has one class here; "
+                f"data.label_separator={mark!r} leaves texts with several labels out."
+            )

@@ -28,6 +28,7 @@ class Corpus:
     unlabelled: list[str]  # texts for pre-training, none of them held out
     source: str  # for messages
     about: str  # a sentence for the report
+    notes: list[str] = field(default_factory=list)  # what was guessed or left out
 
 
 def split_by_hash(key: str, settings: DataSettings) -> str:

@@ -32,4 +32,22 @@ def test_without_an_unseen_library_the_later_held_out_texts_are_shifted(tmp_path
     dataset, held_out = table(write_csv(tmp_path / "a.csv", 200)).holdout(0.5)
     normal = simulate.normal_requests(dataset, held_out, settings())
     shifted = simulate.shifted_requests(dataset, held_out, settings())
-    assert len(normal) + len(shifted) == len(held_out["label"])
+    copies = round(simulate.MAX_SHIFTED / (len(held_out["label"]) - len(normal)))
+    assert len(normal) + len(shifted) // copies == len(held_out["label"])
+    texts = [item.text for item, _ in shifted]
+    assert len(set(texts)) > 0.9 * len(texts), "copies of a text differ in their opening"
+    words = simulate.typical_words(dataset)
+    assert all(set(words) <= set(text.replace(".", " ").split()) for text in texts)
+
+
+def test_opening_is_made_of_the_words_of_the_largest_class(tmp_path: Path) -> None:
+    dataset = table(write_csv(tmp_path / "a.csv", 200))
+    labels = dataset.train["label"]
+    largest = np.bincount(labels).argmax()
+    inside = {
+        word
+        for text, label in zip(dataset.texts["train"], labels, strict=True)
+        if label == largest
+        for word in text.split()
+    }
+    assert set(simulate.typical_words(dataset)) <= inside

@@ -9,9 +9,11 @@ from .data import Dataset
 from .settings import Settings
 
 SHIFT_DESCRIPTION = (
-    "A large consumer is connected: it is on for three quarters of the shorter season, off as "
-    "long, and so on, and draws twice as much as the series usually changes within the longer one."
+    "Something new adds to the series, as a large consumer does to a grid: it is on for three "
+    "quarters of the shorter season, off as long, and so on, and adds twice as much as the series "
+    "usually changes from one longer season to the next."
 )
+MORE_TRAFFIC = "raise data.test_share, lower data.window or data.horizon, or add rows"
 
 ON_SHARE = 0.75  # of the shorter season
 EXTRA_LOAD = 2.0  # in units of the mean change from season to season

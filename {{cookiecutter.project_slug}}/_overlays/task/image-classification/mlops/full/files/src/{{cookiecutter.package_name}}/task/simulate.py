@@ -13,6 +13,7 @@ SHIFT_DESCRIPTION = (
     "A new scanner: every image arrives rotated counter-clockwise by 35 to 50 degrees and with "
     "half the contrast."
 )
+MORE_TRAFFIC = "lower data.folds, or add images"
 
 ROTATION = (35.0, 50.0)  # degrees
 CONTRAST = 0.5

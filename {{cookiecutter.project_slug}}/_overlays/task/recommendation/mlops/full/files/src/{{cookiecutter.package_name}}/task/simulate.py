@@ -13,8 +13,12 @@ SHIFT_DESCRIPTION = (
     "item that hardly anybody had."
 )
 
+MORE_TRAFFIC = "lower data.folds, raise data.warm, or add users"
+
 MAX_SWAPPED = 100  # popular items
 NORMAL_SHARE = 0.25  # of the held-out rows
+SHIFTED_COUNT = 450  # at least about so many requests
+KNOWN_SHARE = (0.6, 1.0)  # of a user's items that a request names
 
 
 def normal_requests(dataset: Dataset, held_out: Arrays, settings: Settings) -> list[LabelledItem]:
@@ -25,9 +29,26 @@ def normal_requests(dataset: Dataset, held_out: Arrays, settings: Settings) -> l
 
 
 def shifted_requests(dataset: Dataset, held_out: Arrays, settings: Settings) -> list[LabelledItem]:
-    """Return the other users with popular and rare items swapped, in requests and choices."""
+    """Return the other users with popular and rare items swapped, in requests and choices.
+
+    Of few users, each comes several times in a row, with a random part of the known items, so
+    early and late requests share no user.
+    """
     count = round(NORMAL_SHARE * len(held_out["seen"]))
-    return _labelled_items(dataset, held_out, swapped(dataset.contract.counts))[count:]
+    users = _labelled_items(dataset, held_out, swapped(dataset.contract.counts))[count:]
+    visits, rng = round(SHIFTED_COUNT / max(1, len(users))), np.random.default_rng(0)
+    return [
+        (_forgetful(item, rng) if visits > 1 else item, truth)
+        for item, truth in users
+        for _ in range(max(1, visits))
+    ]
+
+
+def _forgetful(item: Item, rng: np.random.Generator) -> Item:
+    """Leave some of the items out, in their order."""
+    count = max(1, round(rng.uniform(*KNOWN_SHARE) * len(item.items)))
+    kept = np.sort(rng.permutation(len(item.items))[:count])
+    return Item(items=[item.items[place] for place in kept])
 
 
 def swapped(counts: list[int]) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Labelled texts for `make loop`, before and after a simulated shift."""
 
+from collections import Counter
+
 import numpy as np
 
 from ..arrays import Arrays
@@ -9,11 +11,13 @@ from .data import Dataset
 from .settings import Settings
 
 SHIFT_DESCRIPTION = (
-    "A new client documents the library that training has never seen, and its generator puts the "
-    "same sentence before every description."
+    "A new client, whose program puts the same opening before every text, in words that are "
+    "typical of one class. If the data has an unseen library, the texts are that library's."
 )
+MORE_TRAFFIC = "raise data.test_share, or add texts"
 
 BOILERPLATE = "Input data of the function, any array or sequence that can be converted to one."
+OPENING_WORDS = 12
 MAX_SHIFTED = 800  # requests
 NORMAL_SHARE = 0.4  # of the held-out rows, if there is no unseen library for the shifted ones
 
@@ -27,19 +31,36 @@ def normal_requests(dataset: Dataset, held_out: Arrays, settings: Settings) -> l
 def shifted_requests(dataset: Dataset, held_out: Arrays, settings: Settings) -> list[LabelledItem]:
     """Return the unseen library's texts in random order, each after the boilerplate.
 
-    Without an unseen library, the later held-out texts take their place.
+    Without an unseen library, the later held-out texts take their place, after the words that are
+    most typical of the largest class; of few texts, each is sent several times in a row, with the
+    words in another order.
     """
-    start = round(NORMAL_SHARE * len(held_out["label"]))
-    texts, labels = held_out["text"].tolist()[start:], held_out["label"][start:]
+    rng = np.random.default_rng(0)
     for name, split in dataset.unseen.items():
         texts, labels = dataset.texts[name], split["label"]
-    order = np.random.default_rng(0).permutation(len(texts))[:MAX_SHIFTED]
-    return _labelled_items(dataset, [generated(texts[row]) for row in order], labels[order])
+        order = rng.permutation(len(texts))[:MAX_SHIFTED]
+        return _labelled_items(dataset, [generated(texts[row]) for row in order], labels[order])
+    start = round(NORMAL_SHARE * len(held_out["label"]))
+    texts, labels = held_out["text"].tolist()[start:], held_out["label"][start:]
+    words = typical_words(dataset)
+    rows = np.repeat(np.arange(len(texts)), max(1, round(MAX_SHIFTED / max(1, len(texts)))))
+    sent = [generated(texts[row], " ".join(rng.permutation(words)) + ".") for row in rows]
+    return _labelled_items(dataset, sent, labels[rows])
 
 
-def generated(text: str) -> str:
-    """Write a description as the new client's generator does."""
-    return f"{BOILERPLATE} {text}"
+def generated(text: str, opening: str = BOILERPLATE) -> str:
+    """Write a text as the new client's program does."""
+    return f"{opening} {text}"
+
+
+def typical_words(dataset: Dataset) -> list[str]:
+    """Return the words of the largest class's training texts that others have least."""
+    texts, labels = dataset.texts["train"], dataset.train["label"]
+    largest = np.bincount(labels).argmax()
+    inside, outside = Counter[str](), Counter[str]()
+    for text, label in zip(texts, labels.tolist(), strict=True):
+        (inside if label == largest else outside).update(set(text.split()))
+    return sorted(inside, key=lambda word: outside[word] - inside[word])[:OPENING_WORDS]
 
 
 def _labelled_items(dataset: Dataset, texts: list[str], labels: np.ndarray) -> list[LabelledItem]:
