@@ -308,7 +308,7 @@ def test_low_ratings_are_ignored_and_repeated_rows_count_once(tmp_path: Path) ->
     for rating in (None, "stars"):
         twice = data.load(DataSettings(**settings, rating=rating))
         assert twice.fingerprint == everything.fingerprint
-        assert any("rows repeat a user and an item" in note for note in twice.notes)
+        assert any("Rows that repeat a user and an item: " in note for note in twice.notes)
 
 
 # --- files ---

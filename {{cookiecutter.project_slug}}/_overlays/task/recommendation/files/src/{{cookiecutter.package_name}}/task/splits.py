@@ -69,8 +69,8 @@ def split_by_user(settings: DataSettings, interactions: Interactions) -> SplitUs
     lengths = np.bincount(kept.user)
     if long := int((lengths > settings.longest).sum()):
         kept.notes.append(
-            f"{long:,} users have more than {settings.longest} items, up to {lengths.max():,}: of "
-            "each the last ones count (data.longest)."
+            f"Users with more than {settings.longest} items: {long:,}, the longest list has "
+            f"{lengths.max():,}; of each the last ones count (data.longest)."
         )
     seen = sum(row.seen for row in rows["test"])
     about = (
@@ -157,8 +157,8 @@ def frequent(interactions: Interactions, settings: DataSettings) -> Interactions
             len(np.setdiff1d(axis, axis[kept])) for axis in (interactions.user, interactions.item)
         ]
         interactions.notes.append(
-            f"{len(dropped.user):,} interactions of {lost[0]:,} users and {lost[1]:,} items with "
-            f"fewer than {least} are left out (data.core)."
+            f"Users and items with fewer than {least} interactions are left out (data.core): "
+            f"{lost[0]:,} users, {lost[1]:,} items, {len(dropped.user):,} interactions."
         )
     return interactions.select(kept)
 
