@@ -49,7 +49,8 @@ def split_by_user(settings: DataSettings, interactions: Interactions) -> SplitUs
     """Assign users to splits by a hash of their name and hold items of each out."""
     kept = frequent(interactions, settings)
     rows: dict[str, list[UserRow]] = {"train": [], "validation": [], "test": []}
-    test_users, validation_fold = [], (settings.test_fold - 1) % settings.folds
+    test_fold = settings.folds - 1 if settings.test_fold is None else settings.test_fold
+    test_users, validation_fold = [], (test_fold - 1) % settings.folds
     for person, numbers, _ in _lists(kept):
         name = kept.users[person]
         digest = int(hashlib.sha256(name.encode()).hexdigest(), 16)
@@ -58,7 +59,7 @@ def split_by_user(settings: DataSettings, interactions: Interactions) -> SplitUs
         if fold == validation_fold:
             rows["validation"].append(UserRow(history, target, False))
             continue
-        in_train = fold != settings.test_fold
+        in_train = fold != test_fold
         in_test = not in_train or remainder % 1000 < 1000 * settings.warm
         if in_test:
             rows["test"].append(UserRow(history, target, in_train))
