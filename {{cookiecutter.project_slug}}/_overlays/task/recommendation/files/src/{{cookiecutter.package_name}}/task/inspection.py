@@ -39,9 +39,7 @@ def inspect(dataset: Dataset, settings: Settings) -> Inspection:
             findings.append(Finding("warning", f"{text}; they cannot be recommended (data.core)"))
     if (tested := len(dataset.test["seen"])) < FEW_USERS:
         setting = "data.newest" if settings.data.split == "time" else "data.folds"
-        text = (
-            f"the test split has only {tested} users; {setting} can enlarge it"
-        )
+        text = f"the test split has only {tested} users; {setting} can enlarge it"
         findings.append(Finding("warning", text))
     tail = int(np.searchsorted(np.cumsum(order), 0.8 * order.sum()) + 1)
     items = [
