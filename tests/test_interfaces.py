@@ -17,6 +17,7 @@ LACKING = [
     ("contract.py", "def decode(", '"BaseContract.decode" is not implemented'),
     ("contract.py", "def item_from_file(", '"item_from_file" is not present'),
     ("figures.py", "def plot_results(", '"plot_results" is not present'),
+    ("inspection.py", "def inspect(", '"inspect" is not present'),
     ("simulate.py", "def shifted_requests(", '"shifted_requests" is not present'),
 ]
 

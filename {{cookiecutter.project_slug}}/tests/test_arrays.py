@@ -95,3 +95,10 @@ def test_lazy_rows_are_held_out_and_joined_without_being_made(
         np.testing.assert_array_equal(np.asarray(column), expected)
         np.testing.assert_array_equal(column[-1], expected[-1])
         np.testing.assert_array_equal(chosen[name][:], expected[[0, 2, -1]])
+
+
+def test_two_lazy_columns_are_joined(in_memory: Dataset) -> None:
+    split = {name: np.asarray(in_memory.test[name]) for name in contract.INPUTS}
+    joined = arrays.join_rows(lazily(split), lazily(split), 0)
+    for name, array in split.items():
+        np.testing.assert_array_equal(joined[name][:], np.concatenate([array, array]))

@@ -129,7 +129,7 @@ def test_commands_work_on_the_project_of_their_configuration_from_any_folder(
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    config = Path(shutil.copytree(PROJECT / "configs", work / "configs")) / "default.yaml"
+    config = Path(shutil.copytree(CONFIG.parent, work / "configs")) / "default.yaml"
     (work / "pyproject.toml").touch()
     enter(monkeypatch, work)
     monkeypatch.chdir(elsewhere)
@@ -174,7 +174,7 @@ def local_server() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(b"{}")
 
-        def log_message(self, *_: object) -> None: ...
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None: ...
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -285,7 +285,7 @@ def test_full_disk_is_one_line_and_changes_no_file(
     one_line(capsys)
     left = {path: content for path, content in listing(work).items() if path in before}
     assert {path for path in before if left.get(path) != before[path]} <= rewritten(work)
-    assert not [path for path in work.rglob(f".{os.getpid()}-*")]
+    assert not list(work.rglob(f".{os.getpid()}-*"))
     assert run(command, "--run", "second") == 0
 
 
@@ -307,7 +307,7 @@ def test_training_on_a_full_disk_is_one_line_and_can_be_resumed(
     with full_disk(size):
         assert run("train", *QUICK, "train.epochs=1", "train.seeds=[0]") == 1
     one_line(capsys)
-    assert not [path for path in work.rglob(f".{os.getpid()}-*")]
+    assert not list(work.rglob(f".{os.getpid()}-*"))
 
 
 def test_history_is_not_cut_by_a_full_disk(

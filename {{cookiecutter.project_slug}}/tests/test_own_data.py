@@ -26,6 +26,11 @@ def run(command: str, *arguments: str) -> int:
     return cli.main([command, "--config", str(CONFIG), *arguments])
 
 
+def run_name(folder: Path) -> str:
+    (path,) = folder.glob("runs/*/run.json")
+    return path.parent.name
+
+
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project that was trained, reported and deployed with other data."""
@@ -39,7 +44,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         assert run("train", *own_data(folder / "data" / "own")) == 0
         for command in ("report", "deploy"):
-            assert run(command) == 0
+            assert run(command, "--run", run_name(folder)) == 0
     return folder
 
 
@@ -120,7 +125,7 @@ def test_every_table_has_rows_of_equal_length(
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(own)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{own / 'mlflow.db'}")
-        assert run("evaluate") == 0
+        assert run("evaluate", "--run", run_name(own)) == 0
     pages = [path.read_text(encoding="utf-8") for path in own.glob("**/*.md")]
     for text in [capsys.readouterr().out, *pages]:
         for counts in tables(text):

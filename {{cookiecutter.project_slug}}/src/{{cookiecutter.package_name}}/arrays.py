@@ -121,7 +121,9 @@ def join_rows(first: Arrays, second: Arrays, pad_value: int) -> Arrays:
     joined: dict[str, Any] = {}
     for name, array in first.items():
         if isinstance(array, LazyArray):
-            joined[name] = JoinedRows(array, second[name].astype(array.dtype))
+            rows = second[name]
+            rows = rows if isinstance(rows, LazyArray) else rows.astype(array.dtype)
+            joined[name] = JoinedRows(array, rows)
             continue
         blocks = [array, second[name].astype(array.dtype)]
         shape = np.max([block.shape[1:] for block in blocks], axis=0).astype(int)

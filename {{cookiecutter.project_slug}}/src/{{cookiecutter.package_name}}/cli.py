@@ -16,7 +16,8 @@ from .config import UserError, WorkError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0 for done, 1 for failed work, 2 for invalid input, or its own code."""
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # "…" in a terminal of Latin-1; stderr has its own
+        # "…" in a terminal of Latin-1; stderr has its own. A pipe would get lines late, in blocks.
+        sys.stdout.reconfigure(errors="replace", line_buffering=True)
     without_proxy_for_this_machine()
     options = build_parser().parse_args(arguments)
     try:

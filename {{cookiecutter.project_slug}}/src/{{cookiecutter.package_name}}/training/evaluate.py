@@ -12,6 +12,7 @@ from ..arrays import Arrays
 from ..config import UserError
 from ..files import write_atomically, write_json
 from ..interfaces import Calibrates, Diagnoses, Metrics
+from ..progress import ProgressLines
 from ..task import baseline, model, objective
 from ..task.data import Dataset
 from . import checkpoint
@@ -56,7 +57,9 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
     # 2. Every baseline, and by how much the networks are ahead of it.
     baselines: dict[str, BaselineResult] = {}
     echo(f"fitting baselines: {', '.join(baseline.names())}")
+    report = ProgressLines(echo)
     for name, prediction in baseline.fit_and_predict(dataset):
+        report(f"fitted: {name}")
         baseline_scores = objective.scores(prediction, test)[None]
         baselines[name] = BaselineResult(
             metrics=objective.metrics(prediction, test, contract),

@@ -29,6 +29,7 @@ from ..bundle.manifest import GitState
 from ..config import UserError, differences, validate
 from ..files import read_document, write_json
 from ..interfaces import Pretrains, Stage
+from ..progress import ProgressLines
 from ..task import model
 from ..task.data import Dataset
 from ..task.settings import Settings
@@ -210,16 +211,27 @@ def train_run(
     on_epoch: Callable[[TrainingJob, TrainingState], None] = lambda job, state: None,
 ) -> Iterator[tuple[TrainingJob, TrainingState]]:
     """Train the run's networks, yielding each job with its final state; finished ones are read."""
+    report = ProgressLines()
     with stop_on_signals() as stop:
         for job in training_jobs(run, dataset):
 
             def save_history(state: TrainingState, job: TrainingJob = job) -> None:
                 write_json(run.folder / job.name / "history.json", vars(state))
                 on_epoch(job, state)
+                report(_progress(job, state))
 
             state = fit(job.stage, job.seed, run.folder / job.name, save_history, stop, job.start)
             save_history(state)  # once more: a kill may have hit between checkpoint and history
             yield job, state
+
+
+def _progress(job: TrainingJob, state: TrainingState) -> str:
+    """Describe how far a training is."""
+    metric, newest = job.stage.primary_metric, state.history[-1]
+    return (
+        f"{job.name}: epoch {state.epoch} of {job.stage.train.epochs}, loss {newest['loss']:.4g}, "
+        f"{metric} {newest[metric]:.4f} on validation, {state.seconds:.0f} s"
+    )
 
 
 @contextmanager

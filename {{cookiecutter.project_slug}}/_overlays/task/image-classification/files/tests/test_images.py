@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
-from {{ cookiecutter.package_name }}.task.pixels import ImageSpec
 
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.arrays import LazyArray
 from {{ cookiecutter.package_name }}.config import UserError, WorkError, load_settings
 from {{ cookiecutter.package_name }}.task import baseline, data, images, pixels
 from {{ cookiecutter.package_name }}.task.contract import GroundTruth, Item
+from {{ cookiecutter.package_name }}.task.pixels import ImageSpec
 from {{ cookiecutter.package_name }}.task.settings import DataSettings, Settings
 from {{ cookiecutter.package_name }}.training import fit
 
@@ -218,14 +218,14 @@ def test_killed_run_resumes_to_bit_identical_weights_from_images_on_disk(
         "name": "kill",
         "data": json.loads(settings(folder).model_dump_json()),
         "model": {"width": 4},
-        "train": {"seeds": [0], "epochs": 60, "batch_size": 4, "patience": 60, "device": "cpu"},
+        "train": {"seeds": [0], "epochs": 20, "batch_size": 4, "patience": 20, "device": "cpu"},
     }
     config.write_text(json.dumps(sections))
     train = [sys.executable, "-m", cli.__name__, "train", "--config", str(config)]
     with subprocess.Popen(train, cwd=tmp_path, stderr=subprocess.PIPE) as process:
         history = wait_for(lambda: next(tmp_path.glob("runs/*/seed-0/history.json"), None))
         process.kill()
-    assert json.loads(history.read_text())["epoch"] < 60, "killed too late"
+    assert json.loads(history.read_text())["epoch"] < 20, "killed too late"
 
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "--config", str(config), "--resume"]) == 0

@@ -186,7 +186,7 @@ def plan_traffic(settings: Settings) -> tuple[Settings, Traffic]:
         raise UserError(
             f"too little data for a loop: {row_count(held_out)} of the {rows} test rows can be "
             f"traffic, which makes {labels} requests to retrain on (needed: {rules.least_labels}, "
-            f"retrain.least_labels) and {len(traffic.to_test)} for the A/B test (needed: {callers}, "
+            f"retrain.least_labels) and {len(traffic.to_test)} for the A/B test (needed: {callers} "
             f"by ab.least_units={settings.ab.least_units} and retrain.share={rules.share:g}); "
             f"{simulate.MORE_TRAFFIC}, or lower these settings"
         )

@@ -78,5 +78,6 @@ def _draw_bars(axis: Axes, expected: Mapping[str, Any], values: np.ndarray) -> N
     for side, (offset, style) in enumerate([(-0.2, REFERENCE), (0.2, ONLINE)]):
         places = [place + offset for place in range(len(top))]
         axis.barh(places, [shares[name][side] for name in top], 0.38, **style)
-    axis.set_yticks(range(len(top)), [name[:18] for name in top])
+    ticks = [" ".join(name.split())[:18] for name in top]
+    axis.set_yticks(range(len(ticks)), ticks, parse_math=False)
     axis.invert_yaxis()

@@ -56,7 +56,7 @@ def plot_classes(axis: "Axes", counts: dict[str, np.ndarray], labels: list[str])
     axis.set_yticks(range(len(listed)), [names[label].replace("$", r"\$") for label in listed])
     axis.invert_yaxis()
     axis.set_xlabel("rows")
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     axis.spines[["top", "right"]].set_visible(False)
 
 

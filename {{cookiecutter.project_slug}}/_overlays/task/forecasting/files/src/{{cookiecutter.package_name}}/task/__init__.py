@@ -10,6 +10,7 @@
 - `objective`  loss, metrics, and the slices that a new model must not be worse on
 - `baseline`   simple models to beat, on the same split; `smoothing` is exponential smoothing
 - `figures`    plots for the report
+- `inspection` what the command data says about the data, and what train refuses
 
 `interfaces.py` says what the core calls.
 """

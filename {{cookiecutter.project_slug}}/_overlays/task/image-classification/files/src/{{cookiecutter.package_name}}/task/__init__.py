@@ -8,7 +8,8 @@
 - `objective`  loss, augmentation, metrics, and the slices that a new model must not be worse on
 - `baseline`   simple models to beat, on the same split
 - `figures`    plots for the report
+- `inspection` what the command data says about the data, and what train refuses
 
-Shared by classifiers: `classes` (predictions and scores), `class_metrics`, `splits` (data checks),
-`confusion` (plots the matrix). `interfaces.py` says what the core calls.
+Shared by classifiers: `classes` (predictions and scores), `class_metrics`, `class_inspection`,
+`splits` (data checks), `confusion` (plots the matrix). `interfaces.py` says what the core calls.
 """

@@ -217,6 +217,7 @@ def _decode(
         return *key, digest, " ".join(sorted(picture.facts)), picture.levels.tobytes()
 
     problems: dict[Path, str] = {}
+    tenth = max(len(missing) // 10, 10 * CHUNK)
     workers = settings.workers or min(os.cpu_count() or 1, MAX_WORKERS)
     title = {"desc": "decoding images", "unit": "image", "leave": False, "disable": None}
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(missing), **title) as bar:
@@ -230,4 +231,7 @@ def _decode(
                 if isinstance(result, str)
             }
             bar.update(len(jobs))
+            done = start + len(jobs)
+            if bar.disable and done // tenth > start // tenth:  # no terminal: a line now and then
+                print(f"images: {done:,} of {len(missing):,} decoded", file=sys.stderr)
     return problems

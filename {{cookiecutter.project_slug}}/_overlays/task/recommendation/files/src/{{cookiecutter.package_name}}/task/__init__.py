@@ -10,6 +10,7 @@
                the best items of many scores and the metrics of such lists
 - `baseline`   simple models to beat, on the same split; `linear` has item-item models
 - `figures`    plots for the report
+- `inspection` what the command data says about the data, and what train refuses
 
 `interfaces.py` says what the core calls.
 """

@@ -52,7 +52,7 @@ def plot_data(
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     plot_classes(left, counts, labels)
-    right.hist(lengths, bins=min(50, most), range=(0, most + 1), color="#1f5fa8")
+    right.hist(lengths, bins=np.arange(0.5, most + 1, -(-most // 64)).tolist(), color="#1f5fa8")
     right.axvline(most, color="#c2571a", linestyle="--", linewidth=1)
     right.annotate("data.tokens", (most, 1.01), xycoords=("data", "axes fraction"), ha="center")
     right.set(xlabel="tokens per training text", ylabel="texts")
