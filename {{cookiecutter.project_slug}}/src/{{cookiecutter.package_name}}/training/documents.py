@@ -83,7 +83,7 @@ class Evaluation(Document):
     details: dict[str, Any]  # the task's own; a dict of dicts is a table
     train_seconds: float
     seconds: float  # of the evaluation
-    advice: dict[str, str] = Field(default={})  # settings to try and why, if a baseline is ahead
+    advice: dict[str, str] = Field(default={})  # settings to try and why, if a baseline is better
 
     def best_baseline(self) -> tuple[str, BaselineResult]:
         """Return name and result of the best baseline by the primary metric."""

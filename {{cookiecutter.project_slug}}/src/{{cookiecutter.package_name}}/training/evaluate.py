@@ -75,7 +75,7 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
     if isinstance(network, Diagnoses):
         details |= network.diagnose(dataset)
 
-    is_behind = any(result.verdict == "behind" for result in baselines.values())
+    is_behind = any(result.ahead < 0 for result in baselines.values())
 
     # 4. Both files; `evaluation.json` comes last, for it marks the evaluation as complete.
     evaluation = Evaluation(

@@ -79,7 +79,7 @@ def test_chosen_rating_of_a_repeated_pair_counts_and_is_told(
     settings = {"rating": "rating", "min_rating": 4, "warm": 0, "repeats": repeats}
     dataset = load(path, time="time" if timed else None, **settings)
     assert pairs(dataset) == len(once) + remaining
-    assert noted(dataset, f"60 rows repeat a user and an item: the {repeats} rating")
+    assert noted(dataset, f"Rows that repeat a user and an item: 60; the {repeats} rating")
     assert noted(dataset, f"{60 - remaining} ratings below 4 are ignored (data.min_rating)")
 
 
@@ -87,7 +87,7 @@ def test_repeated_pair_without_a_rating_counts_once_and_is_told(tmp_path: Path) 
     rows = make_rows()
     dataset = load(write(tmp_path / "a.csv", rows + rows[:7] + rows[:2]), warm=0)
     assert pairs(dataset) == len(rows)
-    assert noted(dataset, "9 rows repeat a user and an item: each pair counts once.")
+    assert noted(dataset, "Rows that repeat a user and an item: 9; each pair counts once.")
 
 
 def test_ratings_that_decide_nothing_are_told(tmp_path: Path) -> None:
@@ -177,7 +177,9 @@ def test_rows_with_empty_cells_are_refused_or_left_out_and_counted(tmp_path: Pat
         load(path, **settings)
     dataset = load(path, missing="skip", **settings)
     assert pairs(dataset) == len(rows)
-    assert noted(dataset, "5 rows are left out (data.missing=skip): 2 no user, 1 no item, 1 no rat")
+    assert noted(
+        dataset, "Rows left out by data.missing=skip: 5 (2 no user, 1 no item, 1 no rating"
+    )
     with pytest.raises(UserError, match="no row is left, all lack user"):
         load(write(path, [("", 1, 1, 1)]), missing="skip")
 
@@ -263,10 +265,10 @@ def test_missing_shared_and_clashing_titles_are_told_and_ids_win(tmp_path: Path)
     contract = dataset.contract
     assert contract.items[contract.numbers["5"] - 1] == "5"
     assert "Same" not in contract.numbers
-    assert noted(dataset, "2 items have no title; their id stands for it.")
-    assert noted(dataset, "2 items share a title with another; requests find them by id only.")
-    assert noted(dataset, "1 titles are the id of another item; in requests the id counts.")
-    assert noted(dataset, "1 items have several titles in films.csv; the first counts.")
+    assert noted(dataset, "Items without a title: 2; their id stands for it.")
+    assert noted(dataset, "Items that share a title: 2; requests find them by id only.")
+    assert noted(dataset, "Titles that are another item's id: 1; in requests the id counts.")
+    assert noted(dataset, "Items with several titles in films.csv: 1; the first counts.")
 
 
 # --- splits by time ---
@@ -320,6 +322,11 @@ def test_times_that_cannot_be_split_are_refused_with_a_way_on(tmp_path: Path) ->
     path = write(tmp_path / "a.csv", [(u, i, r, 5) for u, i, r, _ in make_rows()])
     with pytest.raises(UserError, match=r"too few different times for data\.newest=0\.1; .*users"):
         load(path, split="time", time="time")
+
+
+def test_lists_cut_to_their_last_items_are_told(tmp_path: Path) -> None:
+    dataset = load(write(tmp_path / "a.csv", make_rows()), time="time", longest=10)
+    assert noted(dataset, "Users with more than 10 items: 60, the longest list has 12; of each")
 
 
 # --- MovieLens ---
@@ -377,8 +384,8 @@ def test_films_of_every_movielens_layout_keep_their_titles(
         titles = dict(zip(dataset.contract.items, dataset.contract.titles or [], strict=True))
         assert {int(item): titles[item] for item in map(str, FILMS)} == FILMS
         assert titles["15"] == "15"
-        assert noted(dataset, "1 items have no title; their id stands for it.")
-        assert noted(dataset, "2 items share a title with another")
+        assert noted(dataset, "Items without a title: 1; their id stands for it.")
+        assert noted(dataset, "Items that share a title: 2;")
         assert dataset.contract.numbers["Film 7"] == dataset.contract.numbers["7"]
         by_time = data.load(settings.model_copy(update={"split": "time", "core": 3}))
         assert "training has what came from 2020-09-13 12:" in by_time.about

@@ -242,6 +242,7 @@ def test_a_fifth_of_each_list_is_held_out_and_every_item_has_enough_users(datase
 
 def test_fingerprint_is_reproducible_and_changes_with_the_split(dataset: Dataset) -> None:
     assert data.load(quick_data()).fingerprint == dataset.fingerprint
+    assert data.load(quick_data(test_fold=4)).fingerprint == dataset.fingerprint
     assert data.load(quick_data(test_fold=0)).fingerprint != dataset.fingerprint
     assert data.load(quick_data(core=6)).fingerprint != dataset.fingerprint
 
@@ -308,7 +309,7 @@ def test_low_ratings_are_ignored_and_repeated_rows_count_once(tmp_path: Path) ->
     for rating in (None, "stars"):
         twice = data.load(DataSettings(**settings, rating=rating))
         assert twice.fingerprint == everything.fingerprint
-        assert any("rows repeat a user and an item" in note for note in twice.notes)
+        assert any("Rows that repeat a user and an item: " in note for note in twice.notes)
 
 
 # --- files ---
@@ -446,6 +447,7 @@ def test_contradictory_settings_are_refused() -> None:
     ):
         with pytest.raises(ValidationError, match=expected):
             DataSettings(**overrides)  # pyright: ignore[reportArgumentType]
+    assert DataSettings(folds=3).test_fold is None  # the last one
     with pytest.raises(ValidationError, match="keep_least must not exceed keep_most"):
         Settings(name="x", objective={"keep_least": 0.9})  # pyright: ignore[reportArgumentType]
 

@@ -1,8 +1,8 @@
 """Recommendation: all code that is specific to this problem. To adapt it, edit this package.
 
 - `settings`   settings of this task, added to the ones that all tasks share
-- `data`       filter and split the interactions; they come from `tables` (MovieLens, CSV) or
-               `imports` (modules that source files import)
+- `data`       load the interactions, from `interactions` (any table), `movielens` or `imports`
+               (modules that source files import); `splits` filters and splits them
 - `contract`   a request's `Item`, its `Prediction` and `GroundTruth`; encode and decode them; the
                server imports it, so it must not need torch
 - `model`      the network

@@ -145,14 +145,14 @@ def _contract(split: SplitUsers) -> Contract:
     shared, hidden = contract.unclear_titles()
     many = len(names) if len(names) > MANY_ITEMS else 0
     gigabytes = 8 * len(names) ** 2 / 1e9
-    for count, text in (
-        (untitled, "items have no title; their id stands for it"),
-        (shared, "items share a title with another; requests find them by id only"),
-        (hidden, "titles are the id of another item; in requests the id counts"),
-        (many, f"items take {gigabytes:.1f} GB per item-item matrix; data.core leaves fewer"),
+    for what, count, then in (
+        ("Items without a title", untitled, "their id stands for it"),
+        ("Items that share a title", shared, "requests find them by id only"),
+        ("Titles that are another item's id", hidden, "in requests the id counts"),
+        ("Items", many, f"{gigabytes:.1f} GB per item-item matrix; data.core leaves fewer"),
     ):
         if count:
-            kept.notes.append(f"{count:,} {text}.")
+            kept.notes.append(f"{what}: {count:,}; {then}.")
     return contract
 
 

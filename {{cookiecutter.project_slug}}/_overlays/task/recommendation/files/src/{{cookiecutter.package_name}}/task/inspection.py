@@ -37,10 +37,9 @@ def inspect(dataset: Dataset, settings: Settings) -> Inspection:
         if new > MANY_NEW:
             text = f"{new:.0%} of what {name} users chose are items that no training user has"
             findings.append(Finding("warning", f"{text}; they cannot be recommended (data.core)"))
-    if len(dataset.test["seen"]) < FEW_USERS:
-        text = (
-            f"the test split has only {len(dataset.test['seen'])} users; data.folds can enlarge it"
-        )
+    if (tested := len(dataset.test["seen"])) < FEW_USERS:
+        setting = "data.newest" if settings.data.split == "time" else "data.folds"
+        text = f"the test split has only {tested} users; {setting} can enlarge it"
         findings.append(Finding("warning", text))
     tail = int(np.searchsorted(np.cumsum(order), 0.8 * order.sum()) + 1)
     items = [

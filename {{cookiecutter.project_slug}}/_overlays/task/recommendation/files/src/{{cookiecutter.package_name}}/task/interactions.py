@@ -113,7 +113,7 @@ def read_titles(table: Table, item: str, title: str, notes: list[str]) -> dict[s
             several.add(name)
     if several:
         notes.append(
-            f"{len(several):,} items have several titles in {table.path.name}; the first counts."
+            f"Items with several titles in {table.path.name}: {len(several):,}; the first counts."
         )
     return titles
 
@@ -195,7 +195,7 @@ def _complete(
     if incomplete.all():
         raise UserError(f"{table.path}: no row is left, all lack {' or '.join(counts)}")
     cells = ", ".join(f"{count:,} no {column}" for column, count in counts.items())
-    notes.append(f"{incomplete.sum():,} rows are left out (data.missing=skip): {cells}.")
+    notes.append(f"Rows left out by data.missing=skip: {incomplete.sum():,} ({cells}).")
     return ~incomplete
 
 
@@ -222,5 +222,5 @@ def _one_per_pair(
         by = "" if which in ("max", "mean") else " in the file" if time is None else " by time"
         counted = f"the {which} rating{by} counts (data.repeats)"
     repeated = len(pair) - len(rows)
-    interactions.notes.append(f"{repeated:,} rows repeat a user and an item: {counted}.")
+    interactions.notes.append(f"Rows that repeat a user and an item: {repeated:,}; {counted}.")
     return rows, None if rating is None else rating[rows]

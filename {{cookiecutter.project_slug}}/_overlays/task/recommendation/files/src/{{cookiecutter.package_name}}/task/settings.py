@@ -72,7 +72,11 @@ class DataSettings(Section):
         description="split=time: share of interactions, the newest, that test; as many validate",
     )
     folds: int = Field(default=5, ge=3, le=100, description="user folds; one tests, one validates")
-    test_fold: int = Field(default=4, ge=0, description="the test fold; the one before validates")
+    test_fold: int | None = Field(
+        default=None,
+        ge=0,
+        description="the test fold, by default the last; the one before validates",
+    )
     warm: float = Field(
         default=0.1, ge=0, le=0.5, description="share of training users tested on held-out items"
     )
@@ -89,7 +93,7 @@ class DataSettings(Section):
             raise ValueError("split=time needs times, which source=imports has not")
         if self.split == "time" and self.source == "csv" and self.time is None:
             raise ValueError("split=time needs data.time=<column>")
-        if self.test_fold >= self.folds:
+        if self.test_fold is not None and self.test_fold >= self.folds:
             raise ValueError(f"test_fold must be below folds={self.folds}")
         return self
 

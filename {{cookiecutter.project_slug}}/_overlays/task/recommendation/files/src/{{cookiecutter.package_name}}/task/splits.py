@@ -49,7 +49,8 @@ def split_by_user(settings: DataSettings, interactions: Interactions) -> SplitUs
     """Assign users to splits by a hash of their name and hold items of each out."""
     kept = frequent(interactions, settings)
     rows: dict[str, list[UserRow]] = {"train": [], "validation": [], "test": []}
-    test_users, validation_fold = [], (settings.test_fold - 1) % settings.folds
+    test_fold = settings.folds - 1 if settings.test_fold is None else settings.test_fold
+    test_users, validation_fold = [], (test_fold - 1) % settings.folds
     for person, numbers, _ in _lists(kept):
         name = kept.users[person]
         digest = int(hashlib.sha256(name.encode()).hexdigest(), 16)
@@ -58,7 +59,7 @@ def split_by_user(settings: DataSettings, interactions: Interactions) -> SplitUs
         if fold == validation_fold:
             rows["validation"].append(UserRow(history, target, False))
             continue
-        in_train = fold != settings.test_fold
+        in_train = fold != test_fold
         in_test = not in_train or remainder % 1000 < 1000 * settings.warm
         if in_test:
             rows["test"].append(UserRow(history, target, in_train))
@@ -69,8 +70,8 @@ def split_by_user(settings: DataSettings, interactions: Interactions) -> SplitUs
     lengths = np.bincount(kept.user)
     if long := int((lengths > settings.longest).sum()):
         kept.notes.append(
-            f"{long:,} users have more than {settings.longest} items, up to {lengths.max():,}: of "
-            "each the last ones count (data.longest)."
+            f"Users with more than {settings.longest} items: {long:,}, the longest list has "
+            f"{lengths.max():,}; of each the last ones count (data.longest)."
         )
     seen = sum(row.seen for row in rows["test"])
     about = (
@@ -157,8 +158,8 @@ def frequent(interactions: Interactions, settings: DataSettings) -> Interactions
             len(np.setdiff1d(axis, axis[kept])) for axis in (interactions.user, interactions.item)
         ]
         interactions.notes.append(
-            f"{len(dropped.user):,} interactions of {lost[0]:,} users and {lost[1]:,} items with "
-            f"fewer than {least} are left out (data.core)."
+            f"Users and items with fewer than {least} interactions are left out (data.core): "
+            f"{lost[0]:,} users, {lost[1]:,} items, {len(dropped.user):,} interactions."
         )
     return interactions.select(kept)
 
