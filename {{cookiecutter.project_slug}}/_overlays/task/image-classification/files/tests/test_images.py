@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
-from {{ cookiecutter.package_name }}.task.pixels import ImageSpec
 
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.arrays import LazyArray
 from {{ cookiecutter.package_name }}.config import UserError, WorkError, load_settings
 from {{ cookiecutter.package_name }}.task import baseline, data, images, pixels
 from {{ cookiecutter.package_name }}.task.contract import GroundTruth, Item
+from {{ cookiecutter.package_name }}.task.pixels import ImageSpec
 from {{ cookiecutter.package_name }}.task.settings import DataSettings, Settings
 from {{ cookiecutter.package_name }}.training import fit
 

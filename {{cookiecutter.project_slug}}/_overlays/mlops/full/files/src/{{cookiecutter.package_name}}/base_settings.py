@@ -19,7 +19,10 @@ class LiveSettings(Section):
         default=None, description="labelled requests added to the data; written by retrain"
     )
     set_aside: float = Field(
-        default=0.0, ge=0, lt=1, description="test-split fraction held out as traffic; 0: make loop chooses"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="test-split fraction held out as traffic; 0: make loop chooses",
     )
 
 
