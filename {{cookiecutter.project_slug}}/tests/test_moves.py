@@ -231,7 +231,7 @@ def test_training_after_the_experiment_was_deleted_says_how_to_go_on(
     assert f"the experiment {experiment.name} was deleted there; restore it" in line
     assert f"restore --experiment-id {experiment.experiment_id}" in line
     client.restore_experiment(experiment.experiment_id)
-    assert run("deploy") == 0
+    assert run("train", "--resume") == 0
 
 
 def test_locked_mlflow_database_is_one_line(

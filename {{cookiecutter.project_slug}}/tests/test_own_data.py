@@ -36,6 +36,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(PROJECT / "docs", folder / "docs")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         assert run("train", *own_data(folder / "data" / "own")) == 0
         for command in ("report", "deploy"):
             assert run(command) == 0
@@ -118,6 +119,7 @@ def test_every_table_has_rows_of_equal_length(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(own)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{own / 'mlflow.db'}")
         assert run("evaluate") == 0
     pages = [path.read_text(encoding="utf-8") for path in own.glob("**/*.md")]
     for text in [capsys.readouterr().out, *pages]:

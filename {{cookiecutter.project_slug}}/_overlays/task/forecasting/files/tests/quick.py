@@ -84,9 +84,9 @@ DEFAULT_WORDS = r"Victoria|AEMO|demand|Australia|electric|strikes"
 
 def own_data(folder: Path) -> list[str]:
     """Write data of another kind, with names that pages must show as text; return its settings."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     lines = ["when,a|b <i>"]
-    for hour in range(1500):
+    for hour in range(2500):
         value = 50 + 9 * math.sin(hour * math.pi / 12) + hour * 7919 % 13
         lines.append(f"{datetime(2021, 5, 1) + timedelta(hours=hour):%Y-%m-%d %H:%M},{value:.2f}")
     (folder / "load.csv").write_text("\n".join(lines), encoding="utf-8")

@@ -201,7 +201,7 @@ def test_gaps_are_refused_or_filled_and_counted(tmp_path: Path, gaps: Any, month
         else values[[376, 377]]
     )
     np.testing.assert_allclose(one.values[400:402], expected, atol=1e-6)
-    assert any("2 steps without a value, in 1 gaps, were filled" in note for note in dataset.notes)
+    assert any("2 of 1,500 steps had no value and were filled" in note for note in dataset.notes)
     refused = refusal(DataSettings(path=path, gaps=gaps, max_gap=1, **HOURLY))
     assert "row 401, " in refused
     assert "the gap of 2 steps after this row is longer than data.max_gap" in refused
@@ -238,7 +238,7 @@ def test_unsorted_rows_are_sorted_and_told(tmp_path: Path) -> None:
         columns = {"time": np.array(hours())[rows], "load": series()[rows]}
         path = write(tmp_path / "mixed.csv", columns)
         dataset = data.load(DataSettings(path=path, **HOURLY))
-        assert "rows were not in order of time and were sorted" in dataset.notes[0]
+        assert "of 1,500 rows were not in order of time; all were sorted" in dataset.notes[0]
         assert dataset.fingerprint == straight.fingerprint
     assert straight.notes == ()
 

@@ -52,7 +52,7 @@ def ground_truths(prediction: dict) -> tuple[dict, dict]:
 
 
 # what no page may say once other data is used
-DEFAULT_WORDS = r"(?<!letters, )\bdigits|handwrit|scikit-learn's|writer|scanne|\bUCI\b"
+DEFAULT_WORDS = r"(?<!letters, )\bdigits|handwrit|scikit-learn's|by writer|scanne|\bUCI\b"
 
 
 def own_data(folder: Path) -> list[str]:

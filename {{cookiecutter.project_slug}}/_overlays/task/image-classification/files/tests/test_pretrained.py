@@ -23,6 +23,8 @@ from {{ cookiecutter.package_name }}.task.contract import Contract
 from {{ cookiecutter.package_name }}.task.settings import Settings
 from {{ cookiecutter.package_name }}.training import fit
 
+from .conftest import CONFIG
+
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
 SIZE = 32
@@ -184,9 +186,9 @@ def test_commands_work_from_images_to_a_prediction(
         folder = tmp_path / "images" / CONTRACT.labels[label]
         folder.mkdir(parents=True, exist_ok=True)
         pixels.save(folder / f"{len(list(folder.iterdir()))}.png")
-    config = Path(__file__).parents[1] / "configs" / "pretrained.yaml"
-    command = ["--config", str(config)]
-    overrides = ["data.path=images", f"data.size={SIZE}", "model.pretrained=network"]
+    command = ["--config", str(CONFIG.with_name("pretrained.yaml"))]
+    overrides = [f"data.path={tmp_path / 'images'}", f"data.size={SIZE}"]
+    overrides += [f"model.pretrained={tmp_path / 'network'}"]
     overrides += ["train.epochs=1", "train.seeds=[0]", "model.frozen=1"]
     assert cli.main(["train", *command, *overrides]) == 0
     (run,) = tmp_path.glob("runs/*")

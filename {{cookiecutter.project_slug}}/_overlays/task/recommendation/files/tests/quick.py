@@ -87,7 +87,7 @@ DEFAULT_WORDS = r"source files?\b|standard library|imported module|libraries|num
 
 def own_data(folder: Path) -> list[str]:
     """Write data of another kind, with names that pages must show as text; return its settings."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     generator, lines = random.Random(0), ["user,item"]
     items = ["a|b", "<b>x</b>", "`tick` *star*", *(f"film {number}" for number in range(30))]
     for user in range(150):

@@ -61,12 +61,12 @@ def ground_truths(prediction: dict) -> tuple[dict, dict]:
 
 
 # what no page may say once other data is used
-DEFAULT_WORDS = r"docstring|parameter's|of parameters|documentation|numpy|pandas|librar"
+DEFAULT_WORDS = r"docstring|parameter's|of parameters|the documentation of|numpy|pandas|installed librar"
 
 
 def own_data(folder: Path) -> list[str]:
     """Write data of another kind, with names that pages must show as text; return its settings."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     generator = random.Random(0)
     words = {"a|b": "dog cat cow", "<b>x</b>": "car bus train", "`tick` *star*": "red blue green"}
     with (folder / "texts.csv").open("w", encoding="utf-8", newline="") as file:

@@ -399,7 +399,7 @@ def test_copied_documentation_counts_once_whatever_its_last_character() -> None:
 
 def test_empty_rows_can_be_left_out(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", extra=' ,cat\nno class,\n"\n",""\n')
-    with pytest.raises(UserError, match="row 62, column 'text': is empty; data.empty=drop"):
+    with pytest.raises(UserError, match=r"row 62, column 'text': is empty; data\.empty=drop"):
         table(path)
     dataset = table(path, empty="drop")
     assert sum(map(len, dataset.texts.values())) == 60

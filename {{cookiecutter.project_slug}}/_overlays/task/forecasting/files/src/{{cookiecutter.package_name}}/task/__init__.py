@@ -4,7 +4,7 @@
 - `data`       the splits: `series` reads series from a `table` and puts them on a `grid` without
                gaps, `windows` splits the time and cuts windows; `inspection` looks at the data
 - `frequency`  steps as the calendar has them; `clock`: times, zones, calendar features
-- `contract`   a request's `Item`, its `Prediction` and `GroundTruth`; encode and decode them; the
+- `contract`   encode a request's `Item`, decode its `Prediction` and score it (`items`); the
                server imports it, so it must not need torch; `request_file` reads a CSV file as one
 - `model`      the networks, which correct a `ridge` regression
 - `objective`  loss, metrics, and the slices that a new model must not be worse on

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..arrays import Arrays
 from . import baseline, clock, objective
@@ -85,6 +86,7 @@ def _plot_steps(dataset: Dataset, outputs: Arrays) -> Figure:
     for name, forecasts, color, width in lines:
         error = np.abs(forecasts["quantiles"][:, :, 1] - dataset.test["target"]).mean(axis=0)
         axis.plot(steps, error, color=color, linewidth=width, label=name, marker=".")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel="steps ahead", ylabel=objective.METRICS["mase"].title, ylim=(0, None))
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     _style_axis(axis)

@@ -58,7 +58,9 @@ def read_series(settings: DataSettings, path: Path) -> SeriesSet:
     series, notes = keep_usable(settings, list(groups), lambda key: build(key, groups[key]))
     # 4. Tell what was changed.
     if late:
-        notes.insert(0, f"{late:,} rows were not in order of time and were sorted.")
+        notes.insert(
+            0, f"{late:,} of {len(table):,} rows were not in order of time; all were sorted."
+        )
     notes += _describe_changes(settings, frequency, series)
     statics = _read_statics(settings, table, groups)
     series = [
@@ -157,10 +159,10 @@ def _describe_changes(
 ) -> list[str]:
     notes = []
     if count := sum(int(one.filled.sum()) for one in series):
-        gaps = sum(int((np.diff(one.filled.astype(int)) == 1).sum()) for one in series)
+        steps = sum(len(one.values) for one in series)
         notes.append(
-            f"{count:,} steps without a value, in {gaps:,} gaps, were filled "
-            f"(data.gaps={settings.gaps}); no forecast starts on one or is measured on one."
+            f"{count:,} of {steps:,} steps had no value and were filled (data.gaps={settings.gaps})"
+            "; no forecast starts on one or is measured on one."
         )
     if frequency.rows:
         notes.append(

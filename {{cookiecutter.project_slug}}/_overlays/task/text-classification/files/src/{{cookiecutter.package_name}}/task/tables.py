@@ -102,13 +102,13 @@ def _text_rows(
     table = read_table(path, settings.table)
     notes += table.notes
     columns = [table.texts(name, "data.text") for name in settings.text]
-    labels = table.texts(settings.label, "data.label")
+    texts = [" ".join(" ".join(cells).split()) for cells in zip(*columns, strict=True)]
+    labels = [cell.strip() for cell in table.texts(settings.label, "data.label")]
     splits = None
     if split is None and settings.split is not None:
         splits = table.texts(settings.split, "data.split")
     skipped: Counter[str] = Counter()
-    for place, (label, *parts) in enumerate(zip(labels, *columns, strict=True)):
-        text, label = " ".join(" ".join(parts).split()), label.strip()
+    for place, (text, label) in enumerate(zip(texts, labels, strict=True)):
         if kind := _left_out(table, place, text, label, settings):
             skipped[kind] += 1
             continue
@@ -116,8 +116,8 @@ def _text_rows(
         if row_split is not None and row_split not in SPLIT_NAMES:
             reason = f"is {shown(row_split)}, must be one of {', '.join(SPLIT_NAMES)}"
             raise table.error(place, settings.split, reason)
-        name = settings.names.get(label, label)
-        yield TextRow(text, name, row_split or split_by_hash(text, settings), table, place)
+        label = settings.names.get(label, label)
+        yield TextRow(text, label, row_split or split_by_hash(text, settings), table, place)
     for kind, count in skipped.items():
         notes.append(f"{path.name}: {count:,} rows {kind} were left out.")
     if skipped.total() == len(table):
