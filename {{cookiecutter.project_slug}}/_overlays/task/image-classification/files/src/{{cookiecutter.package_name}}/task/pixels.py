@@ -104,7 +104,9 @@ def _read(image: Image.Image, spec: ImageSpec) -> Picture:
         image = Image.fromarray(_eight_bits(image, spec.value_range))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
-        if image.getextrema()[3][0] < 255:  # many files have an alpha channel for nothing
+        if (
+            np.asarray(image.getchannel("A")).min() < 255
+        ):  # many files have an alpha channel for nothing
             facts.add("transparent")
         ground = Image.new("RGBA", image.size, spec.background)
         image = Image.alpha_composite(ground, image)
