@@ -64,6 +64,8 @@ def test_folders_train_val_test_are_the_splits(tmp_path: Path, names: tuple[str,
     assert dataset.contract.labels == ["cat", "dog"]
     assert counts(dataset) == [40, 12, 14]
     assert f"The splits are the folders {', '.join(sorted(names))}" in notes(dataset)
+    assert "66 images of 2 classes" in dataset.about
+    assert dataset.about.endswith("split by its own folders.")
     expected = contract.scaled(np.asarray(Image.open(tmp_path / names[2] / "cat" / "000.png")))
     np.testing.assert_array_equal(dataset.test["image"][0].transpose(1, 2, 0), expected)
 
@@ -77,6 +79,7 @@ def test_missing_split_is_taken_from_train_and_told(tmp_path: Path, missing: str
     assert all(counts(dataset))
     given = 80 * (3 - len(missing.split()))
     assert sum(counts(dataset)) == given
+    assert "by the hash of each image" in dataset.about
     for name, split in (("val", dataset.validation), ("test", dataset.test)):
         assert (len(split["label"]) == 80) == (name not in missing)
     named = missing.replace("val", "validation").replace(" ", " and ")

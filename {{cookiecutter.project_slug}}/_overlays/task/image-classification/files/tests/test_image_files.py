@@ -101,6 +101,12 @@ def test_every_kind_of_file_has_the_levels_that_a_person_sees(
     np.testing.assert_array_equal(served, contract.scaled(read))
 
 
+def test_only_pictures_that_are_transparent_somewhere_are_told() -> None:
+    assert facts(saved(plain("RGBA", (*RED, 254)))) == {"transparent"}
+    assert facts(saved(plain("RGBA", (*RED, 255)))) == set()
+    assert facts(saved(plain("LA", (9, 255)))) == {"grey"}
+
+
 def test_transparent_parts_get_the_background_and_solid_ones_do_not() -> None:
     image = plain("RGBA", (0, 0, 0, 0))
     image.putpixel((0, 0), (10, 20, 30, 255))

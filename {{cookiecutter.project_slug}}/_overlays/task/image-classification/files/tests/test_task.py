@@ -17,7 +17,7 @@ from {{ cookiecutter.package_name }}.config import UserError
 from {{ cookiecutter.package_name }}.interfaces import InvalidItem
 from {{ cookiecutter.package_name }}.task import contract, data, figures, model, objective
 from {{ cookiecutter.package_name }}.task.contract import Contract, GroundTruth, Item
-from {{ cookiecutter.package_name }}.task.settings import DataSettings, Settings
+from {{ cookiecutter.package_name }}.task.settings import DataSettings, ObjectiveSettings, Settings
 from {{ cookiecutter.package_name }}.training.inspection import inspect_data, refuse_errors
 
 
@@ -279,6 +279,48 @@ def test_augmentation_changes_images_and_nothing_when_switched_off() -> None:
     moved = objective.augment(image, Settings(name="x").objective)
     assert moved.shape == image.shape
     assert not torch.allclose(moved, image, atol=1e-3)
+
+
+def still_objective(**changes: object) -> ObjectiveSettings:
+    return ObjectiveSettings.model_validate({"rotate": 0, "shift": 0, "scale": 0, **changes})
+
+
+def test_augmentation_mirrors_half_of_the_images() -> None:
+    image = torch.rand(64, 1, 6, 9)
+    flipped = objective.augment(image, still_objective(flip=True))
+    mirrored = [
+        torch.allclose(a, b.flip(-1), atol=1e-5) for a, b in zip(flipped, image, strict=True)
+    ]
+    same = [torch.allclose(a, b, atol=1e-5) for a, b in zip(flipped, image, strict=True)]
+    assert all(a != b for a, b in zip(mirrored, same, strict=True))
+    assert 10 < sum(mirrored) < 54
+
+
+def test_augmentation_turns_oblong_images_without_shearing(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.zeros(1, 1, 21, 41)
+    image[0, 0, 10, 12:29] = 1  # a line across, which a quarter turn makes as long a line down
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.ones(shape))
+    turned = objective.augment(image, still_objective(rotate=90))[0, 0]
+    assert turned[3:18, 20].min() > 0.9
+    assert turned[:, :19].max() < 0.1
+
+
+def test_augmentation_changes_light_within_its_share() -> None:
+    image = torch.full((50, 1, 4, 4), 0.5)
+    light = objective.augment(image, still_objective(brightness=0.2)).mean(dim=(1, 2, 3))
+    assert 0.39 < light.min() < 0.45
+    assert 0.55 < light.max() < 0.61
+    image[:, :, :2] = 0.3
+    spread = objective.augment(image, still_objective(contrast=0.5)).std(dim=(1, 2, 3))
+    assert 0.04 < spread.min() < 0.08 < 0.12 < spread.max() < 0.16
+
+
+def test_augmentation_fills_what_it_uncovers_as_set() -> None:
+    image = torch.full((20, 1, 8, 8), 0.7)
+    assert objective.augment(image, still_objective(shift=3)).min() == 0
+    for edges in ("border", "reflection"):
+        filled = objective.augment(image, still_objective(shift=3, edges=edges))
+        torch.testing.assert_close(filled, image)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (28, 28), (5, 64), (64, 48)])

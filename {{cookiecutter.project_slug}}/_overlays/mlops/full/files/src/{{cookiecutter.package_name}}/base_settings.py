@@ -22,7 +22,7 @@ class LiveSettings(Section):
         default=0.0,
         ge=0,
         lt=1,
-        description="test-split fraction held out as traffic for make loop, which chooses it if 0",
+        description="test-split fraction held out as traffic; 0: make loop chooses",
     )
 
 

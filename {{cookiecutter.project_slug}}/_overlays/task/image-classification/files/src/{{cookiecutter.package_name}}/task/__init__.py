@@ -1,7 +1,9 @@
 """Image classification: all code that is specific to this problem. To adapt it, edit this package.
 
 - `settings`   settings of this task, added to the ones that all tasks share
-- `data`       load, check and split the images; `mnist` reads MNIST's files and its sample
+- `data`       load, check and split the images; `mnist` reads MNIST's files and its sample,
+               `folders` finds the images of a folder, `folder_checks` judges them
+- `pixels`     read one image file; `images` decodes many
 - `contract`   a request's `Item`, its `Prediction` and `GroundTruth`; encode and decode them; the
                server imports it, so it must not need torch
 - `model`      the network, our own or a `pretrained` one

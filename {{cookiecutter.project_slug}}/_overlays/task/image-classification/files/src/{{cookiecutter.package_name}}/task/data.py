@@ -27,6 +27,11 @@ DIGITS_LIMITS = (
     "They contain no personal data.",
 )
 COLOR_SAMPLE = 200  # files that are looked at to choose between colour and grey
+SPLIT_BY = (  # by the number of splits that the folder has beside training
+    "the hash of each image",
+    "its folder for {}, and else by the hash of each image",
+    "its own folders",
+)
 SHARED = ("resize", "background", "value_range", "max_pixels")  # by settings and contract
 
 
@@ -138,62 +143,52 @@ def _folder(settings: DataSettings, folder: Path) -> Dataset:
     labels = sorted({file.label for file in found.files})
     splits.require_two_classes(folder, labels)
     paths = [file.path for file in found.files]
-    contract = Contract(
-        labels=labels,
-        size=settings.shape,
-        color=_has_color(paths) if settings.color == "auto" else settings.color,
-        **{name: getattr(settings, name) for name in SHARED},
-    )
+    contract = _folder_contract(settings, labels, paths)
     loaded = load_images(paths, contract.spec, settings)
     by_path = {file.path: file for file in found.files}
     files = [by_path[path] for path in loaded.files]
     rows, notes = folder_checks.check_files(folder, files, loaded, contract.color, settings)
 
-    given = {file.split for file in files}
-    parts = [
-        _folder_split(settings, file, digest, given)
-        for file, digest in zip(files, loaded.digests, strict=True)
-    ]
     places = {label: place for place, label in enumerate(labels)}
-    arrays = {
-        "image": loaded.pixels,
-        "label": np.array([places[file.label] for file in files], np.int64),
-    }
+    classes = np.array([places[file.label] for file in files], np.int64)
+    arrays = {"image": loaded.pixels, "label": classes}
+    names = _folder_splits(settings, files, loaded.digests)
     train, validation, test = (
-        select_rows(arrays, np.array([row for row in rows if parts[row] == name], np.int64))
+        select_rows(arrays, np.array([row for row in rows if names[row] == name], np.int64))
         for name in ("train", "validation", "test")
     )
     height, width = contract.size
+    given = sorted({file.split for file in files if file.split})
     about = (
         f"{len(rows):,} images of {len(labels)} classes from the folder {folder.resolve().name}, "
         f"{width} × {height} {'in colour' if contract.color else 'in grey levels'} "
-        f"(data.resize={settings.resize}). {_origin_of_splits(given)}"
+        f"(data.resize={settings.resize}), split by {SPLIT_BY[len(given)].format(*given)}."
     )
-    notes = (*found.notes, *notes)
-    return _checked(folder, Dataset(train, validation, test, about, contract, notes=notes))
+    dataset = Dataset(train, validation, test, about, contract, notes=(*found.notes, *notes))
+    way = "more images in its folder" if "test" in given else "data.folds"
+    return splits.check_splits(folder, dataset, labels, "image", way)
 
 
-def _origin_of_splits(given: set[str | None]) -> str:
-    if len(given) == 1:
-        return "Each image's hash decides its split."
-    missing = [name for name in ("validation", "test") if name not in given]
-    by_hash = f"; {missing[0]} images are chosen from train by their hash" if missing else ""
-    return f"The splits are the folder's own{by_hash}."
+def _folder_contract(settings: DataSettings, labels: list[str], paths: Sequence[Path]) -> Contract:
+    """Complete the contract by a look at the headers of some of the files: are all grey?"""
+    color = settings.color
+    if color == "auto":
+        color = not all(is_grey(path) for path in paths[:: len(paths) // COLOR_SAMPLE + 1])
+    shared = {name: getattr(settings, name) for name in SHARED}
+    return Contract(labels=labels, size=settings.shape, color=color, **shared)
 
 
-def _has_color(paths: Sequence[Path]) -> bool:
-    """Look at the headers of some of the files for one that is not grey."""
-    return not all(is_grey(path) for path in paths[:: len(paths) // COLOR_SAMPLE + 1])
-
-
-def _folder_split(
-    settings: DataSettings, file: folders.ImageFile, digest: str, given: set[str | None]
-) -> str:
-    """Name an image's split: the folder's, or one of the missing ones by the file's hash."""
-    fold = int(digest, 16) % settings.folds
-    by_hash = {(settings.test_fold - 1) % settings.folds: "validation", settings.test_fold: "test"}
-    name = by_hash.get(fold, "train")
-    return file.split or ("train" if name in given else name)
+def _folder_splits(
+    settings: DataSettings, files: Sequence[folders.ImageFile], digests: Sequence[str]
+) -> list[str]:
+    """Name each image's split: the folder's, or one that is missing there by the file's hash."""
+    given = {file.split for file in files}
+    by_fold = {(settings.test_fold - 1) % settings.folds: "validation", settings.test_fold: "test"}
+    names = []
+    for file, digest in zip(files, digests, strict=True):
+        name = by_fold.get(int(digest, 16) % settings.folds, "train")
+        names.append(file.split or ("train" if name in given else name))
+    return names
 
 
 def _split_by_fold(

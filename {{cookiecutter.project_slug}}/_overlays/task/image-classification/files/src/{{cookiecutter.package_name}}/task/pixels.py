@@ -103,7 +103,13 @@ def _read(image: Image.Image, spec: ImageSpec) -> Picture:
     if image.mode[0] in "IF":  # 16 or 32 bits per pixel: convert() would clip, not scale
         image = Image.fromarray(_eight_bits(image, spec.value_range))
     elif image.has_transparency_data:
-        image = _composite(image, spec.background)
+        image = image.convert("RGBA")
+        if (
+            np.asarray(image.getchannel("A")).min() < 255
+        ):  # many files have an alpha channel for nothing
+            facts.add("transparent")
+        ground = Image.new("RGBA", image.size, spec.background)
+        image = Image.alpha_composite(ground, image)
     elif image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
         image = ImageChops.invert(image)  # Pillow takes every file for Adobe's, which is inverted
     image = image.convert("RGB" if spec.color else "L")
@@ -114,7 +120,6 @@ def _read(image: Image.Image, spec: ImageSpec) -> Picture:
 def _facts(image: Image.Image, max_pixels: int) -> set[str]:
     checks = {
         "grey": _is_grey(image),
-        "transparent": image.has_transparency_data,
         "deep": image.mode[0] in "IF",
         "large": image.width * image.height > max_pixels,
         # Telephones append a preview to a JPEG file, which is no second frame.
@@ -153,11 +158,6 @@ def _eight_bits(image: Image.Image, value_range: tuple[float, float] | None) -> 
     black, white = value_range
     scaled = (values - black) * (255 / (white - black))
     return scaled.clip(0, 255).round().astype(np.uint8)
-
-
-def _composite(image: Image.Image, background: str) -> Image.Image:
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, background), image)
 
 
 def _fit(image: Image.Image, spec: ImageSpec) -> Image.Image:

@@ -43,7 +43,7 @@ class DataSettings(Section):
         "refuse", "folder: the same image in several classes; drop all its copies"
     )
     duplicates: Literal["drop", "keep", "refuse"] = setting(
-        "drop", "the same image in two splits; drop it from training, or else from validation"
+        "drop", "folder: the same image in two given splits; drop: keep it in test or validation"
     )
     max_pixels: int = setting(
         16_000_000, "folder: pixels of the largest image that the server accepts", ge=1
