@@ -109,7 +109,9 @@ def test_bundle_is_uploaded_again_where_mlflows_artifacts_are_missing(
     assert run("deploy") == 0
     shutil.rmtree(work / "mlartifacts")
     shutil.rmtree(work / "deployment")
-    assert run("deploy") == 0
+    # A process of its own: MLflow keeps a run's place, which is another folder's in this one.
+    command = [sys.executable, "-m", cli.__name__, "deploy", "--config", str(CONFIG)]
+    subprocess.run(command, check=True, timeout=300)
     assert list((work / "mlartifacts").rglob("model.onnx"))
 
 
