@@ -61,7 +61,9 @@ def ground_truths(prediction: dict) -> tuple[dict, dict]:
 
 
 # what no page may say once other data is used
-DEFAULT_WORDS = r"docstring|parameter's|of parameters|the documentation of|numpy|pandas|installed librar"
+DEFAULT_WORDS = (
+    r"docstring|parameter's|of parameters|the documentation of|numpy|pandas|installed librar"
+)
 
 
 def own_data(folder: Path) -> list[str]:
