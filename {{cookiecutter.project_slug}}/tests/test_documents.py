@@ -33,6 +33,8 @@ def with_later_keys(name: str) -> dict[str, Any]:
     document = content(name)
     if name == "run.json":
         document["data"] |= {"notes": [], "limits": []}
+    if name == "evaluation.json":
+        document["advice"] = {}
     return document
 
 

@@ -8,7 +8,6 @@ from pydantic import Field, field_validator, model_validator
 
 from ..base_settings import BaseSettings
 from ..settings import Section, setting
-from .pixels import Resize
 
 Side = Annotated[int, Field(ge=4, le=1024)]
 
@@ -28,7 +27,7 @@ class DataSettings(Section):
         "folder: train/, val/, test/ of class folders are the splits; classes: they are classes",
     )
     size: Side | tuple[Side, Side] = setting(28, "folder: resize to size × size or [height,width]")
-    resize: Resize = setting(
+    resize: Literal["squeeze", "crop", "pad"] = setting(
         "squeeze", "folder: squeeze: distort to the size; crop: keep the middle; pad: add borders"
     )
     color: bool | Literal["auto"] = setting(
