@@ -72,8 +72,8 @@ def test_lazy_rows_train_to_the_same_weights(
 def test_lazy_rows_have_the_fingerprint_of_the_array(
     in_memory: Dataset, lazy: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrays, "CHUNK_BYTES", 4096)
-    monkeypatch.setattr(Rows, "LARGEST", 4096)
+    monkeypatch.setattr(arrays, "CHUNK_BYTES", 20_000)
+    monkeypatch.setattr(Rows, "LARGEST", 20_000)
     assert lazy.fingerprint == in_memory.fingerprint
 
 

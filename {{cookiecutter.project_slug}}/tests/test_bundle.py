@@ -155,7 +155,7 @@ def test_bundle_predicts_like_the_trained_network(work: Path, bundle: Path) -> N
     network = evaluate.load_network(run, dataset, seed)
     expected = fit.predict(network, dataset.test, 64)
     names = [tensor.name for tensor in loaded.manifest.signature.inputs]
-    outputs = loaded.run({name: dataset.test[name] for name in names})
+    outputs = loaded.run({name: np.asarray(dataset.test[name]) for name in names})
     for name, array in expected.items():
         np.testing.assert_allclose(outputs[name], array, rtol=1e-3, atol=1e-4)
 

@@ -107,11 +107,8 @@ def test_page_without_markers_is_named_and_nothing_is_written(
     assert (work / "MODEL_CARD.md").read_text() == text
 
 
-def test_mlflow_holds_a_parent_run_and_one_child_per_seed(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(trained)
-    client = MlflowClient("sqlite:///mlflow.db")
+def test_mlflow_holds_a_parent_run_and_one_child_per_seed(trained: Path) -> None:
+    client = MlflowClient(f"sqlite:///{trained / 'mlflow.db'}")
     experiment = client.search_experiments(filter_string="name LIKE '%'")[0]
     runs = client.search_runs([experiment.experiment_id])
     parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
@@ -130,7 +127,7 @@ def test_mlflow_holds_a_parent_run_and_one_child_per_seed(
 
 def test_registry_has_the_champion_and_deploying_again_adds_nothing(work: Path) -> None:
     assert cli.main(["deploy", "--config", str(CONFIG)]) == 0
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(f"sqlite:///{work / 'mlflow.db'}")
     model = client.search_registered_models()[0]
     versions = client.search_model_versions(f"name = '{model.name}'")
     assert len(versions) == 1

@@ -49,10 +49,14 @@ class Tracker:
     def __init__(self, settings: Settings) -> None:
         self.name = settings.name
         uri = os.environ.get("MLFLOW_TRACKING_URI") or settings.paths.tracking
-        path = uri.removeprefix("sqlite:///").partition("?")[0]
-        database = Path(path) if uri.startswith("sqlite:///") else None
+        database = artifacts = None
+        if uri.startswith("sqlite:///"):
+            path, mark, options = uri.removeprefix("sqlite:///").partition("?")
+            database = Path(path).resolve()
+            # Absolute: MLflow keeps a connection for each address, whatever the working directory.
+            uri = f"sqlite:///{database}{mark}{options}"
+            artifacts = database.with_name(ARTIFACTS).as_uri()
         self.client = _client(uri, database)
-        artifacts = database and database.resolve().with_name(ARTIFACTS).as_uri()
         experiment = self.client.get_experiment_by_name(self.name)
         if experiment is None:
             self.experiment = self.client.create_experiment(self.name, artifacts)
