@@ -7,6 +7,7 @@ import pytest
 from conftest import FORMS, TASKS, bake
 from pytest_cookies.plugin import Cookies
 
+MADE = {"data", "deployment", "runs", "feedback", "loop", "tracking"}  # by a person or a command
 PATH = re.compile(r"`((?:\w+/)*\w+\.py|(?:\w+/)+)`")  # `serving/predict.py`, `training/`
 
 
@@ -42,7 +43,7 @@ def test_every_file_that_a_page_names_is_there(project: Path) -> None:
         for name in PATH.findall(page.read_text(encoding="utf-8")):
             named += 1
             places = [package / name, package / "task" / name, project / name]
-            made = name.split("/")[0] in {"data", "deployment", "runs", "feedback", "loop", "tracking"}
+            made = name.split("/")[0] in MADE
             assert made or any(place.exists() for place in places), f"{page.name}: {name}"
     assert named > 20
 
