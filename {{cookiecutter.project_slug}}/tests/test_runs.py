@@ -9,6 +9,7 @@ import pytest
 
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.bundle.deployment import read_deployment
+from {{ cookiecutter.package_name }}.commands import common
 from {{ cookiecutter.package_name }}.config import UserError, differences, load_settings
 from {{ cookiecutter.package_name }}.task.settings import Settings
 from {{ cookiecutter.package_name }}.training import runs
@@ -84,6 +85,25 @@ def test_newer_run_that_does_not_fit_is_skipped_and_told(
     assert f"skipped run {NEWER}: " in output
     assert reason in output
     assert f"run {finished}\n" in output
+
+
+def test_bare_command_follows_the_last_training_and_tells_its_data(
+    work: Path, finished: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs.Run, "dataset", lambda run: None)
+    (work / common.DEFAULT_CONFIG.parent).mkdir()
+    shutil.copy(CONFIG, work / common.DEFAULT_CONFIG)
+    copy_run(work, finished, other_data)
+
+    def chosen(*arguments: str) -> str:
+        options = cli.build_parser().parse_args(["deploy", *arguments])
+        return common.open_run_with_data(options)[0].name
+
+    assert chosen() == NEWER
+    line = capsys.readouterr().out
+    assert line.startswith(f"run {NEWER} (data.")
+    assert "instead of" in line
+    assert chosen("--config", str(common.DEFAULT_CONFIG)) == finished
 
 
 def test_damaged_run_is_skipped(work: Path, finished: str) -> None:

@@ -96,15 +96,24 @@ def project_folder(config: Path) -> Path:
 
 def add_run_option(parser: ArgumentParser) -> None:
     """Add `--run RUN`, which `open_run_with_data` reads, and the configuration's options."""
-    text = "name of a run in runs/ (default: the newest finished one with the name and the data "
-    text += "settings of this configuration)"
+    text = "name of a run in runs/ (default: the newest finished one; of a configuration, if "
+    text += "--config or data settings are given: one with its name and data settings)"
     parser.add_argument("--run", metavar="RUN", help=text)
     add_config_options(parser)
 
 
+def chooses_data(options: Namespace) -> bool:
+    """Return whether the command line itself chooses the data or the experiment's name."""
+    return any(text.startswith(("data.", "name=")) for text in options.settings)
+
+
 def open_run_with_data(options: Namespace) -> tuple[Run, Dataset]:
-    """Open the run that `--run` names, by default the configuration's newest, and load its data."""
+    """Open the run that `--run` names, by default the newest, and load its data.
+
+    The newest of the configuration, if one was given; a bare command follows the last training.
+    """
     from ..training.runs import open_run
 
-    run = open_run(read_settings(options), options.run)
+    given = options.config is not DEFAULT_CONFIG or chooses_data(options)
+    run = open_run(read_settings(options), options.run, any_data=not given)
     return run, run.dataset()

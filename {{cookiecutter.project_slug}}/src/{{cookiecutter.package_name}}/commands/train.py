@@ -87,9 +87,11 @@ def run_train(options: Namespace) -> None:
 
 def _same_run(options: Namespace, name: str) -> str:
     """Return the options with which the next command finds the run."""
-    if any(text.startswith(("data.", "name=")) for text in options.settings):
-        return f", with --run {name}"
-    return "" if options.config == common.DEFAULT_CONFIG else f", with --config {options.config}"
+    if options.config is common.DEFAULT_CONFIG:
+        named = any(text.startswith("name=") for text in options.settings)
+        return f", with --run {name}" if named else ""
+    chosen = common.chooses_data(options)
+    return f", with --run {name}" if chosen else f", with --config {options.config}"
 
 
 def run_evaluate(options: Namespace) -> None:

@@ -128,16 +128,18 @@ def open_run(
     settings: Settings,
     which: str | None = None,
     resume: bool = False,
+    any_data: bool = False,
     echo: Callable[[str], None] = print,
 ) -> Run:
     """Open the run with this name or folder, by default the newest finished one of this
-    configuration: with its `name` and `data`. To `resume` a run, which keeps its settings, the name
-    is enough, and it need not be finished.
+    configuration: with its `name` and, unless `any_data` will do, its `data`. To `resume` a run,
+    which keeps its settings, the name is enough, and it need not be finished.
 
-    Newer runs that do not fit are reported. A run keeps its settings, but for the paths, which are
-    today's. Raises UserError, which lists the runs, when none fits.
+    Newer runs that do not fit, and other data, are reported. A run keeps its settings, but for the
+    paths, which are today's. Raises UserError, which lists the runs, when none fits.
     """
     parent, skipped = settings.paths.runs, list[str]()
+    keys = {"name"} if resume or any_data else {"name", "data"}
     if which is not None:
         folder = Path(which) if (Path(which) / "run.json").is_file() else parent / which
         if not (folder / "run.json").is_file():
@@ -146,13 +148,20 @@ def open_run(
     for path in sorted(parent.glob("*/run.json"), reverse=True):
         try:
             run = _read_run(path.parent, settings)
-            reason = _why_not(run, settings, resume)
+            reason = _differences(
+                run, settings, {"name"} if resume or any_data else {"name", "data"}
+            )
+            if not (reason or resume or run.finished):
+                reason = f"not finished; go on with: train --resume {run.name}"
         except UserError as error:
             reason = str(error).splitlines()[0]
         else:
             if not reason:
-                for line in [*_shortened(skipped), f"run {run.name}"] if skipped else []:
-                    echo(line)
+                other = _differences(run, settings, {"data"}) if any_data else ""
+                if skipped or other:
+                    told = f" ({other})" if other else ""
+                    for line in [*_shortened(skipped), f"run {run.name}{told}"]:
+                        echo(line)
                 return run
         skipped.append(f"skipped run {path.parent.name}: {reason}")
     if not skipped:
@@ -170,13 +179,10 @@ def _read_run(folder: Path, settings: Settings) -> Run:
     return Run(folder, validated.model_copy(update={"paths": settings.paths}), info)
 
 
-def _why_not(run: Run, settings: Settings, resume: bool) -> str:
-    """Return why this run is not of the configuration, or not finished; "" when it fits."""
-    keys = {"name"} if resume else {"name", "data"}
+def _differences(run: Run, settings: Settings, keys: set[str]) -> str:
+    """Return how these sections of a run's settings differ from the configuration's, else ""."""
     dumps = (each.model_dump(mode="json", include=keys) for each in (run.settings, settings))
-    if differ := differences(*dumps):
-        return ", ".join(_shortened(differ))
-    return "" if resume or run.finished else f"not finished; go on with: train --resume {run.name}"
+    return ", ".join(_shortened(differences(*dumps)))
 
 
 def _shortened(lines: list[str], most: int = 5) -> list[str]:

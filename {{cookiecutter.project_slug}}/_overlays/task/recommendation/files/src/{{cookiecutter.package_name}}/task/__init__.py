@@ -2,7 +2,7 @@
 
 - `settings`   settings of this task, added to the ones that all tasks share
 - `data`       load the interactions, from `interactions` (any table), `movielens` or `imports`
-               (modules that source files import); `splits` filters and splits them
+               (modules that source files import); `user_splits` filters and splits them
 - `contract`   a request's `Item`, its `Prediction` and `GroundTruth`; encode and decode them; the
                server imports it, so it must not need torch
 - `model`      the network

@@ -18,7 +18,7 @@ from .contract import MAX_ITEMS, Contract
 from .interactions import Interactions, read_interactions
 from .movielens import read_movielens
 from .settings import DataSettings
-from .splits import HOLDOUT_RATIO, SplitUsers, UserRow, split_by_time, split_by_user
+from .user_splits import HOLDOUT_RATIO, SplitUsers, UserRow, split_by_time, split_by_user
 
 MANY_ITEMS = 10_000  # models of items × items take gigabytes beyond
 IMPORTS_LIMITS = (
