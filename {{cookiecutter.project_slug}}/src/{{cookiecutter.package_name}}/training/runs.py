@@ -148,9 +148,7 @@ def open_run(
     for path in sorted(parent.glob("*/run.json"), reverse=True):
         try:
             run = _read_run(path.parent, settings)
-            reason = _differences(
-                run, settings, {"name"} if resume or any_data else {"name", "data"}
-            )
+            reason = _differences(run, settings, keys)
             if not (reason or resume or run.finished):
                 reason = f"not finished; go on with: train --resume {run.name}"
         except UserError as error:

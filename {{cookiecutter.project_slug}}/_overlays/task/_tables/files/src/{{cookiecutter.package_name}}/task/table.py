@@ -116,7 +116,7 @@ class Table:
             cells = pc.if_else(pc.is_nan(cells), None, cells)
         try:
             return cells.cast(pa.string()).fill_null("")
-        except pa.ArrowNotImplementedError:
+        except pa.ArrowException:
             reason = f"holds {cells.type}, must be text, numbers or times"
             raise UserError(f"{self.path}: column {name!r} ({setting}) {reason}") from None
 
