@@ -21,7 +21,7 @@ from .table_times import UnreadableTime, parse_times
 pc: Any = pyarrow.compute  # makes its functions on import, unseen by type checkers
 LARGEST_NUMBER = 1e30  # float32 overflows at 3e38
 DIGITS = r"\d+({d}\d*)?|{d}\d+"
-GROUPED_DIGITS = r"\d{{1,3}}(?:{t}\d{{3}})+({d}\d*)?"
+GROUPED_DIGITS = r"\d\d?\d?(?:{t}\d\d\d)+({d}\d*)?"
 
 
 @dataclass(frozen=True)
