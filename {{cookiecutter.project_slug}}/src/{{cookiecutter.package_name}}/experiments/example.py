@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..interfaces import Arrays
+from ..arrays import Arrays
 from ..task.contract import Item
 from ..task.data import Dataset
 from ..training.runs import Run
