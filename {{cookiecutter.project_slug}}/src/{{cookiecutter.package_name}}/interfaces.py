@@ -1,8 +1,8 @@
 """Everything that the core asks of a task pack, the package `task/`.
 
 Its modules implement the Protocols `DataModule` … `InspectModule`; `make check` names a missing
-member (`tests/test_interfaces.py`). `Pretrains`, `Prepares`, `Calibrates` and `Diagnoses` are
-optional methods of the network that `model.build` returns.
+member (`tests/test_interfaces.py`). `Pretrains`, `Prepares`, `Calibrates`, `Ablates` and
+`Diagnoses` are optional methods of the network that `model.build` returns.
 
 The server imports this module, so nothing here may need torch at run time.
 """
@@ -312,6 +312,13 @@ class Calibrates(Protocol):
     """A network whose stated uncertainty is matched to the errors on validation after training."""
 
     def calibrate(self, outputs: Arrays, split: Arrays) -> None: ...
+
+
+@runtime_checkable
+class Ablates(Protocol):
+    """A network that can be measured with a part of it switched off, to show what the part adds."""
+
+    def ablations(self) -> Mapping[str, nn.Module]: ...  # by name, such as "network alone"
 
 
 @runtime_checkable

@@ -79,6 +79,8 @@ class Evaluation(Document):
     rows: RowCounts
     network: NetworkResult
     baselines: dict[str, BaselineResult]
+    # Networks with a part switched off ("network alone"), compared as the baselines are.
+    ablations: dict[str, BaselineResult] = Field(default={})
     chosen_seed: int  # best on validation; the one to deploy
     details: dict[str, Any]  # the task's own; a dict of dicts is a table
     train_seconds: float
