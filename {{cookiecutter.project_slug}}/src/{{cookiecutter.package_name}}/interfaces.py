@@ -157,6 +157,11 @@ class Splits(ABC):
         }
         return replace(self, **joined)
 
+    def test_clusters(self) -> np.ndarray | None:
+        """Number the group (n,) of each of `objective.scores`' test rows whose members resemble
+        each other, so that intervals count them together; None: `objective.BLOCK_LENGTH` says."""
+        return None
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over all splits: changes with any value and with any row that moves."""
@@ -196,7 +201,7 @@ class ObjectiveModule(Protocol):
     PRIMARY_METRIC: Final[str]  # compares epochs, seeds and models
     HIGHER_IS_BETTER: Final[bool]
     METRICS: Final[Mapping[str, MetricFormat]]  # in the order of the tables
-    BLOCK_LENGTH: Final[int]  # neighbouring test rows that are resampled together
+    BLOCK_LENGTH: Final[int]  # neighbouring test rows that intervals count together
 
     def loss(self, settings: Any, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """Compute the scalar loss of a training batch, augmentation included."""

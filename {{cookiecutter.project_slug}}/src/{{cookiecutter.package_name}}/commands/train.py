@@ -97,6 +97,7 @@ def _same_run(options: Namespace, name: str) -> str:
 def run_evaluate(options: Namespace) -> None:
     """Evaluate every seed of a run, and the baselines, on the test split."""
     from ..experiments.report import (
+        ablations_table,
         markdown_table,
         metric_legend,
         results_summary,
@@ -106,8 +107,9 @@ def run_evaluate(options: Namespace) -> None:
 
     run, dataset = common.open_run_with_data(options)
     evaluation = evaluate_tracked(run, dataset)
-    table = markdown_table(results_table(evaluation))
-    print("\n".join(["", *table, "", *metric_legend(), "", results_summary(evaluation), ""]))
+    tables = [results_table(evaluation), *ablations_table(evaluation)]
+    table = [line for each in tables for line in ["", *markdown_table(each)]]
+    print("\n".join([*table, "", *metric_legend(), "", results_summary(evaluation), ""]))
     for name, table in evaluation.details.items():
         if isinstance(table, dict):
             columns = list(next(iter(table.values())))

@@ -83,6 +83,7 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
         "summary": results_summary(evaluation),
         "results": results_table(evaluation),
         "legend": metric_legend(),
+        "ablations": ablations_table(evaluation),
         "pictures": {_link(path): caption for path, caption in pictures.items()},
         "example": example,
         "request_file": _link(request),
@@ -126,6 +127,22 @@ def results_table(evaluation: Evaluation) -> list[list[str]]:
         lead = [_lead(baseline), baseline.verdict]
         rows.append([name, *metrics, _span(baseline.interval), *lead])
     return rows
+
+
+def ablations_table(evaluation: Evaluation) -> list[list[list[str]]]:
+    """Tabulate the networks with a part switched off, with a header; no table if there are none."""
+    rows = [
+        [
+            "Without a part",
+            *(metric.title for metric in METRICS.values()),
+            "The part adds",
+            "Verdict",
+        ]
+    ]
+    for name, result in evaluation.ablations.items():
+        metrics = [_number(result.metrics[metric], metric) for metric in METRICS]
+        rows.append([name, *metrics, _lead(result), result.verdict])
+    return [rows] if evaluation.ablations else []
 
 
 def metric_legend() -> list[str]:

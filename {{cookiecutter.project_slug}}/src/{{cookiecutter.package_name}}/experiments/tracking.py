@@ -95,15 +95,19 @@ class Tracker:
         self.client.log_batch(run_id, [Metric(k, v, now, step) for k, v in metrics.items()])
 
     def log_evaluation(self, run: Run, evaluation: Evaluation) -> None:
-        """Log the test metrics of each seed, of their mean and of the baselines."""
+        """Log the test metrics of each seed, of their mean, of the baselines and ablations."""
         for seed, metrics in evaluation.network.seeds.items():
             self.log_metrics(
                 self.child(run, f"seed-{seed}"), {f"test_{k}": v for k, v in metrics.items()}
             )
         metrics = {f"test_{k}": v for k, v in evaluation.network.mean.items()}
-        for name, baseline in evaluation.baselines.items():
-            short = re.sub(r"\W+", "_", name.lower())  # MLflow refuses commas and the like
-            metrics |= {f"baseline_{short}_{k}": v for k, v in baseline.metrics.items()}
+        for kind, results in (
+            ("baseline", evaluation.baselines),
+            ("ablation", evaluation.ablations),
+        ):
+            for name, result in results.items():
+                short = re.sub(r"\W+", "_", name.lower())  # MLflow refuses commas and the like
+                metrics |= {f"{kind}_{short}_{k}": v for k, v in result.metrics.items()}
         parent = self.parent(run)
         self.log_metrics(parent, metrics)
         self.client.log_artifact(parent, str(run.folder / "evaluation.json"))

@@ -28,7 +28,7 @@ def settings(*overrides: str) -> Settings:
 
 @pytest.fixture(scope="module", autouse=True)
 def short_blocks() -> Iterator[None]:
-    """The tests have few examples: their bootstrap blocks must be short."""
+    """The tests have few examples: their blocks must be short."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objective, "BLOCK_LENGTH", min(objective.BLOCK_LENGTH, 4))
         yield

@@ -19,7 +19,7 @@ from ..config import WorkError
 from ..task import contract, objective
 from ..task.contract import Contract
 from ..task.data import Dataset
-from ..training.evaluate import bootstrap_interval
+from ..training.intervals import mean_interval
 from ..training.runs import Run
 
 OVERALL = "all held-out data"
@@ -149,14 +149,14 @@ def scores_by_slice(
 
 
 def compare_slices(pairs: Mapping[str, ScorePair]) -> list[SliceComparison]:
-    """Compare the scores of each slice, with block bootstrap intervals."""
+    """Compare the scores of each slice, with intervals that allow for blocks."""
     sign = 1 if objective.HIGHER_IS_BETTER else -1
     slice_level = 1 - ERROR / max(1, len(pairs) - 1)
     comparisons = []
     for name, (champion, challenger) in pairs.items():
         ahead = sign * (challenger - champion)
         level = 1 - ERROR if name == OVERALL else slice_level
-        low, high = bootstrap_interval(ahead[None], level)
+        low, high = mean_interval(ahead[None], objective.BLOCK_LENGTH, level)
         means = float(champion.mean()), float(challenger.mean()), float(ahead.mean())
         comparisons.append(SliceComparison(name, len(ahead), *means, low, high))
     return comparisons

@@ -5,7 +5,7 @@ where each (user × item) matrix would take 90 MB. The network expands one batch
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -39,10 +39,19 @@ class Dataset(Splits):
 
     contract: Contract
     test_users: list[str]  # the name of each row of the test split
+    by_library: bool = field(default=False, kw_only=True)  # users are the files of libraries
 
     def example(self) -> dict[str, Any]:
         """Build a request's item (JSON) from the first test user."""
         return self.contract.item(self.test["history"][0])
+
+    def test_clusters(self) -> np.ndarray | None:
+        """Number the library (n,) of each test user that is a file: its files import alike."""
+        if not self.by_library:
+            return None
+        names = enumerate(self.test_users)
+        groups = [f"{row}" if name == REQUEST_USER else name.split("/")[0] for row, name in names]
+        return np.unique(groups, return_inverse=True)[1]
 
     def encode_labelled(self, pairs: Sequence[LabelledItem]) -> Arrays:
         """Encode requests and the items chosen after them as rows of a split.
@@ -105,6 +114,7 @@ def load(settings: DataSettings) -> Dataset:
         split.test_users,
         notes=tuple(interactions.notes),
         limits=IMPORTS_LIMITS if settings.source == "imports" else (),
+        by_library=settings.source == "imports",
     )
 
 

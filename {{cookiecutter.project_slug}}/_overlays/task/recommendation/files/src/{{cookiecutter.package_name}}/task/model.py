@@ -3,6 +3,7 @@
 It has no per-user parameters, so it works for new users without training.
 """
 
+import copy
 import math
 
 import torch
@@ -55,6 +56,12 @@ class Network(nn.Module):
         if self.blend:
             pairs = linear.pair_counts(linear.all_items(train), len(self.bias))
             self.weights.copy_(torch.from_numpy(linear.tuned_edlae(pairs, validation)))
+
+    def ablations(self) -> dict[str, nn.Module]:
+        """Return the network without EDLAE's scores, if they are blended in."""
+        alone = copy.copy(self)  # shares the parameters
+        alone.blend = 0.0
+        return {"Network without EDLAE": alone} if self.blend else {}
 
 
 def build(settings: Settings, contract: Contract) -> nn.Module:
