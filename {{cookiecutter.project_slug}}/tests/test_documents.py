@@ -34,7 +34,7 @@ def with_later_keys(name: str) -> dict[str, Any]:
     if name == "run.json":
         document["data"] |= {"notes": [], "limits": []}
     if name == "evaluation.json":
-        document["advice"] = {}
+        document |= {"advice": {}, "ablations": {}}
     return document
 
 

@@ -123,7 +123,7 @@ def results_table(evaluation: Evaluation) -> list[list[str]]:
         [Markup("**Network**"), *network, _span(evaluation.network.interval), "", ""],
     ]
     for name, baseline in evaluation.baselines.items():
-        metrics = [_number(baseline.metrics[metric], metric) for metric in METRICS]
+        metrics = [_number(baseline.metrics.get(metric), metric) for metric in METRICS]
         lead = [_lead(baseline), baseline.verdict]
         rows.append([name, *metrics, _span(baseline.interval), *lead])
     return rows
@@ -140,7 +140,7 @@ def ablations_table(evaluation: Evaluation) -> list[list[list[str]]]:
         ]
     ]
     for name, result in evaluation.ablations.items():
-        metrics = [_number(result.metrics[metric], metric) for metric in METRICS]
+        metrics = [_number(result.metrics.get(metric), metric) for metric in METRICS]
         rows.append([name, *metrics, _lead(result), result.verdict])
     return [rows] if evaluation.ablations else []
 
@@ -205,15 +205,17 @@ def _link(path: Path) -> str:
     return quote(Path(os.path.relpath(path)).as_posix())
 
 
-def _number(value: float, metric: str = PRIMARY_METRIC, sign: str = "") -> str:
+def _number(value: float | None, metric: str = PRIMARY_METRIC, sign: str = "") -> str:
     """Format a metric's value as in tables; `sign` "+" writes the sign of gains too."""
+    if value is None:  # not a metric of this model, or not yet one when it was evaluated
+        return "–"
     return f"{value * METRICS[metric].scale:{sign}.{METRICS[metric].digits}f}"
 
 
 def _mean(network: NetworkResult, metric: str = PRIMARY_METRIC) -> str:
     """Format a mean over seeds with its standard deviation, if there is one."""
-    spread = f" ± {_number(network.sd[metric], metric)}" if network.sd else ""
-    return _number(network.mean[metric], metric) + spread
+    spread = f" ± {_number(network.sd.get(metric), metric)}" if network.sd else ""
+    return _number(network.mean.get(metric), metric) + spread
 
 
 def _lead(baseline: BaselineResult) -> str:

@@ -79,13 +79,13 @@ class Evaluation(Document):
     rows: RowCounts
     network: NetworkResult
     baselines: dict[str, BaselineResult]
-    # Networks with a part switched off ("network alone"), compared as the baselines are.
-    ablations: dict[str, BaselineResult] = Field(default={})
     chosen_seed: int  # best on validation; the one to deploy
     details: dict[str, Any]  # the task's own; a dict of dicts is a table
     train_seconds: float
     seconds: float  # of the evaluation
     advice: dict[str, str] = Field(default={})  # settings to try and why, if a baseline is better
+    # Networks with a part switched off ("network alone"), compared as the baselines are.
+    ablations: dict[str, BaselineResult] = Field(default={})
 
     def best_baseline(self) -> tuple[str, BaselineResult]:
         """Return name and result of the best baseline by the primary metric."""

@@ -15,7 +15,8 @@ from sklearn.metrics import (
 )
 
 from {{ cookiecutter.package_name }}.interfaces import Splits
-from {{ cookiecutter.package_name }}.task import class_metrics, classes, confusion, splits
+from {{ cookiecutter.package_name }}.task import class_figures, class_metrics, classes, splits
+from {{ cookiecutter.package_name }}.task.calibration import TemperatureScaling
 from {{ cookiecutter.package_name }}.task.classes import ClassContract, Classified, GroundTruth
 
 
@@ -47,6 +48,39 @@ def test_metrics_agree_with_scikit_learn() -> None:
     expected = np.array(precision_recall_fscore_support(labels, predicted))
     for i, row in enumerate(details["per_class"].values()):
         assert list(row.values()) == pytest.approx(expected[:, i].tolist())
+
+
+def overconfident(rows: int, factor: float) -> tuple[dict, dict]:
+    """Outputs whose probabilities would be right without the factor, and their split."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(rows, 4)) * 2
+    shares = classes.probabilities({"logits": logits})
+    labels = (shares.cumsum(axis=1) < rng.random((rows, 1))).sum(axis=1)
+    return {"logits": logits * factor}, {"label": labels}
+
+
+@pytest.mark.parametrize("factor", [0.5, 3.0])
+def test_calibration_finds_the_factor_by_which_logits_are_too_large(factor: float) -> None:
+    network = TemperatureScaling()
+    network.calibrate(*overconfident(4000, factor))
+    assert network.temperature.item() == pytest.approx(factor, rel=0.05)
+    assert not network.state_dict()  # files of weights from before it still load
+
+
+def test_calibration_error_falls_to_about_zero_when_probabilities_are_right() -> None:
+    contract = Names(labels=list("abcd"))
+    right, wrong = (class_metrics.metrics(*overconfident(4000, f), contract) for f in (1, 3))
+    assert right["ece"] < 0.03 < 0.1 < wrong["ece"]
+    assert right["log_loss"] < wrong["log_loss"]
+    assert right["accuracy"] == wrong["accuracy"]
+
+
+def test_calibration_without_an_error_on_validation_keeps_a_doubt() -> None:
+    network, labels = TemperatureScaling(), np.arange(4).repeat(10)
+    logits = np.eye(4)[labels] * 3
+    network.calibrate({"logits": logits}, {"label": labels})
+    chances = classes.probabilities({"logits": logits / network.temperature.item()})
+    assert 0.9 < chances.max() < 0.999
 
 
 @pytest.mark.parametrize("form", ["logits", "label"])
@@ -87,7 +121,7 @@ def test_huge_logits_give_finite_probabilities_and_log_loss() -> None:
 def test_confusion_matrix_can_be_plotted_for_few_and_many_classes() -> None:
     for count in (2, 60):
         names = [f"class {number}" for number in range(count)]
-        name, caption, figure = confusion.plot_confusion_matrix(np.eye(count, dtype=int), names)
+        name, caption, figure = class_figures.plot_confusion_matrix(np.eye(count, dtype=int), names)
         assert name.endswith(".png")
         assert caption
         assert len(figure.axes) == 1

@@ -353,7 +353,7 @@ def test_labelled_items_can_be_added_to_every_split() -> None:
     outputs = {"logits": np.eye(10)[more.test["label"]] + 0.1}
     assert objective.metrics(outputs, more.test, more.contract)["accuracy"] == 1
     details = objective.details(outputs, more.test, more.contract)
-    assert len(list(figures.plot_results(more, outputs, details))) == 2
+    assert len(list(figures.plot_results(more, outputs, details))) == 3
 
 
 def test_labelled_item_of_an_unknown_class_is_refused() -> None:

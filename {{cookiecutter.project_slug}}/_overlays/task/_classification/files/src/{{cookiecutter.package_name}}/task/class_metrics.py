@@ -23,7 +23,18 @@ METRICS = {
         "mean over classes of 2TP / (2TP + FP + FN), every class with equal weight; a class that "
         "is neither true nor predicted for any example does not count",
     ),
+    "log_loss": MetricFormat(
+        "Log loss", 1, 3, "mean of -log(probability of the true class), in nats; lower is better"
+    ),
+    "ece": MetricFormat(
+        "ECE, %",
+        100,
+        1,
+        "expected calibration error: mean distance between the probability of the predicted class "
+        "and the share of correct predictions, over 15 ranges of equal width weighted by examples",
+    ),
 }
+BINS = 15  # of Guo et al., https://arxiv.org/abs/1706.04599
 
 ABSENT: Any = 0  # recall of a class that is only predicted, precision of one that never is
 MIN_SLICE_EXAMPLES = 20  # the mean of fewer examples is too noisy to compare
@@ -62,7 +73,7 @@ def f1_scores(outputs: Arrays, split: Arrays) -> np.ndarray:
 
 
 def metrics(outputs: Arrays, split: Arrays, contract: ClassContract) -> Metrics:
-    """Compute accuracy, macro F1 over `classes_in` and, given logits, log loss.
+    """Compute accuracy, macro F1 over `classes_in` and, given logits, log loss and ECE.
 
     Log loss is in nats; scikit-learn's clips probabilities at 2e-16, which hides how wrong a
     confident network is.
@@ -76,7 +87,22 @@ def metrics(outputs: Arrays, split: Arrays, contract: ClassContract) -> Metrics:
     if "logits" in outputs:
         chances = probabilities(outputs)[np.arange(len(actual)), actual]
         values["log_loss"] = float(-np.log(np.maximum(chances, np.finfo(float).tiny)).mean())
+        table = reliability(outputs, split)
+        gaps = np.abs(table["probability"] - table["correct"])
+        values["ece"] = float((gaps * table["examples"]).sum() / len(actual))
     return values
+
+
+def reliability(outputs: Arrays, split: Arrays) -> Arrays:
+    """Return the mean `probability` of the predicted class, the share `correct` and the number of
+    `examples` for each of BINS equal ranges of probability that has some."""
+    confidence, correct = probabilities(outputs).max(axis=1), hits(outputs, split)
+    places = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    examples = np.bincount(places, minlength=BINS)
+    used = examples > 0
+    sums = (np.bincount(places, column, BINS)[used] for column in (confidence, correct))
+    means = dict(zip(("probability", "correct"), sums, strict=True))
+    return {k: v / examples[used] for k, v in means.items()} | {"examples": examples[used]}
 
 
 def slices(split: Arrays, contract: ClassContract) -> dict[str, np.ndarray]:

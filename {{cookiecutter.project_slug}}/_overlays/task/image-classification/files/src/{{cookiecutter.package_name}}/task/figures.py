@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..arrays import Arrays
+from .class_figures import plot_confusion_matrix, plot_reliability
 from .class_metrics import predicted_classes
 from .classes import probabilities
-from .confusion import plot_confusion_matrix
 from .data import Dataset
 
 MAX_IMAGES = 24  # in one plot
@@ -36,6 +36,7 @@ def plot_results(
     )
     yield "mistakes.png", caption, image_grid(dataset.test["image"][rows], titles)
     yield plot_confusion_matrix(details["confusion"], names)
+    yield plot_reliability(outputs, dataset.test)
 
 
 def image_grid(images: np.ndarray, titles: list[str]) -> Figure:

@@ -2,12 +2,13 @@
 
 from torch import Tensor, nn
 
+from .calibration import TemperatureScaling
 from .contract import Contract
 from .pretrained import PretrainedNetwork
 from .settings import Settings
 
 
-class Network(nn.Module):
+class Network(TemperatureScaling):
     """`image` (batch, channel, row, column) in 0..1 → `logits` (batch, class)."""
 
     def __init__(self, contract: Contract, width: int, dropout: float) -> None:
@@ -27,7 +28,7 @@ class Network(nn.Module):
         self.head = nn.Linear(channels * height * breadth, len(contract.labels))
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.head(self.features(image - 0.5))
+        return self.head(self.features(image - 0.5)) / self.temperature
 
 
 def _convolution(channels: int, width: int) -> list[nn.Module]:

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from ..config import UserError
+from .calibration import TemperatureScaling
 from .contract import Contract
 from .settings import ModelSettings
 
 
-class PretrainedNetwork(nn.Module):
+class PretrainedNetwork(TemperatureScaling):
     """`image` (batch, channel, row, column) in 0..1 → `logits` (batch, class)."""
 
     scale: Tensor
@@ -34,7 +35,7 @@ class PretrainedNetwork(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.head(self.features(image))
+        return self.head(self.features(image)) / self.temperature
 
     def features(self, image: Tensor) -> Tensor:
         """Return a vector for each image (batch, width): the mean over its places and, from a

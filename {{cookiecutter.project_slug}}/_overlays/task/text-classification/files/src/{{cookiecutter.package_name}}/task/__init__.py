@@ -13,5 +13,6 @@
 - `inspection` what the command data says about the data, and what train refuses
 
 Shared by classifiers: `classes` (predictions and scores), `class_metrics`, `class_inspection`,
-`splits` (data checks), `confusion` (plots the matrix). `interfaces.py` says what the core calls.
+`splits` (data checks), `calibration` (temperature), `class_figures` (plots). `interfaces.py` says
+what the core calls.
 """

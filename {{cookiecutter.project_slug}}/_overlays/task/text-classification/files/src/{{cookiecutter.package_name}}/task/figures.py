@@ -9,9 +9,9 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from ..arrays import Arrays
+from .class_figures import plot_confusion_matrix, plot_reliability, printable
 from .class_metrics import predicted_classes
 from .classes import probabilities
-from .confusion import plot_confusion_matrix, printable
 from .data import Dataset
 
 FONT = "DejaVu Sans Mono"
@@ -42,6 +42,7 @@ def plot_results(
     ]
     yield "mistakes.png", caption, plot_texts(titles, [dataset.texts["test"][row] for row in rows])
     yield plot_confusion_matrix(details["confusion"], names)
+    yield plot_reliability(outputs, dataset.test)
     if details["words"]:
         caption = (
             "Which words matter: without the word, the predicted class's probability falls (blue) "

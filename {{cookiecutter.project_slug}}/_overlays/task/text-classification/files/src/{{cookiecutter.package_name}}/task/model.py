@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..arrays import Arrays
 from ..interfaces import Stage
 from . import diagnostics, masking
+from .calibration import TemperatureScaling
 from .contract import Contract
 from .encoder import Encoder, group_by_length
 from .pretrained import Pretrained
@@ -17,7 +18,7 @@ from .settings import Settings
 DIAGNOSTICS_BATCH = 512  # texts
 
 
-class Network(nn.Module):
+class Network(TemperatureScaling):
     """`tokens` (batch, token) → `logits` (batch, class)."""
 
     def __init__(self, encoder: nn.Module, contract: Contract, width: int, dropout: float) -> None:
@@ -38,7 +39,7 @@ class Network(nn.Module):
         x = self.encoder(tokens)
         mean = (x * is_token).sum(dim=1) / is_token.sum(dim=1)
         largest = x.masked_fill(~is_token, -torch.inf).amax(dim=1)
-        return self.head(self.drop(torch.cat([mean, largest], dim=1)))
+        return self.head(self.drop(torch.cat([mean, largest], dim=1))) / self.temperature
 
     def diagnose(self, dataset: Any) -> dict[str, Any]:
         """Return the metrics on out-of-domain data and the weights of words."""

@@ -1,4 +1,4 @@
-"""Plot the confusion matrix."""
+"""Figures of every classifier: confusion matrix and reliability diagram."""
 
 from typing import Any
 
@@ -6,6 +6,10 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
+from ..arrays import Arrays
+from .class_metrics import reliability
+
+BLUE, GREY = "#1f5fa8", "#8a8f98"
 MAX_LABELLED = 20  # with more classes the cells and axes carry no text
 LONGEST_NAME = 30  # characters of a class
 
@@ -32,6 +36,26 @@ def plot_confusion_matrix(counts: Any, labels: list[str]) -> tuple[str, str, Fig
     axis.set_ylabel("true")
     caption = "Confusion matrix of the test split: rows are true classes, columns predictions."
     return "confusion.png", caption, figure
+
+
+def plot_reliability(outputs: Arrays, split: Arrays) -> tuple[str, str, Figure]:
+    """Return (file name, caption, figure): how often predictions of a probability are correct."""
+    table, total = reliability(outputs, split), len(split["label"])
+    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
+    sizes = 20 + 400 * table["examples"] / total
+    axis.scatter(table["probability"], table["correct"], s=sizes, color=BLUE, alpha=0.7)
+    axis.plot(table["probability"], table["correct"], color=BLUE, linewidth=1)
+    axis.set(xlabel="probability of the predicted class", ylabel="share of correct predictions")
+    axis.set(xlim=(0, 1.03), ylim=(0, 1.03))
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    caption = (
+        "Calibration on the test split: predictions grouped by their probability; on the dashed "
+        "line, probabilities are right. Larger dots stand for more examples."
+    )
+    return "reliability.png", caption, figure
 
 
 def printable(text: str, longest: int | None = None, font: str = "DejaVu Sans") -> str:
