@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.arrays import LazyArray
 from {{ cookiecutter.package_name }}.config import UserError, WorkError, load_settings
-from {{ cookiecutter.package_name }}.interfaces import Stage
+from {{ cookiecutter.package_name }}.interfaces import Metrics, ScoreMetric, Stage
 from {{ cookiecutter.package_name }}.task import data
 from {{ cookiecutter.package_name }}.task.settings import Settings
 from {{ cookiecutter.package_name }}.training import batches, checkpoint, evaluate, fit, runs
@@ -157,6 +157,39 @@ def test_later_epoch_is_kept_on_a_tie(tmp_path: Path) -> None:
     ordinary = stage(settings("train.epochs=3"))
     same = replace(ordinary, measure=lambda network: {ordinary.primary_metric: 0.5})
     assert fit.fit(same, 0, tmp_path).best_epoch == 3
+
+
+@pytest.mark.parametrize(("choice", "epoch"), [("metric", 1), ("proper", 2), ("last", 3)])
+def test_setting_decides_which_epoch_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str, epoch: int
+) -> None:
+    """The primary metric is best in epoch 1, the proper score (here a higher one) in epoch 2."""
+    proper = ScoreMetric("proper", higher_is_better=True)
+    monkeypatch.setattr(fit.objective, "PROPER_SCORE", proper)
+    chosen = stage(settings("train.epochs=3", "train.patience=2", f"train.choose_epoch={choice}"))
+    sign = 1 if fit.objective.HIGHER_IS_BETTER else -1
+    rows = iter([(3, 1), (2, 3), (1, 2)])
+
+    def measure(network: torch.nn.Module) -> Metrics:
+        primary, score = next(rows)
+        return {fit.objective.PRIMARY_METRIC: sign * primary, "proper": score}
+
+    state = fit.fit(replace(chosen, measure=measure), 0, tmp_path)
+    assert (state.epoch, state.best_epoch) == (3, epoch)
+    assert state.best == state.history[epoch - 1][chosen.primary_metric]
+
+
+def test_proper_score_is_among_the_metrics_and_also_chooses_the_seed(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs.open_run(settings())
+    (name, higher) = evaluate.objective.PROPER_SCORE
+    assert all(name in run.history(seed).history[0] for seed in run.settings.train.seeds)
+    train = run.settings.train.model_copy(update={"choose_epoch": "proper"})
+    run = replace(run, settings=run.settings.model_copy(update={"train": train}))
+    states = {seed: replace(run.history(seed), best=float(seed)) for seed in (0, 1)}
+    monkeypatch.setattr(runs.Run, "history", lambda self, seed: states[seed])
+    assert evaluate.evaluate(run, run.dataset()).chosen_seed == (1 if higher else 0)
 
 
 def test_error_for_a_nan_loss_says_what_to_change(tmp_path: Path) -> None:

@@ -52,6 +52,11 @@ class TrainSettings(Section):
     weight_decay: float = Field(default=1e-2, ge=0, description="decoupled weight decay of AdamW")
     clip_norm: float = Field(default=1.0, gt=0, description="maximum L2 norm of the gradient")
     patience: int = Field(default=15, ge=1, description="epochs without improvement before a stop")
+    choose_epoch: Literal["metric", "proper", "last"] = Field(
+        default="metric",
+        description="weights to keep: of the epoch best on validation by the primary metric, or by "
+        "a proper score such as log loss; last: of the last one, without an early stop",
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="where to compute; auto: CUDA if available, else CPU"
     )

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..arrays import Arrays
 from ..config import UserError, WorkError
-from ..interfaces import Metrics, Prepares, Stage
+from ..interfaces import Metrics, Prepares, ScoreMetric, Stage
 from ..task import contract, model, objective
 from ..task.data import Dataset
 from ..task.settings import Settings
@@ -32,8 +32,8 @@ class TrainingState:
 
     epoch: int = 0  # epochs done
     step: int = 0  # steps done in the current epoch
-    best: float | None = None  # of the metric that compares epochs, on validation
-    best_epoch: int = 0  # counted from 1
+    best: float | None = None  # of the metric that compares epochs, in the chosen epoch
+    best_epoch: int = 0  # the chosen one, counted from 1
     seconds: float = 0.0
     history: list[Metrics] = field(default_factory=list)  # loss and metrics of each epoch
 
@@ -55,6 +55,7 @@ def training_stage(settings: Settings, dataset: Dataset) -> Stage:
         outputs = predict(network, dataset.validation, settings.train.batch_size)
         return objective.metrics(outputs, dataset.validation, dataset.contract)
 
+    metric = epoch_metric(settings)
     return Stage(
         name="training",
         train=settings.train,
@@ -62,9 +63,16 @@ def training_stage(settings: Settings, dataset: Dataset) -> Stage:
         build=build,
         loss=lambda network, batch: objective.loss(settings, network, batch),
         measure=measure,
-        primary_metric=objective.PRIMARY_METRIC,
-        higher_is_better=objective.HIGHER_IS_BETTER,
+        primary_metric=metric.name,
+        higher_is_better=metric.higher_is_better,
     )
+
+
+def epoch_metric(settings: Settings) -> ScoreMetric:
+    """Return the metric that compares the epochs, and the seeds, of the main training."""
+    if settings.train.choose_epoch == "proper":
+        return objective.PROPER_SCORE
+    return ScoreMetric(objective.PRIMARY_METRIC, objective.HIGHER_IS_BETTER)
 
 
 def fit(
@@ -139,7 +147,8 @@ def fit(
             bar.set_postfix({stage.primary_metric: f"{value:.4f}"})
             # On a tie keep the later epoch: it has seen the lower learning rate.
             sign = 1 if stage.higher_is_better else -1
-            if state.best is None or sign * value >= sign * state.best:
+            is_best = state.best is None or sign * value >= sign * state.best
+            if is_best or train.choose_epoch == "last":
                 state.best, state.best_epoch = value, state.epoch
                 checkpoint.save_weights(folder / "best.safetensors", network)
             checkpoint.save(last, network, optimizer, loss_sum, vars(state))
