@@ -34,7 +34,8 @@ def errors(tmp_path_factory: pytest.TempPathFactory, environment: Path) -> str:
         path = project / "src" / "lacking" / "task" / module
         text = path.read_text(encoding="utf-8")
         assert text.count(definition) == 1
-        renamed = definition.replace("def ", "def other_").replace("PRO", "OTHER_PRO").replace("PRIMARY", "OTHER")
+        is_function = definition.startswith("def ")
+        renamed = definition.replace("def ", "def other_") if is_function else f"OTHER_{definition}"
         path.write_text(text.replace(definition, renamed), encoding="utf-8")
     command = ["basedpyright", "--pythonpath", str(environment / "python"), "src", "tests"]
     checked = subprocess.run(
