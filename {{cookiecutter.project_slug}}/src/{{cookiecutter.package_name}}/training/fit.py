@@ -144,13 +144,14 @@ def fit(
                 for group in optimizer.param_groups:
                     group["lr"] = optimizers.learning_rate(train, done, total)
                 optimizer.zero_grad()
-                step_loss = torch.zeros_like(loss_sum)
+                losses = [loss_sum * 0] if not share else []
                 for part in share:
                     with context():
-                        loss = stage.loss(network, next(batches)) * (len(part) / len(rows))
-                    scaler.scale(loss).backward()
-                    step_loss += loss.detach()
-                step_loss = processes.sum_gradients(network.parameters(), step_loss)
+                        loss = stage.loss(network, next(batches))
+                    weight = len(part) / len(rows)  # 1 for a step that is not divided
+                    scaler.scale(loss).backward(torch.full_like(loss, weight))
+                    losses.append(loss.detach() * weight)
+                step_loss = processes.sum_gradients(network.parameters(), losses)
                 scaler.unscale_(optimizer)
                 norm = nn.utils.clip_grad_norm_(network.parameters(), train.clip_norm)
                 state.step += 1
@@ -188,6 +189,8 @@ def fit(
 
 def own_parts(rows: Tensor, accumulate: int) -> list[Tensor]:
     """Return this process's share of a step's examples, in at most `accumulate` parts."""
+    if accumulate == processes.count() == 1:
+        return [rows]
     own = rows[processes.rank() :: processes.count()]
     return list(own.chunk(accumulate)) if len(own) else []
 
@@ -201,19 +204,21 @@ class FiniteCheck:
     def __init__(self, stage: Stage, seed: int, device: torch.device) -> None:
         self.stage, self.seed = stage, seed
         self.every = 1 if device.type == "cpu" else 50
-        self.values: list[Tensor] = []  # loss and gradient norm of each step since the last check
+        self.values: list[Tensor] = []  # by turns loss and gradient norm, since the last check
 
     def add(self, state: TrainingState, loss: Tensor, norm: Tensor) -> None:
         """Remember the newest step, and check if it is time. Raises WorkError."""
-        self.values.append(torch.stack([loss, norm]))
-        if len(self.values) >= self.every:
+        self.values += [loss, norm]
+        if len(self.values) >= 2 * self.every:
             self.check(state)
 
     def check(self, state: TrainingState) -> None:
         """Check the steps since the last check. Raises WorkError naming the first bad one."""
-        rows = torch.stack(self.values).tolist() if self.values else []
+        few = len(self.values) <= 2
+        values = [float(v) for v in self.values] if few else torch.stack(self.values).tolist()
         self.values.clear()
-        for number, (loss, norm) in enumerate(rows, state.step - len(rows) + 1):
+        first = state.step - len(values) // 2 + 1
+        for number, (loss, norm) in enumerate(zip(values[::2], values[1::2], strict=True), first):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 train = self.stage.train
                 is_loss = not math.isfinite(loss)

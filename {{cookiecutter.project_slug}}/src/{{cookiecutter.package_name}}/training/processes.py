@@ -54,12 +54,13 @@ def connected() -> Iterator[None]:
     distributed.destroy_process_group()  # not after an error: the others may not answer
 
 
-def sum_gradients(parameters: Iterable[nn.Parameter], loss: Tensor) -> Tensor:
-    """Sum the gradients over all processes, in place, and return the sum of their losses.
+def sum_gradients(parameters: Iterable[nn.Parameter], losses: list[Tensor]) -> Tensor:
+    """Sum the gradients over all processes, in place, and return the sum of their `losses`.
 
     As one message: a parameter without a gradient takes part with zeros, since it may have one in
     another process.
     """
+    loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
     if count() == 1:
         return loss
     trained = [each for each in parameters if each.requires_grad]
