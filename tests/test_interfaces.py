@@ -13,6 +13,7 @@ LACKING = [
     ("model.py", "def describe(", '"describe" is not present'),
     ("objective.py", "def slices(", '"slices" is not present'),
     ("objective.py", "PRIMARY_METRIC =", '"PRIMARY_METRIC" is not present'),
+    ("objective.py", "PROPER_SCORE =", '"PROPER_SCORE" is not present'),
     ("baseline.py", "def names(", '"names" is not present'),
     ("contract.py", "def decode(", '"BaseContract.decode" is not implemented'),
     ("contract.py", "def item_from_file(", '"item_from_file" is not present'),
@@ -33,7 +34,8 @@ def errors(tmp_path_factory: pytest.TempPathFactory, environment: Path) -> str:
         path = project / "src" / "lacking" / "task" / module
         text = path.read_text(encoding="utf-8")
         assert text.count(definition) == 1
-        renamed = definition.replace("def ", "def other_").replace("PRIMARY", "OTHER")
+        is_function = definition.startswith("def ")
+        renamed = definition.replace("def ", "def other_") if is_function else f"OTHER_{definition}"
         path.write_text(text.replace(definition, renamed), encoding="utf-8")
     command = ["basedpyright", "--pythonpath", str(environment / "python"), "src", "tests"]
     checked = subprocess.run(

@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.arrays import LazyArray
 from {{ cookiecutter.package_name }}.config import UserError, WorkError, load_settings
-from {{ cookiecutter.package_name }}.interfaces import Stage
+from {{ cookiecutter.package_name }}.interfaces import Metrics, ScoreMetric, Stage
+from {{ cookiecutter.package_name }}.settings import TrainSettings
 from {{ cookiecutter.package_name }}.task import data
 from {{ cookiecutter.package_name }}.task.settings import Settings
 from {{ cookiecutter.package_name }}.training import batches, checkpoint, evaluate, fit, runs
@@ -87,16 +88,16 @@ def test_signal_saves_a_checkpoint_and_prints_the_resume_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    one_cycle, calls = fit.one_cycle, 0
+    learning_rate, calls = fit.optimizers.learning_rate, 0
 
-    def signalling(step: int, total: int, peak: float, warmup: float) -> float:
+    def signalling(train: TrainSettings, step: int, total: int) -> float:
         nonlocal calls
         calls += 1
         if calls == 5:
             os.kill(os.getpid(), number)
-        return one_cycle(step, total, peak, warmup)
+        return learning_rate(train, step, total)
 
-    monkeypatch.setattr(fit, "one_cycle", signalling)
+    monkeypatch.setattr(fit.optimizers, "learning_rate", signalling)
     before = signal.getsignal(number)
     assert cli.main(["train", "--config", str(CONFIG), *QUICK, "train.batch_size=8"]) == 1
     assert signal.getsignal(number) is before
@@ -159,10 +160,43 @@ def test_later_epoch_is_kept_on_a_tie(tmp_path: Path) -> None:
     assert fit.fit(same, 0, tmp_path).best_epoch == 3
 
 
+@pytest.mark.parametrize(("choice", "epoch"), [("metric", 1), ("proper", 2), ("last", 3)])
+def test_setting_decides_which_epoch_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str, epoch: int
+) -> None:
+    """The primary metric is best in epoch 1, the proper score (here a higher one) in epoch 2."""
+    proper = ScoreMetric("proper", higher_is_better=True)
+    monkeypatch.setattr(fit.objective, "PROPER_SCORE", proper)
+    chosen = stage(settings("train.epochs=3", "train.patience=2", f"train.choose_epoch={choice}"))
+    sign = 1 if fit.objective.HIGHER_IS_BETTER else -1
+    rows = iter([(3, 1), (2, 3), (1, 2)])
+
+    def measure(network: torch.nn.Module) -> Metrics:
+        primary, score = next(rows)
+        return {fit.objective.PRIMARY_METRIC: sign * primary, "proper": score}
+
+    state = fit.fit(replace(chosen, measure=measure), 0, tmp_path)
+    assert (state.epoch, state.best_epoch) == (3, epoch)
+    assert state.best == state.history[epoch - 1][chosen.primary_metric]
+
+
+def test_proper_score_is_among_the_metrics_and_also_chooses_the_seed(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs.open_run(settings())
+    (name, higher) = evaluate.objective.PROPER_SCORE
+    assert all(name in run.history(seed).history[0] for seed in run.settings.train.seeds)
+    train = run.settings.train.model_copy(update={"choose_epoch": "proper"})
+    run = replace(run, settings=run.settings.model_copy(update={"train": train}))
+    states = {seed: replace(run.history(seed), best=float(seed)) for seed in (0, 1)}
+    monkeypatch.setattr(runs.Run, "history", lambda self, seed: states[seed])
+    assert evaluate.evaluate(run, run.dataset()).chosen_seed == (1 if higher else 0)
+
+
 def test_error_for_a_nan_loss_says_what_to_change(tmp_path: Path) -> None:
     ordinary = stage(settings("train.epochs=1"))
     broken = replace(ordinary, loss=lambda network, batch: ordinary.loss(network, batch) * math.nan)
-    with pytest.raises(WorkError, match=r"seed 0: the loss is nan in epoch 1; lower train\.lr"):
+    with pytest.raises(WorkError, match=r"seed 0: the loss is nan in epoch 1, step 1; .*train\.lr"):
         fit.fit(broken, 0, tmp_path)
 
 
@@ -262,7 +296,7 @@ def test_each_epoch_visits_every_example_once_in_another_order() -> None:
 
 
 def test_learning_rate_rises_to_its_peak_and_falls_to_almost_zero() -> None:
-    rates = [fit.one_cycle(step, 1000, 0.4, 0.25) for step in range(1000)]
+    rates = [fit.optimizers.one_cycle(step, 1000, 0.4, 0.25) for step in range(1000)]
     assert max(rates) == rates[250] == pytest.approx(0.4)
     assert rates[0] == pytest.approx(0.4 / 25)
     assert rates[-1] < 0.4 / 1000

@@ -59,7 +59,7 @@ class MetricFormat(NamedTuple):
 
 
 class ScoreMetric(NamedTuple):
-    """The metric that is the mean of `Contract.score`; one of `objective.METRICS`."""
+    """The name of a metric, and which of its values are better."""
 
     name: str
     higher_is_better: bool
@@ -75,7 +75,7 @@ class BaseContract(BaseModel, ABC):
 
     FILE: ClassVar[str] = "contract.json"
     TASK: ClassVar[str]
-    SCORE: ClassVar[ScoreMetric]
+    SCORE: ClassVar[ScoreMetric]  # the mean of `score`; one of `objective.METRICS`
     PREDICTION: ClassVar[type[BaseModel]]
     GROUND_TRUTH: ClassVar[type[BaseModel]]
 
@@ -198,8 +198,11 @@ class ObjectiveModule(Protocol):
     `outputs` are the network's, `split` is the measured split, both with n rows.
     """
 
-    PRIMARY_METRIC: Final[str]  # compares epochs, seeds and models
+    PRIMARY_METRIC: Final[str]  # compares models, and by default epochs and seeds
     HIGHER_IS_BETTER: Final[bool]
+    # What `metrics` returns of stated probabilities, smoother than the primary metric and best for
+    # true ones; a task without such a metric names the primary one.
+    PROPER_SCORE: Final[ScoreMetric]
     METRICS: Final[Mapping[str, MetricFormat]]  # in the order of the tables
     BLOCK_LENGTH: Final[int]  # neighbouring test rows that intervals count together
 

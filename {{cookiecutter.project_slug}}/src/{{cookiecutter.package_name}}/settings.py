@@ -46,12 +46,44 @@ class TrainSettings(Section):
 
     seeds: Seeds = Field(default=[0, 1, 2], min_length=1, description="one network per seed")
     epochs: int = Field(default=40, ge=1, description="maximum passes over the training split")
-    batch_size: int = Field(default=64, ge=1, description="examples per step")
-    lr: float = Field(default=4e-3, gt=0, le=10, description="peak of the one-cycle schedule")
-    warmup: float = Field(default=0.25, gt=0, lt=1, description="fraction of steps before the peak")
-    weight_decay: float = Field(default=1e-2, ge=0, description="decoupled weight decay of AdamW")
+    batch_size: int = Field(
+        default=64, ge=1, description="examples per step, of all parts and all processes together"
+    )
+    accumulate: int = Field(
+        default=1, ge=1, description="parts that a step's examples go through the network in"
+    )
+    optimizer: Literal["adamw", "nadam", "sgd"] = Field(
+        default="adamw", description="sgd has Nesterov momentum 0.9 and needs a larger lr"
+    )
+    lr: float = Field(default=4e-3, gt=0, le=10, description="peak of the learning rate")
+    schedule: Literal["one-cycle", "cosine", "constant"] = Field(
+        default="one-cycle", description="how the learning rate falls after its peak"
+    )
+    warmup: float = Field(default=0.25, ge=0, lt=1, description="fraction of steps before the peak")
+    weight_decay: float = Field(
+        default=1e-2, ge=0, description="weight decay, decoupled from the gradient but for sgd"
+    )
+    no_decay: bool = Field(
+        default=False, description="leave biases, norms and embeddings out of weight_decay"
+    )
     clip_norm: float = Field(default=1.0, gt=0, description="maximum L2 norm of the gradient")
     patience: int = Field(default=15, ge=1, description="epochs without improvement before a stop")
+    choose_epoch: Literal["metric", "proper", "last"] = Field(
+        default="metric",
+        description="weights to keep: of the epoch best on validation by the primary metric, or by "
+        "a proper score such as log loss; last: of the last one, without an early stop",
+    )
+    ema: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay per step of the average of the weights that is measured and kept, such "
+        "as 0.999; 0: no average",
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="of the loss's computation; the others are mixed precision"
+    )
+    compile: bool = Field(default=False, description="compile the network with torch.compile")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="where to compute; auto: CUDA if available, else CPU"
     )

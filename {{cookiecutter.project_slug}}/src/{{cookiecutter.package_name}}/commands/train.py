@@ -62,26 +62,31 @@ def run_train(options: Namespace) -> None:
 
     Tracks the run with MLflow. Ctrl-C saves a checkpoint. A killed run can be resumed and ends at
     bit-identical weights.
+
+    Several processes share the examples of each step: torchrun --nproc-per-node 2 -m PACKAGE.cli
+    train. docs/training.md has the details.
     """
     from ..experiments.tracked_runs import train_tracked
-    from ..training import inspection, runs
+    from ..training import inspection, processes, runs
 
     settings = common.read_settings(options)
-    if options.resume is not None:
-        if options.settings:
-            raise UserError("command line: a resumed run keeps its settings; give none")
-        run = runs.open_run(settings, options.resume or None, resume=True)
-        dataset = run.dataset()
-    else:
-        dataset = runs.load_data(settings)
-        for note in dataset.notes:
-            print(f"note: {note}")
-        for warning in inspection.refuse_errors(inspection.inspect_data(dataset, settings)):
-            print(f"warning: {warning}")
-        run = runs.create_run(settings, dataset)
-    rows = dict(run.info.data.rows)
-    print(f"run {run.name}: {', '.join(f'{count} {name} rows' for name, count in rows.items())}")
-    train_tracked(run, dataset, f"{options.command} train --resume {run.name}")
+    with processes.connected():
+        if options.resume is not None:
+            if options.settings:
+                raise UserError("command line: a resumed run keeps its settings; give none")
+            name = options.resume or None
+            run = processes.on_first(lambda: runs.open_run(settings, name, resume=True))
+            dataset = run.dataset()
+        else:
+            dataset = runs.load_data(settings)
+            for note in dataset.notes:
+                print(f"note: {note}")
+            for warning in inspection.refuse_errors(inspection.inspect_data(dataset, settings)):
+                print(f"warning: {warning}")
+            run = processes.on_first(lambda: runs.create_run(settings, dataset))
+        rows = [f"{count} {name} rows" for name, count in dict(run.info.data.rows).items()]
+        print(f"run {run.name}: {', '.join(rows)}")
+        train_tracked(run, dataset, f"{options.command} train --resume {run.name}")
     print(f"next: {options.command} evaluate, report or deploy{_same_run(options, run.name)}")
 
 

@@ -3,6 +3,7 @@
 from ..config import WorkError
 from ..files import read_document
 from ..task.data import Dataset
+from ..training import processes
 from ..training.documents import Evaluation
 from ..training.evaluate import evaluate
 from ..training.fit import Interrupted, TrainingState
@@ -10,7 +11,16 @@ from ..training.runs import Run, TrainingJob, train_run
 
 
 def train_tracked(run: Run, dataset: Dataset, resume_command: str) -> None:
-    """Train the networks that are missing. Raises WorkError with `resume_command` when stopped."""
+    """Train the networks that are missing. Raises WorkError with `resume_command` when stopped.
+
+    Of several processes the first one tracks and reports, errors of the training included.
+    """
+    if processes.rank():
+        try:
+            list(train_run(run, dataset))
+        except (Interrupted, WorkError):
+            raise SystemExit(1) from None
+        return
     from .tracking import Tracker, track
 
     tracker = Tracker(run.settings)

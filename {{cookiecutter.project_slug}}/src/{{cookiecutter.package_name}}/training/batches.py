@@ -1,5 +1,6 @@
-"""The batches that networks get; rows that are made when they are needed are made ahead of use."""
+"""The batches that networks get; what is not on the device yet is prepared ahead of use."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..arrays import Arrays, LazyArray, row_count
 
+SHARE = 0.5  # of a GPU's free memory that the examples may take; the network needs the rest
 AHEAD = 2  # batches in memory besides the one in use and the one that is being made
 
 T = TypeVar("T")
@@ -17,11 +19,16 @@ U = TypeVar("U")
 
 
 class BatchSource:
-    """The training examples: on the device if they are in memory, else made batch by batch."""
+    """The training examples: on the device if they fit, else sent or made batch by batch.
+
+    On a CPU the columns share the memory of their arrays.
+    """
 
     def __init__(self, arrays: Arrays, device: torch.device) -> None:
         self.device, self.count = device, row_count(arrays)
-        self.lazy = {key: value for key, value in arrays.items() if isinstance(value, LazyArray)}
+        in_memory = [a for a in arrays.values() if not isinstance(a, LazyArray)]
+        on_host = sum(array.nbytes for array in in_memory) > room(device)
+        self.lazy = {k: v for k, v in arrays.items() if on_host or isinstance(v, LazyArray)}
         self.tensors = {
             name: torch.from_numpy(array).to(device)
             for name, array in arrays.items()
@@ -34,11 +41,20 @@ class BatchSource:
         for rows, made in zip(order, columns, strict=True):
             on_device = rows.to(self.device)
             gathered = {name: tensor[on_device] for name, tensor in self.tensors.items()}
-            yield {name: tensor.to(self.device) for name, tensor in made.items()} | gathered
+            moved = {name: t.to(self.device, non_blocking=True) for name, t in made.items()}
+            yield moved | gathered
 
     def _make(self, rows: Tensor) -> dict[str, Tensor]:
         places = rows.numpy()
-        return {name: torch.from_numpy(array[places]) for name, array in self.lazy.items()}
+        made = {name: torch.from_numpy(array[places]) for name, array in self.lazy.items()}
+        if self.device.type == "cuda":  # only from pinned memory is the copy asynchronous
+            made = {name: tensor.pin_memory() for name, tensor in made.items()}
+        return made
+
+
+def room(device: torch.device) -> float:
+    """Return how many bytes of examples may be on a device at once."""
+    return SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
 
 
 def split_batches(arrays: Arrays, names: Iterable[str], size: int) -> Iterator[list[Tensor]]:

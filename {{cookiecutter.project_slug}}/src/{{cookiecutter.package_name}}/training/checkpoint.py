@@ -5,6 +5,7 @@ They hold no pickled objects: loading one cannot run code, and classes may chang
 
 import json
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,25 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from ..config import UserError, WorkError
 from ..files import write_atomically
+from . import processes
 
 Tensors = dict[str, Tensor]
+
+
+@dataclass
+class Parts:
+    """What every step changes, besides the progress and the random generators."""
+
+    network: nn.Module
+    average: nn.Module | None  # of the weights, if the settings ask for it
+    optimizer: Optimizer
+    scaler: GradScaler
+    loss_sum: Tensor  # over the steps of the epoch
 
 
 def save_weights(path: Path, network: nn.Module) -> None:
@@ -40,45 +54,71 @@ def load_shared_weights(path: Path, network: nn.Module) -> None:
     network.load_state_dict({**weights, **shared})
 
 
-def save(
-    path: Path, network: nn.Module, optimizer: Optimizer, loss_sum: Tensor, progress: dict[str, Any]
-) -> None:
-    """Write everything that the next step depends on."""
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    for index, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in slots.items()}
-    tensors |= {"loss_sum": loss_sum, "random.torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    name, keys, *rest = np.random.get_state()
-    tensors["random.numpy"] = torch.from_numpy(np.asarray(keys, np.int64))
-    about = {"progress": progress, "numpy": [name, *rest], "python": random.getstate()}
-    _write(path, tensors, about)
+def save(path: Path, parts: Parts, progress: dict[str, Any]) -> None:
+    """Write everything that the next step depends on, all processes' random generators included.
+
+    Every process has to call it; the first one writes.
+    """
+    (first, about), *others = processes.gather(_random_state())
+    if processes.rank():
+        return
+    tensors = {f"network.{name}": tensor for name, tensor in parts.network.state_dict().items()}
+    if parts.average is not None:
+        averages = parts.average.state_dict()
+        tensors |= {f"average.{name}": tensor for name, tensor in averages.items()}
+    for index, slots in parts.optimizer.state_dict()["state"].items():
+        kept = {name: value for name, value in slots.items() if value is not None}
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in kept.items()}
+    tensors |= {"loss_sum": parts.loss_sum, **{f"random.{k}": v for k, v in first.items()}}
+    for number, (state, _) in enumerate(others, 1):
+        tensors |= {f"random-{number}.{name}": tensor for name, tensor in state.items()}
+    about |= {"progress": progress, "scaler": parts.scaler.state_dict()}
+    _write(path, tensors, about | {"others": [generators for _, generators in others]})
 
 
-def restore(
-    path: Path, network: nn.Module, optimizer: Optimizer, loss_sum: Tensor
-) -> dict[str, Any]:
+def restore(path: Path, parts: Parts) -> dict[str, Any]:
     """Restore what `save` wrote, random generators included, and return the progress.
 
-    Raises UserError when the file cannot be read or does not fit.
+    Of a process that the file does not know, since there were fewer, they stay as they are. Raises
+    UserError when the file cannot be read or does not fit.
     """
     tensors, about = _read(path)
-    _load_state(path, network, _below(tensors, "network."))
+    _load_state(path, parts.network, _below(tensors, "network."))
+    if parts.average is not None:
+        _load_state(path, parts.average, _below(tensors, "average."))
+    if about.get("scaler"):
+        parts.scaler.load_state_dict(about["scaler"])
     slots: dict[int, Tensors] = {}
     for name, tensor in _below(tensors, "optimizer.").items():
         index, slot = name.split(".", 1)
         slots.setdefault(int(index), {})[slot] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
-    loss_sum.copy_(tensors["loss_sum"])
-    torch.set_rng_state(tensors["random.torch"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
-    name, *rest = about["numpy"]
-    np.random.set_state((name, tensors["random.numpy"].numpy().astype(np.uint32), *rest))
-    version, internal, gauss = about["python"]
-    random.setstate((version, tuple(internal), gauss))
+    parts.optimizer.load_state_dict({**parts.optimizer.state_dict(), "state": slots})
+    parts.loss_sum.copy_(tensors["loss_sum"])
+    generators = [about, *about.get("others", [])]
+    if (rank := processes.rank()) < len(generators):
+        prefix = f"random-{rank}." if rank else "random."
+        _set_random_state(_below(tensors, prefix), generators[rank])
     return about["progress"]
+
+
+def _random_state() -> tuple[Tensors, dict[str, Any]]:
+    """Return the states of this process's random generators, as tensors and as JSON."""
+    tensors = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    name, keys, *rest = np.random.get_state()
+    tensors["numpy"] = torch.from_numpy(np.asarray(keys, np.int64))
+    return tensors, {"numpy": [name, *rest], "python": random.getstate()}
+
+
+def _set_random_state(tensors: Tensors, generators: dict[str, Any]) -> None:
+    torch.set_rng_state(tensors["torch"])
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])
+    name, *rest = generators["numpy"]
+    np.random.set_state((name, tensors["numpy"].numpy().astype(np.uint32), *rest))
+    version, internal, gauss = generators["python"]
+    random.setstate((version, tuple(internal), gauss))
 
 
 def _write(path: Path, tensors: Tensors, about: dict[str, Any]) -> None:

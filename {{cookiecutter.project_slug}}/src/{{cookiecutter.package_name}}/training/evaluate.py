@@ -18,7 +18,7 @@ from ..task import baseline, model, objective
 from ..task.data import Dataset
 from . import checkpoint
 from .documents import BaselineResult, Evaluation, NetworkResult
-from .fit import pick_device, predict
+from .fit import epoch_metric, pick_device, predict
 from .intervals import mean_interval
 from .runs import Run
 
@@ -64,7 +64,8 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
     by_seed = {seed: objective.metrics(outputs[seed], test, contract) for seed in seeds}
     scores = np.stack([objective.scores(outputs[seed], test) for seed in seeds])
     best = {seed: run.history(seed).best or 0.0 for seed in seeds}  # None before the first epoch
-    chosen = max(seeds, key=lambda seed: sign * best[seed])
+    direction = 1 if epoch_metric(run.settings).higher_is_better else -1
+    chosen = max(seeds, key=lambda seed: direction * best[seed])
 
     # 2. Every baseline, and by how much the networks are ahead of it; the same for networks with a
     # part switched off. All claims together err in 5 % of evaluations (Bonferroni).

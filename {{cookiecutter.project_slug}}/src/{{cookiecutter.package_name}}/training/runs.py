@@ -33,6 +33,7 @@ from ..progress import ProgressLines
 from ..task import model
 from ..task.data import Dataset
 from ..task.settings import Settings
+from . import processes
 from .dataset import load_data
 from .documents import DataInfo, RowCounts, RunInfo
 from .fit import TrainingState, fit, training_stage
@@ -93,6 +94,8 @@ def create_run(settings: Settings, dataset: Dataset, folder: Path | None = None)
     hardware = f"{os.cpu_count()} CPU cores ({platform.machine()}), {platform.system()}"
     if torch.cuda.is_available():
         hardware = torch.cuda.get_device_name()
+    if processes.count() > 1:
+        hardware += f", {processes.count()} processes"
     info = RunInfo(
         settings=settings.model_dump(mode="json"),
         data=DataInfo(
@@ -220,6 +223,8 @@ def train_run(
         for job in training_jobs(run, dataset):
 
             def save_history(state: TrainingState, job: TrainingJob = job) -> None:
+                if processes.rank():
+                    return
                 write_json(run.folder / job.name / "history.json", vars(state))
                 on_epoch(job, state)
                 report(_progress(job, state))
@@ -240,12 +245,16 @@ def _progress(job: TrainingJob, state: TrainingState) -> str:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns true after Ctrl-C or SIGTERM; a second one ends at once."""
+    """Yield a function that returns true after Ctrl-C or SIGTERM; a second one ends at once.
+
+    Not so under `torchrun`, which passes on what the terminal has sent already, and kills later.
+    """
     received: list[int] = []
 
     def stop(number: int, _frame: object) -> None:
         received.append(number)
-        signal.signal(number, before[number])
+        if processes.count() == 1:
+            signal.signal(number, before[number])
 
     before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     for number in before:

@@ -9,8 +9,10 @@ import numpy as np
 from sklearn import metrics as sklearn_metrics
 
 from ..arrays import Arrays
-from ..interfaces import MetricFormat, Metrics
+from ..interfaces import MetricFormat, Metrics, ScoreMetric
 from .classes import ClassContract, probabilities
+
+PROPER_SCORE = ScoreMetric("log_loss", higher_is_better=False)
 
 METRICS = {
     "accuracy": MetricFormat(

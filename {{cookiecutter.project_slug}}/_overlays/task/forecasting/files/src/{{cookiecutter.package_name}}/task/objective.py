@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from ..arrays import Arrays
-from ..interfaces import MetricFormat, Metrics
+from ..interfaces import MetricFormat, Metrics, ScoreMetric
 from . import clock
 from .contract import QUANTILES, Contract
 from .settings import Settings
 
 PRIMARY_METRIC = "mase"
 HIGHER_IS_BETTER = False
+PROPER_SCORE = ScoreMetric("pinball", higher_is_better=False)
 BLOCK_LENGTH = 24  # test windows: three horizons, for neighbours share steps and weather
 MIN_SLICE_EXAMPLES = 20  # the mean of fewer origins is too noisy to compare
 

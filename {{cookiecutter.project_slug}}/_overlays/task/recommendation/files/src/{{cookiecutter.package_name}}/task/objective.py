@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..arrays import Arrays
-from ..interfaces import MetricFormat, Metrics
+from ..interfaces import MetricFormat, Metrics, ScoreMetric
 from . import ranking
 from .contract import Contract, K
 from .settings import Settings
 
 PRIMARY_METRIC = "recall_at_10"
 HIGHER_IS_BETTER = True
+PROPER_SCORE = ScoreMetric(PRIMARY_METRIC, HIGHER_IS_BETTER)  # rankings state no probabilities
 BLOCK_LENGTH = 1  # test users are resampled one by one
 MIN_SLICE_EXAMPLES = 20  # the mean of fewer users is too noisy to compare
 TABLE_K = (1, 5, 10, 20, 50)
