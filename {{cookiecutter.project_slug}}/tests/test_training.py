@@ -344,27 +344,3 @@ def test_unfinished_run_is_not_evaluated(work: Path, capsys: pytest.CaptureFixtu
     next(work.glob("runs/*/seed-1/best.safetensors")).unlink()
     assert cli.main(["evaluate", "--config", str(CONFIG)]) == 2
     assert "go on with: train --resume" in capsys.readouterr().err
-
-
-def test_intervals_have_about_their_nominal_coverage(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(evaluate, "RESAMPLES", 200)
-    draw = np.random.default_rng(1)
-    covered = 0
-    for _ in range(100):
-        low, high = evaluate.bootstrap_interval((draw.random((1, 200)) < 0.8).astype(float))
-        covered += low <= 0.8 <= high
-    assert 89 <= covered <= 99
-
-
-def test_intervals_are_wider_when_neighbours_resemble_each_other(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(evaluate, "RESAMPLES", 500)
-    monkeypatch.setattr(evaluate.objective, "BLOCK_LENGTH", 1)
-    scores = np.repeat(np.random.default_rng(2).normal(size=50), 10)[None]
-    single = np.ptp(evaluate.bootstrap_interval(scores))
-    monkeypatch.setattr(evaluate.objective, "BLOCK_LENGTH", 10)
-    blocks = np.ptp(evaluate.bootstrap_interval(scores))
-    assert 2 < blocks / single < 4  # the square root of ten

@@ -199,7 +199,7 @@ class ObjectiveModule(Protocol):
     # true ones; a task without such a metric names the primary one.
     PROPER_SCORE: Final[ScoreMetric]
     METRICS: Final[Mapping[str, MetricFormat]]  # in the order of the tables
-    BLOCK_LENGTH: Final[int]  # neighbouring test rows that are resampled together
+    BLOCK_LENGTH: Final[int]  # neighbouring test rows that resemble each other
 
     def loss(self, settings: Any, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """Compute the scalar loss of a training batch, augmentation included."""
@@ -211,6 +211,13 @@ class ObjectiveModule(Protocol):
 
     def scores(self, outputs: Arrays, split: Arrays) -> np.ndarray:
         """Score examples (n,), or groups of them; their mean is `PRIMARY_METRIC`."""
+        ...
+
+    def clusters(self, split: Arrays) -> np.ndarray | None:
+        """Number the groups (n,) of these rows that resemble each other, such as one author's.
+
+        Intervals then count groups, not rows; None: each BLOCK_LENGTH neighbours are a group.
+        """
         ...
 
     def slice_scores(self, outputs: Arrays, split: Arrays) -> np.ndarray:

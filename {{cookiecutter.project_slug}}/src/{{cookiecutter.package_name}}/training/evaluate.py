@@ -16,11 +16,10 @@ from ..progress import ProgressLines
 from ..task import baseline, model, objective
 from ..task.data import Dataset
 from . import checkpoint
-from .documents import BaselineResult, Evaluation, Interval, NetworkResult
+from .documents import BaselineResult, Evaluation, NetworkResult
 from .fit import epoch_metric, pick_device, predict
+from .intervals import level_of_each, mean_interval
 from .runs import Run
-
-RESAMPLES = 10_000
 
 
 def load_network(run: Run, dataset: Dataset, seed: int) -> Any:
@@ -56,18 +55,25 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
     chosen = max(seeds, key=lambda seed: direction * best[seed])
 
     # 2. Every baseline, and by how much the networks are ahead of it.
-    baselines: dict[str, BaselineResult] = {}
+    predictions: dict[str, Arrays] = {}
     echo(f"fitting baselines: {', '.join(baseline.names())}")
     report = ProgressLines(echo)
     for name, prediction in baseline.fit_and_predict(dataset):
         report(f"fitted: {name}")
-        baseline_scores = objective.scores(prediction, test)[None]
-        baselines[name] = BaselineResult(
+        predictions[name] = prediction
+    clusters = objective.clusters(test)
+    baseline_scores = {name: objective.scores(p, test)[None] for name, p in predictions.items()}
+    leads = {name: sign * (scores - reference) for name, reference in baseline_scores.items()}
+    level = level_of_each(list(leads.values()), clusters)
+    baselines = {
+        name: BaselineResult(
             metrics=objective.metrics(prediction, test, contract),
-            interval=bootstrap_interval(baseline_scores),
-            ahead=float(sign * (scores.mean() - baseline_scores.mean())),
-            ahead_interval=bootstrap_interval(sign * (scores - baseline_scores)),
+            interval=mean_interval(baseline_scores[name], clusters),
+            ahead=float(leads[name].mean()),
+            ahead_interval=mean_interval(leads[name], clusters, level),
         )
+        for name, prediction in predictions.items()
+    }
 
     # 3. The task's own tables about the chosen network.
     network = load_network(run, dataset, chosen)
@@ -89,7 +95,7 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
             seeds=by_seed,
             mean=_over_seeds(by_seed, np.mean),
             sd=_over_seeds(by_seed, partial(np.std, ddof=1)) if len(seeds) > 1 else None,
-            interval=bootstrap_interval(scores),
+            interval=mean_interval(scores, clusters),
         ),
         baselines=baselines,
         chosen_seed=chosen,
@@ -101,26 +107,6 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
     write_atomically(run.folder / "outputs.npz", lambda path: _save_arrays(path, outputs[chosen]))
     write_json(run.folder / "evaluation.json", evaluation.model_dump())
     return evaluation
-
-
-def bootstrap_interval(scores: np.ndarray, level: float = 0.95) -> Interval:
-    """Return the percentile bootstrap interval of the mean of `scores` (seed, example).
-
-    Seeds and examples are both resampled (Efron and Tibshirani, An Introduction to the Bootstrap,
-    1993, chapter 13). Examples that resemble their neighbours (windows of a series) are resampled
-    in blocks of `objective.BLOCK_LENGTH`: the circular block bootstrap of Politis and Romano, 1992.
-    """
-    seeds, count = scores.shape
-    length = min(objective.BLOCK_LENGTH, max(1, count // 3))  # of one block nothing would vary
-    sums = np.cumsum(np.concatenate([scores, scores[:, :length]], axis=1), axis=1)
-    blocks = (sums[:, length:] - sums[:, :-length]) / length  # mean of each block
-    generator = np.random.default_rng(0)
-    means = np.empty(RESAMPLES)
-    for number in range(RESAMPLES):
-        over_seeds = blocks[generator.integers(seeds, size=seeds)].mean(axis=0)
-        means[number] = over_seeds[generator.integers(count, size=-(-count // length))].mean()
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def _over_seeds(by_seed: dict[int, Metrics], pool: Callable[..., Any]) -> Metrics:

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from .class_metrics import METRICS as METRICS
 from .class_metrics import PROPER_SCORE as PROPER_SCORE
+from .class_metrics import clusters as clusters
 from .class_metrics import details as details
 from .class_metrics import hits
 from .class_metrics import metrics as metrics
@@ -14,7 +15,7 @@ from .settings import ObjectiveSettings, Settings
 
 PRIMARY_METRIC = "accuracy"
 HIGHER_IS_BETTER = True
-BLOCK_LENGTH = 1  # test images are resampled one by one
+BLOCK_LENGTH = 1  # each test image counts for itself
 
 scores = slice_scores = hits  # 1 for a correct example, else 0; their mean is the accuracy
 

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from .class_metrics import METRICS as METRICS
 from .class_metrics import PROPER_SCORE as PROPER_SCORE
+from .class_metrics import clusters as clusters
 from .class_metrics import details as details
 from .class_metrics import f1_scores, hits
 from .class_metrics import metrics as metrics

@@ -1,0 +1,72 @@
+"""Confidence intervals of mean scores over a few seeds and many examples."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from ..task import objective
+from .documents import Interval
+
+DRAWS = 20_000  # of the leads' joint normal distribution; the level is then known to ± 0.2 points
+
+
+def mean_interval(
+    scores: np.ndarray, clusters: np.ndarray | None = None, level: float = 0.95
+) -> Interval:
+    """Return the t interval of the mean of `scores` (seed, example).
+
+    Two parts, those of crossed random effects (Owen, The pigeonhole bootstrap, 2007,
+    https://arxiv.org/abs/0712.1111): the variance over seeds, and over examples, whose scores are
+    summed over `clusters` (example,) or over BLOCK_LENGTH neighbours, for these resemble each
+    other. Each has its own quantile, for three seeds say little about seeds: Banerjee, Sankhya 22,
+    1960, whose intervals cover at least their level. With one seed the spread over seeds is
+    unknown, and the interval holds for that seed alone.
+    """
+    seeds, sums = len(scores), _cluster_sums(scores, clusters)
+    count = sums.shape[1]
+    if count == 1:  # one cluster shows no variance: all that is known is the range
+        return float(scores.min()), float(scores.max())
+    of_examples = np.square(sums.mean(axis=0)).sum() * count / (count - 1)
+    half = stats.t.ppf((1 + level) / 2, count - 1) * np.sqrt(of_examples)
+    if seeds > 1:
+        # What a seed makes of single examples moves its mean too, and is among `of_examples`.
+        interaction = sums.var(axis=0, ddof=1).sum() / seeds * count / (count - 1)
+        of_seeds = max(scores.mean(axis=1).var(ddof=1) / seeds - interaction, 0.0)
+        half = np.hypot(half, stats.t.ppf((1 + level) / 2, seeds - 1) * np.sqrt(of_seeds))
+    # No mean lies outside of the scores' range, such as 0 to 1.
+    ends = np.clip([scores.mean() - half, scores.mean() + half], scores.min(), scores.max())
+    return float(ends[0]), float(ends[1])
+
+
+def level_of_each(
+    leads: Sequence[np.ndarray], clusters: np.ndarray | None = None, level: float = 0.95
+) -> float:
+    """Return the level of each lead's interval at which all of them hold together at `level`.
+
+    `leads` are score differences (seed, example), one per baseline. The leads are correlated, for
+    the network is the same: the level is that of the largest of correlated normal variables
+    (Hothorn, Bretz and Westfall, Simultaneous Inference in General Parametric Models, 2008).
+    """
+    sums = np.stack([_cluster_sums(lead, clusters).mean(axis=0) for lead in leads])
+    covariance = sums @ sums.T
+    if (seeds := len(leads[0])) > 1:
+        means = np.stack([lead.mean(axis=1) for lead in leads])
+        covariance = covariance + np.cov(means).reshape(covariance.shape) / seeds
+    spread = np.sqrt(np.maximum(covariance.diagonal(), np.finfo(float).tiny))
+    correlation = covariance / np.outer(spread, spread)
+    draws = np.random.default_rng(0).multivariate_normal(
+        np.zeros(len(leads)), correlation, DRAWS, check_valid="ignore"
+    )
+    return float(2 * stats.norm.cdf(np.quantile(np.abs(draws).max(axis=1), level)) - 1)
+
+
+def _cluster_sums(scores: np.ndarray, clusters: np.ndarray | None) -> np.ndarray:
+    """Sum each seed's deviations from its mean by cluster (seed, cluster), over the examples."""
+    seeds, count = scores.shape
+    if clusters is None:
+        length = min(objective.BLOCK_LENGTH, max(1, count // 3))  # one block shows no variance
+        clusters = np.arange(count) // length
+    _, places = np.unique(clusters, return_inverse=True)
+    deviations = (scores - scores.mean(axis=1, keepdims=True)) / count
+    return np.stack([np.bincount(places, row) for row in deviations]).reshape(seeds, -1)
