@@ -1,59 +1,83 @@
-"""Intervals cover the truth about as often as they say, whatever varies."""
+"""Intervals cover the true mean as often as they say, also with few seeds and rows in groups."""
 
 import numpy as np
 import pytest
 
-from {{ cookiecutter.package_name }}.training.intervals import mean_interval, t_quantile
+from {{ cookiecutter.package_name }}.task import objective
+from {{ cookiecutter.package_name }}.training.intervals import level_of_each, mean_interval, t_quantile
 
 
-def coverage(seed_sd: float, shared_sd: float, own_sd: float, seeds: int) -> float:
-    """Of 400 simulated experiments whose true mean is 0."""
-    draw, covered = np.random.default_rng(0), 0
-    for _ in range(400):
-        of_seed, of_example = draw.normal(size=(seeds, 1)), draw.normal(size=(1, 150))
-        noise = draw.normal(size=(seeds, 150))
-        low, high = mean_interval(seed_sd * of_seed + shared_sd * of_example + own_sd * noise)
-        covered += low <= 0 <= high
-    return covered / 400
+@pytest.fixture(autouse=True)
+def single_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objective, "BLOCK_LENGTH", 1)
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5])
-@pytest.mark.parametrize(
-    ("seed_sd", "shared_sd", "own_sd"), [(0.5, 0.2, 0.2), (0.1, 1, 0), (0, 1, 1), (0.3, 1, 0.5)]
-)
-def test_intervals_cover_the_mean_with_few_seeds_too(
-    seeds: int, seed_sd: float, shared_sd: float, own_sd: float
+def draw_scores(
+    draw: np.random.Generator, seeds: int, of_seeds: float, clusters: int, size: int
+) -> np.ndarray:
+    """Draw scores (seed, example) of mean 0: of seeds, of clusters of rows, of rows, of both."""
+    rows = np.repeat(draw.normal(size=(1, clusters)), size, axis=1)
+    count = clusters * size
+    noise = draw.normal(size=(1, count)) + draw.normal(size=(seeds, count))
+    return of_seeds * draw.normal(size=(seeds, 1)) + rows + 0.5 * noise
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+@pytest.mark.parametrize("of_seeds", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("known", ["rows", "blocks", "clusters"])
+def test_intervals_cover_the_true_mean(
+    seeds: int, of_seeds: float, known: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # With two seeds the degrees of freedom are themselves a guess.
-    assert coverage(seed_sd, shared_sd, own_sd, seeds) >= (0.85 if seeds == 2 else 0.9)
-
-
-def test_interval_of_one_seed_covers_a_share_of_correct_answers() -> None:
-    draw, covered = np.random.default_rng(1), 0
+    if seeds == 1:
+        of_seeds = 0.0  # nothing can be known of the spread over seeds
+    draw = np.random.default_rng(seeds)
+    clusters, size = (200, 1) if known == "rows" else (40, 5)
+    order = draw.permutation(200) if known == "clusters" else np.arange(200)
+    monkeypatch.setattr(objective, "BLOCK_LENGTH", size if known == "blocks" else 1)
+    numbers = (np.arange(200) // size)[order] if known == "clusters" else None
+    covered = 0
     for _ in range(400):
-        low, high = mean_interval((draw.random((1, 200)) < 0.8).astype(float))
-        covered += low <= 0.8 <= high
-    assert 0.92 <= covered / 400 <= 0.98
+        scores = draw_scores(draw, seeds, of_seeds, clusters, size)[:, order]
+        low, high = mean_interval(scores, numbers)
+        covered += low <= 0 <= high
+    assert 0.92 <= covered / 400 <= 0.995
 
 
-def test_interval_is_wider_when_neighbours_resemble_each_other() -> None:
-    scores = np.repeat(np.random.default_rng(2).normal(size=50), 10)[None]
-    ratio = np.ptp(mean_interval(scores, block=10)) / np.ptp(mean_interval(scores))
-    assert 2 < ratio < 4  # the square root of ten
+def test_intervals_that_took_clustered_rows_for_single_ones_would_be_too_narrow() -> None:
+    scores = draw_scores(np.random.default_rng(0), 3, 0.0, 40, 25)
+    numbers = np.arange(1000) // 25
+    assert np.ptp(mean_interval(scores, numbers)) > 2.5 * np.ptp(mean_interval(scores))
 
 
-def test_interval_is_wider_when_members_of_a_group_resemble_each_other() -> None:
-    groups = np.tile(np.arange(50), 10)  # not neighbours
-    scores = np.random.default_rng(2).normal(size=50)[groups][None]
-    ratio = np.ptp(mean_interval(scores, clusters=groups)) / np.ptp(mean_interval(scores))
-    assert 2 < ratio < 4
+@pytest.mark.parametrize("of_seeds", [0.0, 0.5])
+def test_all_leads_hold_together_as_often_as_one_interval(of_seeds: float) -> None:
+    draw = np.random.default_rng(1)
+    alone = together = 0
+    for _ in range(200):
+        network = draw_scores(draw, 3, of_seeds, 200, 1)
+        leads = [network - draw.normal(size=200) for _ in range(5)]
+        level = level_of_each(leads)
+        alone += all(low <= 0 <= high for low, high in map(mean_interval, leads))
+        ends = [mean_interval(lead, level=level) for lead in leads]
+        together += all(low <= 0 <= high for low, high in ends)
+    assert alone < together
+    assert 0.92 <= together / 200
 
 
-def test_interval_stays_within_the_range_of_the_scores() -> None:
-    scores = np.ones((1, 100))
-    scores[0, 0] = 0
-    assert mean_interval(scores)[1] == 1
-    assert mean_interval(np.ones((3, 100))) == (1, 1)
+def test_equal_leads_need_no_correction_and_independent_ones_that_of_sidak() -> None:
+    draw = np.random.default_rng(2)
+    lead = draw.normal(size=(3, 5000))
+    assert level_of_each([lead]) == pytest.approx(0.95, abs=0.003)
+    assert level_of_each([lead, 2 * lead + 1]) == pytest.approx(0.95, abs=0.003)
+    others = [draw.normal(size=(3, 5000)) for _ in range(4)]
+    assert level_of_each(others) >= 0.95 ** (1 / 4) - 0.006
+
+
+def test_interval_stays_in_the_range_of_the_scores_and_equal_scores_give_their_value() -> None:
+    low, high = mean_interval(np.array([[1.0] * 29 + [0.0]] * 2))
+    assert 0 < low < high == 1
+    assert mean_interval(np.ones((3, 30))) == (1, 1)
+    assert mean_interval(np.array([[0.0, 1.0, 1.0]]), np.zeros(3)) == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -158,8 +158,10 @@ class Splits(ABC):
         return replace(self, **joined)
 
     def test_clusters(self) -> np.ndarray | None:
-        """Number the group (n,) of each of `objective.scores`' test rows whose members resemble
-        each other, so that intervals count them together; None: `objective.BLOCK_LENGTH` says."""
+        """Number the groups (n,) of test rows that resemble each other, such as one author's.
+
+        Intervals then count groups, not rows; None: BLOCK_LENGTH neighbours are a group.
+        """
         return None
 
     @cached_property
@@ -204,7 +206,7 @@ class ObjectiveModule(Protocol):
     # true ones; a task without such a metric names the primary one.
     PROPER_SCORE: Final[ScoreMetric]
     METRICS: Final[Mapping[str, MetricFormat]]  # in the order of the tables
-    BLOCK_LENGTH: Final[int]  # neighbouring test rows that intervals count together
+    BLOCK_LENGTH: Final[int]  # neighbouring test rows that resemble each other
 
     def loss(self, settings: Any, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """Compute the scalar loss of a training batch, augmentation included."""

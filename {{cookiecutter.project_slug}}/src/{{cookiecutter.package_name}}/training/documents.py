@@ -60,7 +60,7 @@ class BaselineResult(Document):
     metrics: Metrics
     interval: Interval  # 95 %, of the primary metric
     ahead: float  # the lead in the primary metric; positive where the network is better
-    ahead_interval: Interval
+    ahead_interval: Interval  # those of all baselines hold together at 95 %
 
     @property
     def verdict(self) -> str:

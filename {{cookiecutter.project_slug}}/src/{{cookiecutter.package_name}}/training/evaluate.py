@@ -1,7 +1,7 @@
 """Evaluate the trained networks on the test split, against the baselines."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,8 @@ from ..task.data import Dataset
 from . import checkpoint
 from .documents import BaselineResult, Evaluation, NetworkResult
 from .fit import epoch_metric, pick_device, predict
-from .intervals import mean_interval
+from .intervals import level_of_each, mean_interval
 from .runs import Run
-
-ERROR = 0.05  # error rate of an interval, and of the leads' intervals together
 
 
 def load_network(run: Run, dataset: Dataset, seed: int) -> Any:
@@ -68,29 +66,34 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
     chosen = max(seeds, key=lambda seed: direction * best[seed])
 
     # 2. Every baseline, and by how much the networks are ahead of it; the same for networks with a
-    # part switched off. All claims together err in 5 % of evaluations (Bonferroni).
-    interval = partial(
-        mean_interval, block=objective.BLOCK_LENGTH, clusters=dataset.test_clusters()
-    )
+    # part switched off.
+    clusters = dataset.test_clusters()
 
-    def compare(others: Sequence[Arrays], count: int) -> BaselineResult:
-        measured = [objective.metrics(each, test, contract) for each in others]
-        theirs = np.stack([objective.scores(each, test) for each in others])
-        return BaselineResult(
-            metrics=_over_seeds(dict(enumerate(measured)), np.mean),
-            interval=interval(theirs, level=1 - ERROR),
-            ahead=float(sign * (scores.mean() - theirs.mean())),
-            ahead_interval=interval(sign * (scores - theirs), level=1 - ERROR / count),
-        )
+    def compare(others: Mapping[str, Sequence[Arrays]]) -> dict[str, BaselineResult]:
+        theirs = {
+            name: np.stack([objective.scores(outputs, test) for outputs in each])
+            for name, each in others.items()
+        }
+        leads = {name: sign * (scores - reference) for name, reference in theirs.items()}
+        level = level_of_each(list(leads.values()), clusters) if leads else 0.95
+        return {
+            name: BaselineResult(
+                metrics=_over_seeds([objective.metrics(o, test, contract) for o in each], np.mean),
+                interval=mean_interval(theirs[name], clusters),
+                ahead=float(leads[name].mean()),
+                ahead_interval=mean_interval(leads[name], clusters, level),
+            )
+            for name, each in others.items()
+        }
 
-    baselines: dict[str, BaselineResult] = {}
-    names = baseline.names()
-    echo(f"fitting baselines: {', '.join(names)}")
+    predictions: dict[str, list[Arrays]] = {}
+    echo(f"fitting baselines: {', '.join(baseline.names())}")
     report = ProgressLines(echo)
     for name, prediction in baseline.fit_and_predict(dataset):
         report(f"fitted: {name}")
-        baselines[name] = compare([prediction], len(names))
-    ablations = {name: compare(others, len(ablated)) for name, others in ablated.items()}
+        predictions[name] = [prediction]
+
+    baselines = compare(predictions)
 
     # 3. The task's own tables about the chosen network.
     network = load_network(run, dataset, chosen)
@@ -110,12 +113,12 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
         rows=run.info.data.rows,
         network=NetworkResult(
             seeds=by_seed,
-            mean=_over_seeds(by_seed, np.mean),
-            sd=_over_seeds(by_seed, partial(np.std, ddof=1)) if len(seeds) > 1 else None,
-            interval=interval(scores, level=1 - ERROR),
+            mean=_over_seeds(by_seed.values(), np.mean),
+            sd=_over_seeds(by_seed.values(), partial(np.std, ddof=1)) if len(seeds) > 1 else None,
+            interval=mean_interval(scores, clusters),
         ),
         baselines=baselines,
-        ablations=ablations,
+        ablations=compare(ablated),
         chosen_seed=chosen,
         details=details,
         advice=baseline.advice(run.settings) if is_behind else {},
@@ -127,9 +130,9 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
     return evaluation
 
 
-def _over_seeds(by_seed: dict[int, Metrics], pool: Callable[..., Any]) -> Metrics:
-    names = next(iter(by_seed.values()))
-    return {name: float(pool([row[name] for row in by_seed.values()])) for name in names}
+def _over_seeds(by_seed: Iterable[Metrics], pool: Callable[..., Any]) -> Metrics:
+    rows = list(by_seed)
+    return {name: float(pool([row[name] for row in rows])) for name in rows[0]}
 
 
 def _save_arrays(path: Path, arrays: Arrays) -> None:

@@ -1,63 +1,66 @@
-"""Confidence intervals of mean scores over seeds and test examples that resemble each other."""
+"""Confidence intervals of mean scores over a few seeds and many examples."""
 
 import math
+from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 
+from ..task import objective
 from .documents import Interval
 
 MOST_DEGREES = 1e5  # of freedom: beyond, Student's t is the normal distribution
+DRAWS = 20_000  # of the leads' joint normal distribution; the level is then known to ± 0.2 points
 
 
 def mean_interval(
-    scores: np.ndarray, block: int = 1, level: float = 0.95, clusters: np.ndarray | None = None
+    scores: np.ndarray, clusters: np.ndarray | None = None, level: float = 0.95
 ) -> Interval:
-    """Return the interval of the mean of `scores` (seed, example) over new seeds and new examples.
+    """Return the t interval of the mean of `scores` (seed, example).
 
-    Seeds and examples are crossed random effects: the variances of both add up, less that of their
-    interaction, which each of them contains. Student's t has Satterthwaite's degrees of freedom, so
-    three seeds that differ widen the interval as much as three values do. Searle, Casella and
-    McCulloch, Variance Components, 1992, chapter 4. Of a single seed only examples vary.
-
-    Examples that resemble each other count together: those of the same number in `clusters` (n,),
-    or else neighbours, in circular blocks of length `block` (Politis and Romano, 1992). The ends
-    stay within the range of the scores.
+    Two parts, those of crossed random effects (Owen, The pigeonhole bootstrap, 2007,
+    https://arxiv.org/abs/0712.1111): the variance over seeds, and over examples, whose scores are
+    summed over `clusters` (example,) or over BLOCK_LENGTH neighbours, for these resemble each
+    other. Each has its own quantile, for three seeds say little about seeds: Banerjee, Sankhya 22,
+    1960, whose intervals cover at least their level. With one seed the spread over seeds is
+    unknown, and the interval holds for that seed alone.
     """
-    seeds, count = scores.shape
-    over_seeds = scores.mean(axis=0, keepdims=True)
-    groups = count / block if clusters is None else len(np.unique(clusters))
-    if clusters is None and groups < 3:  # of one block nothing would vary
-        block = max(1, count // 3)
-        groups = count / block
-    variances = [float(_variances(over_seeds, block, clusters)[0])]
-    degrees = [max(groups - 1, 1.0)]
+    seeds, sums = len(scores), _cluster_sums(scores, clusters)
+    count = sums.shape[1]
+    if count == 1:  # one cluster shows no variance: all that is known is the range
+        return float(scores.min()), float(scores.max())
+    of_examples = np.square(sums.mean(axis=0)).sum() * count / (count - 1)
+    half = t_quantile((1 + level) / 2, count - 1) * np.sqrt(of_examples)
     if seeds > 1:
-        of_seeds = float(scores.mean(axis=1).var(ddof=1)) / seeds
-        rest = scores - over_seeds - scores.mean(axis=1, keepdims=True) + scores.mean()
-        both = float(_variances(rest, block, clusters).mean()) / (seeds - 1)
-        variances = [max(variances[0] - both, 0.0), of_seeds]
-        degrees.append(seeds - 1)
-    total, mean = sum(variances), float(scores.mean())
-    if not total:
-        return mean, mean
-    freedom = total**2 / sum(v**2 / d for v, d in zip(variances, degrees, strict=True))
-    half = t_quantile((1 + level) / 2, freedom) * math.sqrt(total)
-    return max(mean - half, float(scores.min())), min(mean + half, float(scores.max()))
+        # What a seed makes of single examples moves its mean too, and is among `of_examples`.
+        interaction = sums.var(axis=0, ddof=1).sum() / seeds * count / (count - 1)
+        of_seeds = max(scores.mean(axis=1).var(ddof=1) / seeds - interaction, 0.0)
+        half = np.hypot(half, t_quantile((1 + level) / 2, seeds - 1) * np.sqrt(of_seeds))
+    # No mean lies outside of the scores' range, such as 0 to 1.
+    ends = np.clip([scores.mean() - half, scores.mean() + half], scores.min(), scores.max())
+    return float(ends[0]), float(ends[1])
 
 
-def _variances(scores: np.ndarray, block: int, clusters: np.ndarray | None) -> np.ndarray:
-    """Return the variance (row,) of the mean of each row of scores (row, example)."""
-    centred = scores - scores.mean(axis=1, keepdims=True)
-    count = scores.shape[1]
-    if clusters is not None:
-        _, places = np.unique(clusters, return_inverse=True)
-        groups = int(places.max()) + 1
-        sums = np.stack([np.bincount(places, row, groups) for row in centred])
-        return (sums**2).sum(axis=1) / count**2 * groups / max(groups - 1, 1)
-    ends = np.cumsum(np.concatenate([centred, centred[:, :block]], axis=1), axis=1)
-    sums = ends[:, block:] - ends[:, :-block]  # of the block that starts after each example
-    groups = count / block
-    return (sums**2).mean(axis=1) / block / count * groups / max(groups - 1, 1)
+def level_of_each(
+    leads: Sequence[np.ndarray], clusters: np.ndarray | None = None, level: float = 0.95
+) -> float:
+    """Return the level of each lead's interval at which all of them hold together at `level`.
+
+    `leads` are score differences (seed, example), one per baseline. The leads are correlated, for
+    the network is the same: the level is that of the largest of correlated normal variables
+    (Hothorn, Bretz and Westfall, Simultaneous Inference in General Parametric Models, 2008).
+    """
+    sums = np.stack([_cluster_sums(lead, clusters).mean(axis=0) for lead in leads])
+    covariance = sums @ sums.T
+    if (seeds := len(leads[0])) > 1:
+        means = np.stack([lead.mean(axis=1) for lead in leads])
+        covariance = covariance + np.cov(means).reshape(covariance.shape) / seeds
+    spread = np.sqrt(np.maximum(covariance.diagonal(), np.finfo(float).tiny))
+    correlation = covariance / np.outer(spread, spread)
+    draws = np.random.default_rng(0).multivariate_normal(
+        np.zeros(len(leads)), correlation, DRAWS, check_valid="ignore"
+    )
+    return float(2 * NormalDist().cdf(np.quantile(np.abs(draws).max(axis=1), level)) - 1)
 
 
 def t_quantile(share: float, freedom: float) -> float:
@@ -71,3 +74,13 @@ def t_quantile(share: float, freedom: float) -> float:
     shares = np.concatenate([[0.0], np.cumsum(middle)])
     angle = np.interp(2 * share - 1, shares / shares[-1], angles)
     return math.sqrt(freedom) * math.tan(float(angle))
+
+
+def _cluster_sums(scores: np.ndarray, clusters: np.ndarray | None) -> np.ndarray:
+    """Sum each seed's deviations from its mean by cluster (seed, cluster), over the examples."""
+    seeds, count = scores.shape
+    length = min(objective.BLOCK_LENGTH, max(1, count // 3))  # one block shows no variance
+    groups = np.arange(count) // length if clusters is None else clusters
+    _, places = np.unique(groups, return_inverse=True)
+    deviations = (scores - scores.mean(axis=1, keepdims=True)) / count
+    return np.stack([np.bincount(places, row) for row in deviations]).reshape(seeds, -1)

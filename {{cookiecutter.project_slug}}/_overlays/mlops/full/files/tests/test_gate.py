@@ -22,7 +22,10 @@ def compared(**ahead: float) -> gate.Gate:
     """A gate in which the challenger is ahead by so much on each slice."""
     sign = 1 if objective.HIGHER_IS_BETTER else -1
     champion = scores(0.5)
-    pairs = {name: (champion, champion + sign * scores(mean)) for name, mean in ahead.items()}
+    pairs = {
+        name: gate.SliceScores(champion, champion + sign * scores(mean))
+        for name, mean in ahead.items()
+    }
     overall = pairs.pop("overall")
     return gate.Gate("a", "b", "metric", gate.compare_slices({gate.OVERALL: overall, **pairs}))
 
@@ -55,9 +58,9 @@ def test_many_slices_do_not_reject_by_chance() -> None:
     sign = 1 if objective.HIGHER_IS_BETTER else -1
     draw = np.random.default_rng(0).permutation(np.linspace(-1, 1, 400))
     error = draw.std() / np.sqrt(len(draw))
-    unlucky = np.zeros(len(draw)), sign * (draw - 2.4 * error)
-    whole = {gate.OVERALL: (np.zeros(40), np.ones(40))}
-    others = {str(number): (np.zeros(40), np.zeros(40)) for number in range(11)}
+    unlucky = gate.SliceScores(np.zeros(len(draw)), sign * (draw - 2.4 * error))
+    whole = {gate.OVERALL: gate.SliceScores(np.zeros(40), np.ones(40))}
+    others = {str(number): gate.SliceScores(np.zeros(40), np.zeros(40)) for number in range(11)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objective, "BLOCK_LENGTH", 1)
         assert gate.compare_slices({**whole, "one": unlucky})[1].finding == "worse"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,13 @@ MIN_EXAMPLES = 20  # of a slice: the mean of fewer says little
 ERROR = 0.05  # error rate of the overall interval, and of the slices' intervals together
 BATCH_ROWS = 256  # rows per call of the champion's session
 
-ScorePair = tuple[np.ndarray, np.ndarray]  # scores (n,) of the champion and of the challenger
+
+class SliceScores(NamedTuple):
+    """Scores (n,) of both models on the same rows, and the groups that these belong to."""
+
+    champion: np.ndarray
+    challenger: np.ndarray
+    clusters: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -126,37 +132,39 @@ def run_gate(champion: Bundle, run: Run, dataset: Dataset, original: int) -> Gat
 
 def scores_by_slice(
     champion: Arrays, challenger: Arrays, dataset: Dataset, original: int
-) -> dict[str, ScorePair]:
+) -> dict[str, SliceScores]:
     """Score both models' outputs by slice, all held-out data first; small slices are left out."""
-    test = dataset.test
+    test, clusters = dataset.test, dataset.test_clusters()
     rows = row_count(test)
 
-    def score(chosen: slice) -> ScorePair:
+    def score(chosen: slice) -> SliceScores:
         labels, first, second = (
             {k: column[chosen] for k, column in arrays.items() if not isinstance(column, LazyArray)}
             for arrays in (test, champion, challenger)
         )
-        return objective.scores(first, labels), objective.scores(second, labels)
+        scores = objective.scores(first, labels), objective.scores(second, labels)
+        return SliceScores(*scores, None if clusters is None else clusters[chosen])
 
     pairs = {}
     if original < rows:
         pairs = {ORIGINAL: score(slice(original)), PRODUCTION: score(slice(original, None))}
     scores = [objective.slice_scores(outputs, test) for outputs in (champion, challenger)]
     for name, mask in objective.slices(test, dataset.contract).items():
-        pairs[name] = scores[0][mask], scores[1][mask]
-    large = {name: pair for name, pair in pairs.items() if len(pair[0]) >= MIN_EXAMPLES}
+        known = None if clusters is None else clusters[mask]
+        pairs[name] = SliceScores(scores[0][mask], scores[1][mask], known)
+    large = {name: pair for name, pair in pairs.items() if len(pair.champion) >= MIN_EXAMPLES}
     return {OVERALL: score(slice(None)), **large}
 
 
-def compare_slices(pairs: Mapping[str, ScorePair]) -> list[SliceComparison]:
-    """Compare the scores of each slice, with intervals that allow for blocks."""
+def compare_slices(pairs: Mapping[str, SliceScores]) -> list[SliceComparison]:
+    """Compare the scores of each slice, with intervals of `mean_interval`."""
     sign = 1 if objective.HIGHER_IS_BETTER else -1
     slice_level = 1 - ERROR / max(1, len(pairs) - 1)
     comparisons = []
-    for name, (champion, challenger) in pairs.items():
+    for name, (champion, challenger, clusters) in pairs.items():
         ahead = sign * (challenger - champion)
         level = 1 - ERROR if name == OVERALL else slice_level
-        low, high = mean_interval(ahead[None], objective.BLOCK_LENGTH, level)
+        low, high = mean_interval(ahead[None], clusters, level)
         means = float(champion.mean()), float(challenger.mean()), float(ahead.mean())
         comparisons.append(SliceComparison(name, len(ahead), *means, low, high))
     return comparisons

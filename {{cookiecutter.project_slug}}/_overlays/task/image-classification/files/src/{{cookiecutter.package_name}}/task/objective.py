@@ -14,7 +14,7 @@ from .settings import ObjectiveSettings, Settings
 
 PRIMARY_METRIC = "accuracy"
 HIGHER_IS_BETTER = True
-BLOCK_LENGTH = 1  # test images are resampled one by one
+BLOCK_LENGTH = 1  # each test image counts for itself
 
 scores = slice_scores = hits  # 1 for a correct example, else 0; their mean is the accuracy
 

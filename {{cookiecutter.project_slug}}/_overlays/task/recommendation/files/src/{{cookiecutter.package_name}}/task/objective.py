@@ -16,7 +16,7 @@ from .settings import Settings
 PRIMARY_METRIC = "recall_at_10"
 HIGHER_IS_BETTER = True
 PROPER_SCORE = ScoreMetric(PRIMARY_METRIC, HIGHER_IS_BETTER)  # rankings state no probabilities
-BLOCK_LENGTH = 1  # test users are resampled one by one
+BLOCK_LENGTH = 1  # each test user counts for themselves
 MIN_SLICE_EXAMPLES = 20  # the mean of fewer users is too noisy to compare
 TABLE_K = (1, 5, 10, 20, 50)
 
