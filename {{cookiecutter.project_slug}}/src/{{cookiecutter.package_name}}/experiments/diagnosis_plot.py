@@ -14,7 +14,7 @@ LISTED = 24  # layers that fit into a panel; of more, every second, third … is
 
 def plot_diagnosis(found: Diagnosis) -> Figure:
     """Draw six panels: one batch, learning rates, gradients, updates, dead units, time."""
-    figure = Figure(figsize=(12, 8.5), layout="constrained")
+    figure = Figure(figsize=(13, 8.5), layout="constrained")
     axes = figure.subplots(2, 3)
     for draw, axis in zip(PANELS, axes.flat, strict=True):
         draw(axis, found)
@@ -36,13 +36,15 @@ def _overfit(axis: Axes, found: Diagnosis) -> None:
 def _rates(axis: Axes, found: Diagnosis) -> None:
     test = found.range_test
     axis.set(title="learning rate range test", xlabel="learning rate", xscale="log")
-    axis.set_ylabel("loss, smoothed")
-    axis.plot(test.rates, test.losses, color=BLUE)
+    axis.set_ylabel("change of the loss, smoothed")
+    if not test.rates:
+        return
+    axis.plot(test.rates, test.changes, color=BLUE)
     lines = {"falls fastest": (test.steepest(), GREY, "--"), "limit": (test.limit(), GREY, ":")}
     for name, (value, color, style) in (lines | {"train.lr": (found.lr, RED, "-")}).items():
         axis.axvline(value, color=color, linestyle=style, label=f"{name}: {value:.2g}")
-    start, lowest = test.losses[0], min(test.losses)
-    axis.set_ylim(lowest - 0.1 * (start - lowest), start + 0.6 * (start - lowest))
+    fall = max(-min(test.changes), 1e-12)
+    axis.set_ylim(-1.1 * fall, fall)
     axis.legend(frameon=False)
 
 
@@ -51,18 +53,22 @@ def _layers(axis: Axes, values: dict[str, float]) -> None:
     axis.plot(list(values.values()), range(len(values)), "o", color=BLUE, markersize=4)
     axis.set(xscale="log", ylim=(len(values) - 0.5, -0.5))
     every = -(-len(values) // LISTED)
-    names = [name if len(name) <= 26 else f"…{name[-25:]}" for name in values][::every]
+    names = [_short(name) for name in values][::every]
     axis.set_yticks(range(0, len(values), every), names, fontsize=7)
 
 
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else f"…{name[-23:]}"
+
+
 def _gradients(axis: Axes, found: Diagnosis) -> None:
-    axis.set(title="gradient of each weight", xlabel="root mean square, median of the steps")
+    axis.set(title="gradient of each weight", xlabel="RMS, median over steps")
     if found.rehearsal is not None:
         _layers(axis, {k: median(v) for k, v in found.rehearsal.gradients.items() if any(v)})
 
 
 def _updates(axis: Axes, found: Diagnosis) -> None:
-    axis.set(title="update per step", xlabel="change / size of the weight, shaded: unusual")
+    axis.set(title="update per step", xlabel="change / weight (shaded: unusual)")
     if found.rehearsal is not None:
         half = len(found.rehearsal.losses) // 2
         updates = found.rehearsal.updates
@@ -80,7 +86,7 @@ def _dead(axis: Axes, found: Diagnosis) -> None:
     colors = [RED if share >= 100 * DEAD_WARNING else BLUE for share in shares]
     axis.set(title="dead or saturated units", xlabel="% of a layer's units", xlim=(0, 100))
     axis.barh(range(len(shares)), shares, color=colors)
-    axis.set_yticks(range(len(shares)), list(found.useless), fontsize=7)
+    axis.set_yticks(range(len(shares)), [_short(name) for name in found.useless], fontsize=7)
     axis.set_ylim(max(len(shares), 1) - 0.5, -0.5)
     for place, share in enumerate(shares):
         axis.text(share + 1, place, f"{share:.0f}", va="center", fontsize=7)
@@ -88,7 +94,7 @@ def _dead(axis: Axes, found: Diagnosis) -> None:
 
 def _seconds(axis: Axes, found: Diagnosis) -> None:
     parts = list(found.seconds)
-    axis.set(title="where an epoch's time goes", xlabel="seconds")
+    axis.set(title="time of an epoch", xlabel="seconds")
     axis.barh(range(len(parts)), list(found.seconds.values()), color=BLUE)
     axis.set_yticks(range(len(parts)), parts)
     axis.invert_yaxis()

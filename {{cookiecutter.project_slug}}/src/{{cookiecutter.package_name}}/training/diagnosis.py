@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 
 from ..arrays import Arrays, row_count, select_rows
 from ..interfaces import Prepares
@@ -81,6 +80,11 @@ def _checks(settings: Settings, dataset: Dataset, found: Diagnosis) -> Iterator[
 
     network = laboratory.build()
     found.initial = laboratory.initial_loss(network, batch)
+    if not math.isfinite(found.initial):
+        text = f"{found.initial} before training; nothing else was checked"
+        advice = "look for a division by zero or a logarithm of zero in the network and the loss"
+        yield Check("error", "initial loss", text, advice)
+        return
     found.bounds = bounds = laboratory.bounds(network, batch)
     direction = _loss_direction(bounds, examples, dataset)
     yield direction
@@ -95,7 +99,7 @@ def _checks(settings: Settings, dataset: Dataset, found: Diagnosis) -> Iterator[
     yield _activations(found.useless)
     found.range_test = laboratory.range_test(RANGE_STEPS, RANGE_LOW, RANGE_HIGH)
     yield _learning_rate(found.range_test, settings.train.lr)
-    if direction.level != "error":
+    if direction.level != "error" and all(map(math.isfinite, rehearsal.losses)):
         yield _targets(rehearsal, dataset, settings)
     yield _time(laboratory, found, rehearsal)
 
@@ -106,8 +110,8 @@ def _loss_direction(bounds: Bounds, examples: Arrays, dataset: Dataset) -> Check
         objective.metrics(outputs, examples, dataset.contract)[metric]
         for outputs in (bounds.best_outputs, bounds.worst_outputs)
     )
-    text = f"outputs that lower it to {bounds.floor:.3g} have {metric} {low:.3g} on their batch, "
-    text += f"outputs that raise it to {bounds.worst:.3g} have {high:.3g}"
+    text = f"outputs with a loss of {bounds.floor:.3g} have {metric} {low:.3g} on a batch, those "
+    text += f"with {bounds.worst:.3g} have {high:.3g}"
     if not (low > high if objective.HIGHER_IS_BETTER else low < high):
         advice = "check the sign of objective.loss and objective.HIGHER_IS_BETTER"
         return Check("error", name, f"a lower loss does not mean a better {metric}: {text}", advice)
@@ -126,8 +130,6 @@ def _initial_loss(initial: float, bounds: Bounds, prepared: bool) -> Check:
     name, ignorant = "initial loss", max(bounds.zero, bounds.constant)
     text = f"{initial:.3g} before training; without the inputs {bounds.constant:.3g} is possible, "
     text += f"all outputs zero have {bounds.zero:.3g}"
-    if not math.isfinite(initial):
-        return Check("error", name, text, "look for a division by zero or a logarithm of zero")
     margin = 0.25 * (ignorant - bounds.floor)
     if initial > ignorant + margin:
         advice = "start the last layer with smaller weights; the first epochs only undo these"
@@ -158,8 +160,7 @@ def _frozen(frozen: set[str], total: int, settings: Settings) -> Check:
     if not frozen:
         return Check("ok", "frozen layers", f"none: all {total} weights of the network are trained")
     text = f"{len(frozen)} of {total} weights have requires_grad=False: {_listed(frozen)}"
-    asked = [key for key, value in settings.model_dump()["model"].items() if key == "frozen" and value]
-    if asked:
+    if getattr(settings.model, "frozen", 0):
         return Check("ok", "frozen layers", f"{text}, as model.frozen asks")
     return Check("error", "frozen layers", text, "unfreeze them, or leave them out of the network")
 
@@ -221,7 +222,8 @@ def _activations(useless: dict[str, tuple[float, int]]) -> Check:
 
 def _learning_rate(test: RangeTest, lr: float) -> Check:
     steepest, limit = test.steepest(), test.limit()
-    text = f"the loss falls fastest at {steepest:.1g} and rises beyond {limit:.1g}; train.lr is {lr:g}"
+    text = f"the loss falls fastest at {steepest:.1g} and rises again beyond {limit:.1g}; train.lr "
+    text += f"is {lr:g}"
     if lr > limit:
         advice = f"set train.lr to about {steepest:.1g}"
         return Check("error", "learning rate", f"too high: {text}", advice)

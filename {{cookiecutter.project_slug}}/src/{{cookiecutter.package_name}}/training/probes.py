@@ -1,12 +1,13 @@
 """Short experiments on an untrained network, each on its own copy; `diagnosis` judges them."""
 
+import copy
 import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from .fit import epoch_order, one_cycle, pick_device, seed_everything
 
 Batch = dict[str, Tensor]
 OUTPUT_STEPS, OUTPUT_LR = 150, 0.3  # what fits outputs to a batch; they move by 22 at most
-RECTIFIERS = {"relu", "relu_", "gelu", "silu", "elu", "leaky_relu", "relu6", "hardswish", "mish"}
+RECTIFIERS = {"relu", "gelu", "silu", "elu", "leaky_relu", "relu6", "hardswish", "mish"}
 SATURATING = {"tanh": -1.0, "sigmoid": 0.0}  # with the lower limit; the upper one is 1
 DEAD = 1e-4  # a rectified unit whose values never exceed this in size passes nothing on
 
@@ -73,11 +74,13 @@ class Laboratory:
         self.stage, self.seed = stage, seed
         self.device = pick_device(stage.train.device)
         self.source = BatchSource(stage.data, self.device)
+        seed_everything(seed)
+        self.untrained = stage.build().to(self.device)
 
     def build(self) -> nn.Module:
-        """Build the same network each time, in training mode."""
+        """Return a copy of the network before the first step, in training mode."""
         seed_everything(self.seed)
-        return self.stage.build().to(self.device).train()
+        return copy.deepcopy(self.untrained).train()
 
     def rows(self, steps: int) -> list[Tensor]:
         """Return the rows of the first `steps` batches of a training."""
@@ -153,19 +156,27 @@ class Laboratory:
     def range_test(self, steps: int, lowest: float, highest: float) -> "RangeTest":
         """Train with a learning rate that grows exponentially, until the loss explodes.
 
-        Smith, Cyclical Learning Rates, https://arxiv.org/abs/1506.01186
+        Each loss is compared with that of the untrained network on the same batch, for batches
+        differ more than a few steps achieve. Smith, Cyclical Learning Rates for Training Neural
+        Networks, https://arxiv.org/abs/1506.01186
         """
-        network, found = self.build(), RangeTest()
+        network, untrained, found = self.build(), self.build(), RangeTest()
         optimizer = self._optimizer(network)
-        rates = np.geomspace(lowest, highest, steps)
-        smooth = 0.0
-        for rate, batch in zip(rates.tolist(), self.batches(steps), strict=True):
+        rates, smooth = np.geomspace(lowest, highest, steps).tolist(), 0.0
+        for rate, batch in zip(rates, self.batches(steps), strict=True):
             optimizer.param_groups[0]["lr"] = rate
-            loss = self._step(network, optimizer, batch)
-            smooth = 0.8 * smooth + 0.2 * loss
+            loss = self.repeatable_loss(network, batch)
+            change = loss.item() - self.initial_loss(untrained, batch)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), self.stage.train.clip_norm)
+            optimizer.step()
+            if not math.isfinite(change):
+                break
+            smooth = 0.8 * smooth + 0.2 * change
             found.rates.append(rate)
-            found.losses.append(smooth / (1 - 0.8 ** len(found.rates)))
-            if not math.isfinite(loss) or found.diverged():
+            found.changes.append(smooth / (1 - 0.8 ** len(found.rates)))
+            if found.diverged():
                 break
         return found
 
@@ -207,9 +218,8 @@ class Laboratory:
         within 1 % of a limit, for all examples of the batches.
         """
         network.train()
-        with torch.no_grad(), _named_layers(network) as current, _Activations(current) as seen:
+        with torch.no_grad(), _running_layers(network) as running, _Activations(running) as seen:
             for batch in self.batches(steps):
-                seen.calls.clear()
                 self.stage.loss(network, batch)
         return {name: (float(dead.mean()), len(dead)) for name, dead in seen.useless.items()}
 
@@ -219,14 +229,6 @@ class Laboratory:
             trainable(network), train.lr, weight_decay=train.weight_decay, fused=True
         )
 
-    def _step(self, network: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> float:
-        loss = self.stage.loss(network, batch)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), self.stage.train.clip_norm)
-        optimizer.step()
-        return loss.item()
-
     def _clock(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
@@ -235,28 +237,26 @@ class Laboratory:
 
 @dataclass
 class RangeTest:
-    """The smoothed loss at each learning rate."""
+    """The smoothed change of the loss since the beginning, at each learning rate."""
 
     rates: list[float] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
+    changes: list[float] = field(default_factory=list)
 
     def diverged(self) -> bool:
-        """Whether the loss has risen from its lowest by more than it had fallen."""
-        lowest = min(self.losses)
-        return self.losses[-1] - lowest > max(self.losses[0] - lowest, 0.1 * abs(self.losses[0]))
+        """Whether the loss is above its beginning by more than it had fallen."""
+        return self.changes[-1] > -min(self.changes) > 0
 
     def steepest(self) -> float:
         """Return the rate at which the loss falls fastest."""
-        usable = max(int(np.argmin(self.losses)), 2)
-        slopes = np.gradient(self.losses[: usable + 1])
-        return self.rates[int(np.argmin(slopes))]
+        falling = self.changes[: int(np.argmin(self.changes)) + 1]
+        return self.rates[int(np.argmin(np.diff(falling, prepend=0.0)))]
 
     def limit(self) -> float:
-        """Return the rate beyond which the loss rises: half way back from its lowest."""
-        lowest = int(np.argmin(self.losses))
-        half = (self.losses[lowest] + self.losses[0]) / 2
-        after = (i for i in range(lowest, len(self.losses)) if not self.losses[i] <= half)
-        return self.rates[next(after, len(self.losses) - 1)]
+        """Return the rate at which a quarter of what the loss had fallen is lost again."""
+        lowest = int(np.argmin(self.changes))
+        most = 0.75 * self.changes[lowest]
+        after = (i for i in range(lowest, len(self.rates)) if not self.changes[i] <= most)
+        return self.rates[next(after, len(self.rates) - 1)]
 
 
 @dataclass
@@ -283,16 +283,27 @@ def _norm(tensor: Tensor | None) -> float:
     return 0.0 if tensor is None else tensor.square().mean().sqrt().item()
 
 
+class Call(NamedTuple):
+    """A layer that is running, and how often it has called each activation since it began."""
+
+    layer: str
+    counts: dict[str, int]
+
+
 @contextmanager
-def _named_layers(network: nn.Module) -> Iterator[list[str]]:
-    """Yield the names of the modules that are running, the innermost last."""
-    running, handles = [""], []
+def _running_layers(network: nn.Module) -> Iterator[list[Call]]:
+    """Yield the modules that are running, the innermost last; the list changes as they run."""
+    running, handles = list[Call](), []
 
     def leave(*_: Any) -> None:
         running.pop()
 
     for name, module in network.named_modules():
-        handles.append(module.register_forward_pre_hook(lambda *_, n=name: running.append(n)))
+
+        def enter(*_: Any, name: str = name) -> None:
+            running.append(Call(name, defaultdict(int)))
+
+        handles.append(module.register_forward_pre_hook(enter))
         handles.append(module.register_forward_hook(leave))
     try:
         yield running
@@ -304,17 +315,18 @@ def _named_layers(network: nn.Module) -> Iterator[list[str]]:
 class _Activations(TorchFunctionMode):
     """Watches every activation function, whether a module calls it or not."""
 
-    def __init__(self, running: list[str]) -> None:
+    def __init__(self, running: list[Call]) -> None:
         super().__init__()
-        self.running, self.calls = running, defaultdict[str, int](int)
-        self.useless: dict[str, np.ndarray] = {}  # bool (unit,)
+        self.running = running
+        self.useless: dict[str, np.ndarray] = {}  # bool (unit,), by layer and function
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        result, name = func(*args, **(kwargs or {})), getattr(func, "__name__", "")
-        if name in RECTIFIERS or name in SATURATING:
-            self._see(name.rstrip("_"), result)
+        result = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "").rstrip("_")
+        if self.running and (name in RECTIFIERS or name in SATURATING):
+            self._see(name, result)
         return result
 
     def _see(self, name: str, values: Tensor) -> None:
@@ -326,8 +338,10 @@ class _Activations(TorchFunctionMode):
             useless = ((units > 1 - margin) | (units < SATURATING[name] + margin)).all(dim=0)
         else:
             useless = (units.abs() <= DEAD).all(dim=0)
-        layer = ".".join(filter(None, [self.running[-1], name]))
-        self.calls[layer] += 1
-        key = layer if self.calls[layer] == 1 else f"{layer} ({self.calls[layer]})"
-        before = self.useless.get(key, True)
-        self.useless[key] = useless.cpu().numpy() & before
+        layer, counts = self.running[-1]
+        counts[name] += 1
+        key = ".".join(filter(None, [layer, name]))
+        key += f" ({counts[name]})" if counts[name] > 1 else ""
+        before = self.useless.setdefault(key, useless.cpu().numpy())
+        if before.shape == useless.shape:  # else these are no units, but steps of sequences
+            self.useless[key] = before & useless.cpu().numpy()
