@@ -216,7 +216,7 @@ def _activations(useless: dict[str, tuple[float, int]]) -> Check:
         return Check("ok", name, f"{text}, in {len(useless)} activations")
     text = f"{share:.0%} of the {units} units of {layer} are always 0 or saturated, whatever the "
     text += f"input, after {REHEARSAL_STEPS} steps"
-    advice = "lower train.lr, check the initial weights and biases before it, or use GELU"
+    advice = "lower train.lr; check the weights and biases that this layer starts with"
     return Check("error" if share >= DEAD_ERROR else "warning", name, text, advice)
 
 

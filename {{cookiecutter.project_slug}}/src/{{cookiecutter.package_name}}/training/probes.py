@@ -24,6 +24,7 @@ Batch = dict[str, Tensor]
 OUTPUT_STEPS, OUTPUT_LR = 150, 0.3  # what fits outputs to a batch; they move by 22 at most
 RECTIFIERS = {"relu", "gelu", "silu", "elu", "leaky_relu", "relu6", "hardswish", "mish"}
 SATURATING = {"tanh": -1.0, "sigmoid": 0.0}  # with the lower limit; the upper one is 1
+LAG = 4  # steps by which the smoothed loss of the range test is late
 DEAD = 1e-4  # a rectified unit whose values never exceed this in size passes nothing on
 
 
@@ -40,8 +41,8 @@ class FreeOutputs(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         rows = torch.arange(len(inputs[0]), device=inputs[0].device)
-        outputs = tuple(output[rows % len(output)] for output in self.outputs)
-        return outputs if len(outputs) > 1 else outputs[0]
+        outputs = [output[rows % len(output)] for output in self.outputs]
+        return tuple(outputs) if len(outputs) > 1 else outputs[0]
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -163,7 +164,7 @@ class Laboratory:
         network, untrained, found = self.build(), self.build(), RangeTest()
         optimizer = self._optimizer(network)
         rates, smooth = np.geomspace(lowest, highest, steps).tolist(), 0.0
-        for rate, batch in zip(rates, self.batches(steps), strict=True):
+        for step, (rate, batch) in enumerate(zip(rates, self.batches(steps), strict=True)):
             optimizer.param_groups[0]["lr"] = rate
             loss = self.repeatable_loss(network, batch)
             change = loss.item() - self.initial_loss(untrained, batch)
@@ -174,8 +175,8 @@ class Laboratory:
             if not math.isfinite(change):
                 break
             smooth = 0.8 * smooth + 0.2 * change
-            found.rates.append(rate)
-            found.changes.append(smooth / (1 - 0.8 ** len(found.rates)))
+            found.rates.append(rates[max(0, step - LAG)])
+            found.changes.append(smooth / (1 - 0.8 ** (step + 1)))
             if found.diverged():
                 break
         return found
