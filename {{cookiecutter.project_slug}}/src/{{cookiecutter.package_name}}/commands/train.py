@@ -2,15 +2,23 @@
 
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..config import UserError
 from ..task.settings import Settings
 from . import common
 
+if TYPE_CHECKING:
+    from ..training.diagnosis import Check
+
 
 def register(group: common.CommandGroup) -> None:
     parser = group.add(run_data, "", "--config configs/mine.yaml", "data.path=data/mine")
     text = "where to draw it (default: data.png in paths.experiments)"
+    parser.add_argument("--picture", type=Path, metavar="FILE", help=text)
+    common.add_config_options(parser)
+    parser = group.add(run_doctor, "", "--config configs/mine.yaml", "train.lr=0.01")
+    text = "where to draw it (default: doctor.png in paths.experiments)"
     parser.add_argument("--picture", type=Path, metavar="FILE", help=text)
     common.add_config_options(parser)
     parser = group.add(
@@ -53,6 +61,42 @@ def run_data(options: Namespace) -> None:
     print(f"\nwritten: {picture}")
     for warning in inspection.refuse_errors(found):
         print(f"warning: {warning}")
+
+
+def run_doctor(options: Namespace) -> int:
+    """Check network, loss, learning rate and data before training.
+
+    Makes short experiments: the loss before training against theory, one batch learned by heart,
+    gradients and updates of each layer, dead units, a learning rate range test, targets against
+    shuffled ones, where the time goes. Takes less than a minute; trains and writes no run.
+
+    Exit codes: 0 healthy, warnings included, 1 an error was found, 2 invalid input, or data that
+    makes training pointless (as the command data says).
+    """
+    from ..experiments.diagnosis_plot import plot_diagnosis
+    from ..files import write_figure
+    from ..training import diagnosis, inspection
+    from ..training.dataset import load_data
+
+    settings = common.read_settings(options)
+    dataset = load_data(settings)
+    found = diagnosis.Diagnosis(settings.train.lr)
+    warnings = inspection.refuse_errors(inspection.inspect_data(dataset, settings))
+    checks = [diagnosis.Check("warning", "data", text) for text in warnings]
+    for check in checks or [diagnosis.Check("ok", "data", "nothing looks wrong")]:
+        _print_check(check)
+    for check in diagnosis.diagnose(settings, dataset, found):
+        _print_check(check)
+    picture = options.picture or settings.paths.experiments / "doctor.png"
+    write_figure(picture, plot_diagnosis(found))
+    print(f"written: {picture}")
+    return 1 if found.failed else 0
+
+
+def _print_check(check: "Check") -> None:
+    print(f"{check.level:<8} {check.name:<14} {check.text}")
+    if check.advice:
+        print(f"{'':<23} → {check.advice}")
 
 
 def run_train(options: Namespace) -> None:
