@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer
 
-from .config import Variable
+from .config import Search, Variable
 
 DEFAULT_DATABASE = "sqlite:///predictions.db"
 
@@ -46,10 +46,16 @@ class TrainSettings(Section):
 
     seeds: Seeds = Field(default=[0, 1, 2], min_length=1, description="one network per seed")
     epochs: int = Field(default=40, ge=1, description="maximum passes over the training split")
-    batch_size: int = Field(default=64, ge=1, description="examples per step")
-    lr: float = Field(default=4e-3, gt=0, le=10, description="peak of the one-cycle schedule")
+    batch_size: Annotated[int, Search(choices=(32, 64, 128))] = Field(
+        default=64, ge=1, description="examples per step"
+    )
+    lr: Annotated[float, Search(5e-4, 2e-2, log=True)] = Field(
+        default=4e-3, gt=0, le=10, description="peak of the one-cycle schedule"
+    )
     warmup: float = Field(default=0.25, gt=0, lt=1, description="fraction of steps before the peak")
-    weight_decay: float = Field(default=1e-2, ge=0, description="decoupled weight decay of AdamW")
+    weight_decay: Annotated[float, Search(1e-4, 1e-1, log=True)] = Field(
+        default=1e-2, ge=0, description="decoupled weight decay of AdamW"
+    )
     clip_norm: float = Field(default=1.0, gt=0, description="maximum L2 norm of the gradient")
     patience: int = Field(default=15, ge=1, description="epochs without improvement before a stop")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
@@ -70,6 +76,10 @@ class PathSettings(Section):
     tracking: str = Field(
         default="sqlite:///mlflow.db",
         description="MLflow tracking URI; MLFLOW_TRACKING_URI takes precedence",
+    )
+    studies: Annotated[str, Variable("APP_STUDIES_URL")] = Field(
+        default="sqlite:///studies.db",
+        description="database of tune's trials; several workers share it",
     )
 
 
