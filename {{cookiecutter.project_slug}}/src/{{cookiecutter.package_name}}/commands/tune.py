@@ -7,7 +7,7 @@ import shlex
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..config import UserError, parse_search, search_space, with_values
 from ..task.settings import Settings
@@ -66,20 +66,20 @@ def run_tune(options: Namespace) -> None:
     """
     from ..experiments import studies, study_pages
     from ..training.dataset import load_data
-    from ..training.tuning import Study
+    from ..training.tuning import Study, ends
 
     settings = _with_seeds(options)
     space = dict(parse_search(Settings, text) for text in options.search)
+    for key in space:
+        if key.startswith(UNCOMPARABLE):
+            raise UserError(f"--search {key}: not to be searched: trials would not be comparable")
     for key, search in space.items():  # an impossible end would only show in some trial
-        for value in search.choices or _ends(settings, key, search):
+        for value in search.choices or ends(settings, key, search):
             with_values(settings, {key: value}, f"--search {key}")
     given = {text.partition("=")[0] for text in options.settings}
     if both := given & space.keys():
         raise UserError(f"command line: {min(both)}: is both given and searched")
     space = space or {k: s for k, s in search_space(Settings) if k not in given}
-    for key in space:
-        if key.startswith(UNCOMPARABLE):
-            raise UserError(f"--search {key}: trials would differ in what they are measured on")
     study = Study(settings, options.study or settings.name, space, load_data(settings))
     base = _command(options, "train", [])
     record = studies.tune(study, options.trials, options.timeout, base)
@@ -105,7 +105,8 @@ def run_crossval(options: Namespace) -> None:
             f"--folds {options.folds}: at least 3: one trains, one validates, one tests"
         )
     name = options.name or settings.name
-    command = _command(options, "crossval", ["--folds", str(options.folds)])
+    arguments = ["--folds", str(options.folds), "--seeds", str(options.seeds), "--name", name]
+    command = _command(options, "crossval", arguments)
     record = studies.cross_validate(settings, options.folds, name, command)
     _write(settings, f"crossval-{name}", study_pages.crossval_page(record))
 
@@ -132,7 +133,9 @@ def run_sweep(options: Namespace) -> None:
         if variants[title][1] == base:
             raise UserError(f"{title}: is the same as the base")
     name = options.name or base.name
-    command = _command(options, "sweep", [])
+    arguments = [part for text in options.variant for part in ("--variant", text)]
+    arguments += ["--file", str(options.file)] if options.file else []
+    command = _command(options, "sweep", [*arguments, "--name", name])
     record = studies.sweep(base, variants, name, command)
     _write(base, f"sweep-{name}", study_pages.sweep_page(record))
 
@@ -173,7 +176,7 @@ def _name(text: str) -> str:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise ValueError
+        raise ArgumentTypeError("must be at least 1")
     return number
 
 
@@ -184,13 +187,6 @@ def _with_seeds(options: Namespace) -> Settings:
     if options.seeds > len(seeds):
         raise UserError(f"--seeds {options.seeds}: train.seeds has only {len(seeds)}")
     return with_values(settings, {"train.seeds": seeds[: options.seeds]}, "--seeds")
-
-
-def _ends(settings: Settings, key: str, search: Any) -> list[Any]:
-    section, _, name = key.rpartition(".")
-    value = getattr(getattr(settings, section), name)
-    kind = int if isinstance(value, int) else float
-    return [kind(search.low), kind(search.high)]
 
 
 def _command(options: Namespace, command: str, arguments: list[str]) -> str:

@@ -53,14 +53,13 @@ def tune(study: Study, trials: int, seconds: float | None, command: str) -> Tune
 
 
 def _told(trial: FrozenTrial) -> str:
-    values = ", ".join(f"{key}={rounded(value)}" for key, value in trial.params.items())
     if trial.state == TrialState.COMPLETE:
         result = f"{objective.PRIMARY_METRIC} {trial.value:.4f} on validation"
     elif error := trial.user_attrs.get("error"):
         result = f"failed ({error})"
     else:
         result = f"pruned after epoch {max(trial.intermediate_values, default=0)}"
-    return f"trial {trial.number}: {result}; {values}"
+    return f"trial {trial.number}: {result}"
 
 
 def cross_validate(
@@ -71,24 +70,20 @@ def cross_validate(
 
     title, done, about = f"crossval-{name}", list[folds.Fold](), ""
     tracker, parent = Tracker(settings), None
-    for number, fold_data in enumerate(data.folds(settings.data, count)):
-        fold_settings = settings.model_copy(update={"data": fold_data})
-        folder = settings.paths.runs / title / f"{title}-fold-{number}"
-        evaluated, dataset = folder / "evaluation.json", None
-        if (folder / "run.json").exists():
-            run = read_run(folder, fold_settings)
-            if changed := differences(_dump(fold_settings), _dump(run.settings)):
-                reason = f"fold {number} was trained with other settings: {'; '.join(changed)}"
-                raise UserError(f"{folder.parent}: {reason}; name the new one with --name NAME")
-        else:
-            dataset = data.load(fold_data)
-            run = create_run(fold_settings, dataset, folder)
+    runs = [
+        _fold_run(settings.model_copy(update={"data": fold_data}), title, number)
+        for number, fold_data in enumerate(data.folds(settings.data, count), 1)
+    ]
+    for number, run in enumerate(runs, 1):
+        folder, evaluated = run.folder, run.folder / "evaluation.json"
         if not evaluated.exists():
-            dataset = dataset or data.load(fold_data)
+            dataset = data.load(run.settings.data)
             if dataset.fingerprint != run.info.data.fingerprint:
                 reason = "the data has changed since this fold was begun"
                 raise UserError(f"{folder}: {reason}; name the new one with --name NAME")
-            print(f"fold {number + 1} of {count}: {dict(run.info.data.rows)}")
+            rows = dict(run.info.data.rows)
+            told = ", ".join(f"{count} {split} rows" for split, count in rows.items())
+            print(f"fold {number} of {len(runs)}: {told}")
             if parent is None:
                 whole = Run(folder.parent, settings, run.info)
                 parent = tracker.mlflow_run(title, whole, {"folds": str(count)})
@@ -114,6 +109,21 @@ def cross_validate(
         tracker.log_metrics(parent, summary | {f"crossval_{metric}_sd": record.network.sd})
         tracker.client.set_terminated(parent, "FINISHED")
     return record
+
+
+def _fold_run(settings: Settings, title: str, number: int) -> Run:
+    """Open the run of a fold; create it if it is new, so that unusable folds show at once."""
+    folder = settings.paths.runs / title / f"{title}-fold-{number}"
+    if not (folder / "run.json").exists():
+        try:
+            return create_run(settings, data.load(settings.data), folder)
+        except UserError as error:
+            raise UserError(f"fold {number}: {error}") from None
+    run = read_run(folder, settings)
+    if changed := differences(_dump(settings), _dump(run.settings)):
+        reason = f"fold {number} was trained with other settings: {'; '.join(changed)}"
+        raise UserError(f"{folder.parent}: {reason}; name the new one with --name NAME")
+    return run
 
 
 def sweep(

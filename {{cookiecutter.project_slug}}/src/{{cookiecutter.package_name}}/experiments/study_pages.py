@@ -14,7 +14,7 @@ from ..training.folds import CrossValidation
 from ..training.sweeps import SweepRecord
 from ..training.tuning import TuneRecord
 from .plots import BLUE, GREY
-from .report import RESULTS_BEGIN, RESULTS_END, TEMPLATES
+from .report import RESULTS_END, TEMPLATES
 from .report import _number as number
 
 METRIC = METRICS[PRIMARY_METRIC]
@@ -36,15 +36,16 @@ def write_study(folder: Path, page: Page) -> list[Path]:
     `folder` is `<kind>-<name>`, the template `<kind>.md.j2`.
     """
     kind, path = folder.name.partition("-")[0], folder / "README.md"
+    begin = f"<!-- results:begin, rewritten by the command {kind} -->"
     before, after = f"# {page.title}\n\n", "\n"
     if path.exists():
-        before, after = split_around_section(path, RESULTS_BEGIN, RESULTS_END)
+        before, after = split_around_section(path, begin, RESULTS_END)
     write_json(folder / f"{kind}.json", page.record.model_dump(mode="json"))
     for name, figure in page.figures.items():
         write_figure(folder / name, figure)
     values = {"record": page.record, "figures": list(page.figures), **page.tables}
     text = TEMPLATES.get_template(f"{kind}.md.j2").render(values)
-    write_text(path, "\n".join([before + RESULTS_BEGIN, "", text, "", RESULTS_END + after]))
+    write_text(path, "\n".join([before + begin, "", text, "", RESULTS_END + after]))
     return [path, folder / f"{kind}.json", *(folder / name for name in page.figures)]
 
 
@@ -111,17 +112,21 @@ def tuning_figures(record: TuneRecord) -> dict[str, Figure]:
     values = np.array([trial.value for trial in complete]) * METRIC.scale
     best = (np.maximum if record.higher_is_better else np.minimum).accumulate(values)
     numbers = [trial.number for trial in complete]
+    # Pruned trials may end far away: the picture shows complete ones, and those at its edge.
+    room = 0.06 * (float(np.ptp(values)) or 1.0)
+    edges = values.min() - room, values.max() + room
     pruned = [trial for trial in record.trials if trial.state == "pruned" and trial.history]
-    ends = [trial.history[-1] * METRIC.scale for trial in pruned]
-    axis.plot([t.number for t in pruned], ends, "x", color=GREY, label="pruned, at its end")
+    ends = np.clip([trial.history[-1] * METRIC.scale for trial in pruned], *edges)
+    numbers_pruned = [trial.number for trial in pruned]
+    axis.plot(
+        numbers_pruned, ends, "x", color=GREY, clip_on=False, label="pruned (at the edge: beyond)"
+    )
     axis.plot(numbers, values, "o", color=BLUE, label="complete")
     axis.step(numbers, best, where="post", color=BLUE, alpha=0.5, label="best so far")
-    if complete:  # pruned trials may end far away, where nothing is to be seen
-        spread = np.ptp(values) or abs(values[0]) * 0.1
-        axis.set_ylim(values.min() - spread / 2, values.max() + spread / 2)
+    axis.set_ylim(*edges)
     axis.set(xlabel="trial", ylabel=f"{METRIC.title} (validation)")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     figures = {"history.png": _plain(figure)}
     if record.importance:
         names = list(record.importance)
@@ -177,5 +182,6 @@ def sweep_figure(record: SweepRecord) -> Figure:
 def _plain(figure: Figure) -> Figure:
     for axis in figure.axes:
         axis.grid(alpha=0.3)
+        axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
     return figure

@@ -55,8 +55,6 @@ def summarise(
 ) -> CrossValidation:
     """Compare the networks with the baselines on the same folds."""
     sign = 1 if higher_is_better else -1
-    shares = [fold.rows.test / fold.rows.train for fold in folds]
-    ratio = float(np.mean(shares))
     network = np.array([fold.network[metric] for fold in folds])
     # A baseline that a fold does not have (by its data) has no mean over folds.
     names = [key for key in folds[0].baselines if all(key in fold.baselines for fold in folds)]
@@ -68,22 +66,24 @@ def summarise(
         about=about,
         seeds=seeds,
         folds=list(folds),
-        network=estimate(network, ratio),
-        baselines={key: estimate(values, ratio) for key, values in others.items()},
-        ahead={key: estimate(sign * (network - values), ratio) for key, values in others.items()},
+        network=estimate(network),
+        baselines={key: estimate(values) for key, values in others.items()},
+        ahead={key: estimate(sign * (network - values)) for key, values in others.items()},
         command=command,
     )
 
 
-def estimate(values: np.ndarray, ratio: float) -> Estimate:
+def estimate(values: np.ndarray) -> Estimate:
     """Return mean and 95 % interval of a metric over folds (fold,).
 
     Training sets overlap, so the folds are not independent: the variance of the mean is
-    (1 / folds + ratio) · s², with `ratio` test rows per training row, and Student's t has folds - 1
-    degrees of freedom. Nadeau and Bengio, Inference for the generalization error, 2003.
+    (1 / k + test / training) · s² over k folds, and Student's t has k - 1 degrees of freedom. All
+    but one fold makes the model, by training or validation, so test / training is 1 / (k - 1).
+    Nadeau and Bengio, Inference for the generalization error, 2003.
     """
+    count = len(values)
     mean, sd = float(values.mean()), float(values.std(ddof=1))
-    half = student_quantile(0.975, len(values) - 1) * sd * math.sqrt(1 / len(values) + ratio)
+    half = student_quantile(0.975, count - 1) * sd * math.sqrt(1 / count + 1 / (count - 1))
     return Estimate(mean=mean, sd=sd, interval=(mean - half, mean + half))
 
 

@@ -27,7 +27,7 @@ from ..task import objective
 from ..task.data import Dataset
 from ..task.settings import Settings
 from .fit import Interrupted, TrainingState
-from .runs import TrainingJob, create_run, read_run, train_run
+from .runs import TrainingJob, create_run, read_run, stop_on_signals, train_run
 
 HEARTBEAT, GRACE = 10, 60  # seconds between signs of life; without one for so long: killed
 RETRIES = 3  # of a trial whose worker was killed: it may be the trial that kills them
@@ -43,7 +43,7 @@ class TrialResult(Document):
     """What is kept of a trial."""
 
     number: int
-    state: str  # complete, pruned, fail, running or waiting
+    state: str  # complete, pruned, interrupted (tried again as another), running or waiting
     value: float | None  # the metric on validation, if complete
     settings: dict[str, Any]
     history: list[float]  # the metric on validation after each epoch
@@ -117,32 +117,40 @@ class Study:
         Raises Interrupted when stopped; the trial is queued again.
         """
         end, told = time.monotonic() + (seconds or math.inf), False
-        while time.monotonic() < end:
-            with as_work_error():
-                fail_stale_trials(self.study)
-                trials = self.study.get_trials(deepcopy=False)
-            self._remove_folders(trials)
-            done = sum(trial.state in DONE for trial in trials)
-            running = sum(trial.state == TrialState.RUNNING for trial in trials)
-            if done >= total:
-                return
-            if done + running >= total:  # one of them may be a killed worker's
-                if not told:
+        with stop_on_signals() as stop:
+            while time.monotonic() < end:
+                if stop():
+                    raise Interrupted
+                with as_work_error():
+                    fail_stale_trials(self.study)
+                    trials = self.study.get_trials(deepcopy=False)
+                self._remove_folders(trials)
+                done = sum(trial.state in DONE for trial in trials)
+                running = sum(trial.state == TrialState.RUNNING for trial in trials)
+                if done >= total:
+                    return
+                if done + running < total:
+                    if (trial := self._run_trial()) is not None:
+                        yield trial
+                    continue
+                if not told:  # one of them may be a killed worker's
                     print(f"waiting for other workers' trials: {running}")
                 told = True
                 time.sleep(min(1.0, HEARTBEAT))
-                continue
-            try:
-                with as_work_error():
-                    self.study.optimize(self._train, n_trials=1)
-            except UpdateFinishedTrialError:
-                print("a trial was taken over: this worker showed no sign of life for too long")
-                continue
-            except Interrupted:
-                with as_work_error():
-                    RetryHeartbeatStaleTrialCallback()(self.study, self._trial(self.current))
-                raise
-            yield self._trial(self.current)
+
+    def _run_trial(self) -> FrozenTrial | None:
+        """Run one trial; None if another worker took it over."""
+        try:
+            with as_work_error():
+                self.study.optimize(self._train, n_trials=1)
+        except UpdateFinishedTrialError:
+            print("a trial was taken over: this worker showed no sign of life for too long")
+            return None
+        except Interrupted:
+            with as_work_error():
+                RetryHeartbeatStaleTrialCallback()(self.study, self._trial(self.current))
+            raise
+        return self._trial(self.current)
 
     def record(self, command: str) -> TuneRecord:
         """Sum the study up; `command` trains. Raises WorkError without a completed trial."""
@@ -212,7 +220,7 @@ class Study:
             if search.choices:
                 values[key] = trial.suggest_categorical(key, search.choices)
             elif isinstance(current[key], int):
-                low, high = int(search.low), int(search.high)
+                low, high = map(int, ends(self.settings, key, search))
                 values[key] = trial.suggest_int(key, low, high, log=search.log)
             else:
                 values[key] = trial.suggest_float(key, search.low, search.high, log=search.log)
@@ -234,9 +242,12 @@ class Study:
     def _other_study(self, key: str, before: dict[str, Any], about: dict[str, Any]) -> str:
         reason = "its data has changed"
         if key != "data":
-            what = "another space" if key == "space" else "other settings"
-            changed = differences(about[key], before[key])
-            reason = f"was begun with {what}{': ' if changed else ''}{'; '.join(changed)}"
+            reason = (
+                f"was begun with other settings: {'; '.join(differences(about[key], before[key]))}"
+            )
+            if key == "space":
+                space = ", ".join(f"{name}={text}" for name, text in before[key].items())
+                reason = f"searches {space}"
         return f"study {self.name}: {reason}; give a new one a name with --study NAME"
 
     def _trial(self, number: int) -> FrozenTrial:
@@ -263,6 +274,12 @@ def values_inside(settings: Settings, space: Space) -> dict[str, Any]:
     }
 
 
+def ends(settings: Settings, key: str, search: Search) -> tuple[float, float]:
+    """Return the lowest and the highest value of a range, in the setting's type."""
+    is_whole = isinstance(dict(_values(settings))[key], int)
+    return (int(search.low), int(search.high)) if is_whole else (search.low, search.high)
+
+
 def rounded(value: Any) -> Any:
     """Round a float to four digits: no result depends on more, and people have to read it."""
     return f"{value:.4g}" if isinstance(value, float) else value
@@ -285,7 +302,7 @@ def _values(settings: Settings) -> Iterator[tuple[str, Any]]:
 def _result(trial: FrozenTrial) -> TrialResult:
     return TrialResult(
         number=trial.number,
-        state=trial.state.name.lower(),
+        state="interrupted" if trial.state == TrialState.FAIL else trial.state.name.lower(),
         value=trial.value if trial.state == TrialState.COMPLETE else None,
         settings={key: _plain(value) for key, value in trial.params.items()},
         history=[value for _, value in sorted(trial.intermediate_values.items())],
