@@ -32,7 +32,7 @@ def test_crossval_measures_every_fold_and_goes_on_where_it_was_stopped(
     assert record.network.mean == pytest.approx(np.mean(values))
     assert (FOLDER / "folds.png").read_bytes()[:4] == b"\x89PNG"
     assert not list(Path("runs").rglob("*.safetensors"))
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
     logged = client.search_runs([client.search_experiments()[0].experiment_id])
     parents = [run for run in logged if run.data.tags.get("folds") == "3"]
     assert len(parents) == 1

@@ -94,7 +94,7 @@ def test_trials_are_measured_on_validation_logged_and_leave_no_checkpoint(
     page = Path("docs/experiments/tune-s/README.md").read_text(encoding="utf-8")
     assert found.command in page
     assert Path("docs/experiments/tune-s/history.png").read_bytes()[:4] == b"\x89PNG"
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
     logged = client.search_runs([client.search_experiments()[0].experiment_id])
     children = [run for run in logged if "mlflow.parentRunId" in run.data.tags]
     assert len(children) == 3
