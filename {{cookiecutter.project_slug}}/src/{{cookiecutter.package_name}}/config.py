@@ -41,6 +41,23 @@ class Variable(NamedTuple):
     name: str
 
 
+class Search(NamedTuple):
+    """The values that `tune` tries for a setting: `Annotated[float, Search(1e-4, 1e-2, log=True)]`
+    from low to high, or `Annotated[int, Search(choices=(16, 32))]`.
+    """
+
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        """Write the values as `tune --search KEY=…` takes them."""
+        if self.choices:
+            return ",".join(map(_as_text, self.choices))
+        return f"{self.low:g}..{self.high:g}{':log' if self.log else ''}"
+
+
 def load_settings(
     schema: type[S],
     path: Path | Sequence[Path] | None = None,
@@ -119,6 +136,51 @@ def describe_settings(
         else:
             text = "required" if field.is_required() else _as_text(default)
             yield f"{prefix}{name}", text, field.description or ""
+
+
+def search_space(schema: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Search]]:
+    """Yield (key, values to try) of every setting that has a `Search` beside it."""
+    for name, field in schema.model_fields.items():
+        if section := _section(field.annotation):
+            yield from search_space(section, f"{prefix}{name}.")
+        for extra in field.metadata:
+            if isinstance(extra, Search):
+                yield f"{prefix}{name}", extra
+
+
+def parse_search(schema: type[BaseModel], text: str) -> tuple[str, Search]:
+    """Parse `KEY`, `KEY=low..high`, `KEY=low..high:log` or `KEY=a,b,c`. Raises UserError."""
+    name, _, values = text.partition("=")
+    declared, key = dict(search_space(schema)), tuple(name.split("."))
+    source = f"--search {text}"
+    if name not in {key for key, _, _ in describe_settings(schema)}:
+        raise UserError(f"{source}: no such setting, {_suggest(schema, name)}")
+    if not values:
+        if name not in declared:
+            form = f"{name}=low..high, {name}=low..high:log or {name}=a,b,c"
+            raise UserError(f"{source}: has no values beside its setting, give {form}")
+        return name, declared[name]
+    low, dots, high = values.removesuffix(":log").partition("..")
+    if not dots:
+        choices = [_parse(schema, key, choice.strip()) for choice in values.split(",")]
+        return name, Search(choices=tuple(choices))
+    try:
+        search = Search(float(low), float(high), values.endswith(":log"))
+    except ValueError:
+        raise UserError(f"{source}: {low!r} and {high!r} must be numbers") from None
+    if not search.low < search.high or (search.log and search.low <= 0):
+        rule = "0 < low < high" if search.log else "low < high"
+        raise UserError(f"{source}: must be low..high with {rule}")
+    return name, search
+
+
+def with_values(settings: S, values: Mapping[str, Any], source: str) -> S:
+    """Return the settings with other values by `section.key`. Raises UserError naming `source`."""
+    dumped = settings.model_dump(mode="json")
+    sourced: SourcedValues = {key: (value, source) for key, value in _leaves(dumped)}
+    for name, value in values.items():
+        _put(sourced, tuple(name.split(".")), value, source)
+    return validate(type(settings), sourced)
 
 
 def flatten(settings: BaseModel) -> dict[str, str]:

@@ -181,6 +181,12 @@ class DataModule(Protocol):
 
     def load(self, settings: Any) -> Splits: ...
 
+    def folds(self, settings: Any, count: int) -> list[Any]:
+        """Return `settings.data` of each of `count` folds of a cross-validation, as the task needs
+        them: no row tests twice, none that belongs to a test row or comes after it trains.
+        """
+        ...
+
 
 class ModelModule(Protocol):
     """`task/model.py`: the network. Its `forward` takes `INPUTS` and returns `OUTPUTS`."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer
 
-from .config import Variable
+from .config import Search, Variable
 
 DEFAULT_DATABASE = "sqlite:///predictions.db"
 
@@ -46,7 +46,7 @@ class TrainSettings(Section):
 
     seeds: Seeds = Field(default=[0, 1, 2], min_length=1, description="one network per seed")
     epochs: int = Field(default=40, ge=1, description="maximum passes over the training split")
-    batch_size: int = Field(
+    batch_size: Annotated[int, Search(choices=(32, 64, 128))] = Field(
         default=64, ge=1, description="examples per step, of all parts and all processes together"
     )
     accumulate: int = Field(
@@ -55,12 +55,14 @@ class TrainSettings(Section):
     optimizer: Literal["adamw", "nadam", "sgd"] = Field(
         default="adamw", description="sgd has Nesterov momentum 0.9 and needs a larger lr"
     )
-    lr: float = Field(default=4e-3, gt=0, le=10, description="peak of the learning rate")
+    lr: Annotated[float, Search(5e-4, 2e-2, log=True)] = Field(
+        default=4e-3, gt=0, le=10, description="peak of the learning rate"
+    )
     schedule: Literal["one-cycle", "cosine", "constant"] = Field(
         default="one-cycle", description="how the learning rate falls after its peak"
     )
     warmup: float = Field(default=0.25, ge=0, lt=1, description="fraction of steps before the peak")
-    weight_decay: float = Field(
+    weight_decay: Annotated[float, Search(1e-4, 1e-1, log=True)] = Field(
         default=1e-2, ge=0, description="weight decay, decoupled from the gradient but for sgd"
     )
     no_decay: bool = Field(
@@ -102,6 +104,10 @@ class PathSettings(Section):
     tracking: str = Field(
         default="sqlite:///mlflow.db",
         description="MLflow tracking URI; MLFLOW_TRACKING_URI takes precedence",
+    )
+    studies: Annotated[str, Variable("APP_STUDIES_URL")] = Field(
+        default="sqlite:///studies.db",
+        description="database of tune's trials; several workers share it",
     )
 
 

@@ -74,12 +74,12 @@ class Tracker:
 
     def parent(self, run: Run) -> str:
         """Return the id of the MLflow run of a whole training; created on first use."""
-        return self._mlflow_run(run.name, run, {})
+        return self.mlflow_run(run.name, run, {})
 
     def child(self, run: Run, job: str) -> str:
         """Return the id of the MLflow run of one network (`seed-0`); created on first use."""
         tags = {"mlflow.parentRunId": self.parent(run), "part": job}
-        return self._mlflow_run(f"{run.name}-{job}", run, tags)
+        return self.mlflow_run(f"{run.name}-{job}", run, tags)
 
     def log_epochs(self, run_id: str, state: TrainingState) -> None:
         """Log the metrics of the epochs that MLflow does not have yet."""
@@ -147,7 +147,7 @@ class Tracker:
         assert version.run_id is not None, "set by register"
         return Path(self.client.download_artifacts(version.run_id, "bundle", str(folder)))
 
-    def _mlflow_run(self, name: str, run: Run, tags: dict[str, str]) -> str:
+    def mlflow_run(self, name: str, run: Run, tags: dict[str, str]) -> str:
         """Return the id of the MLflow run of this name; create it with the run's origin."""
         query = f"attributes.run_name = '{name}'"
         if existing := self.client.search_runs([self.experiment], query, max_results=1):

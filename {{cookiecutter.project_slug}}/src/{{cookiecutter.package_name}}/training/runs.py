@@ -88,6 +88,14 @@ class Run:
 
 def create_run(settings: Settings, dataset: Dataset, folder: Path | None = None) -> Run:
     """Write `run.json` of a new run, into a new folder or one that was reserved for it."""
+    info = describe_run(settings, dataset)
+    folder = folder or reserve_folder(settings)
+    write_json(folder / "run.json", info.model_dump())
+    return Run(folder, settings, info)
+
+
+def describe_run(settings: Settings, dataset: Dataset) -> RunInfo:
+    """Gather what `run.json` holds."""
     splits = (dataset.train, dataset.validation, dataset.test)
     train, validation, test = map(row_count, splits)
     rows = RowCounts(train=train, validation=validation, test=test)
@@ -96,7 +104,7 @@ def create_run(settings: Settings, dataset: Dataset, folder: Path | None = None)
         hardware = torch.cuda.get_device_name()
     if processes.count() > 1:
         hardware += f", {processes.count()} processes"
-    info = RunInfo(
+    return RunInfo(
         settings=settings.model_dump(mode="json"),
         data=DataInfo(
             about=dataset.about,
@@ -111,9 +119,6 @@ def create_run(settings: Settings, dataset: Dataset, folder: Path | None = None)
         command=" ".join([Path(sys.argv[0]).stem, *sys.argv[1:]]),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    folder = folder or reserve_folder(settings)
-    write_json(folder / "run.json", info.model_dump())
-    return Run(folder, settings, info)
 
 
 def reserve_folder(settings: Settings) -> Path:
@@ -147,10 +152,10 @@ def open_run(
         folder = Path(which) if (Path(which) / "run.json").is_file() else parent / which
         if not (folder / "run.json").is_file():
             raise UserError(f"{which}: no such run ({folder / 'run.json'} does not exist)")
-        return _read_run(folder, settings)
+        return read_run(folder, settings)
     for path in sorted(parent.glob("*/run.json"), reverse=True):
         try:
-            run = _read_run(path.parent, settings)
+            run = read_run(path.parent, settings)
             reason = _differences(run, settings, keys)
             if not (reason or resume or run.finished):
                 reason = f"not finished; go on with: train --resume {run.name}"
@@ -173,7 +178,8 @@ def open_run(
     raise UserError("\n".join([summary, *_shortened(skipped)]))
 
 
-def _read_run(folder: Path, settings: Settings) -> Run:
+def read_run(folder: Path, settings: Settings) -> Run:
+    """Read a run, whose settings count but for the paths. Raises UserError for an invalid one."""
     info = read_document(folder / "run.json", RunInfo)
     values = {(key,): (value, str(folder)) for key, value in info.settings.items()}
     validated = validate(Settings, values)  # again: the code may have changed since

@@ -1,5 +1,5 @@
 """The commands of the command line, a module for each stage of a model's life."""
 
-from . import lifecycle, monitor, serve, train
+from . import lifecycle, monitor, serve, train, tune
 
-MODULES = (train, serve, monitor, lifecycle)
+MODULES = (train, tune, serve, monitor, lifecycle)

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,10 @@ def load(settings: DataSettings) -> Dataset:
     if count < least:
         raise UserError(_too_short(settings, found, path, f"{count} rows, at least {least} needed"))
     blocks = split_grid(settings, count)
+    if blocks.test[1] < least:
+        reason = f"fold {settings.test_fold} ends after {blocks.test[1]} rows, {least} needed"
+        raise UserError(_too_short(settings, found, path, reason))
+    found = replace(found, series=[one.until(blocks.test[1]) for one in found.series])
     series, contract, notes = _fit_contract(settings, path, found, blocks)
     # 3. Cut the windows.
     splits = cut_windows(settings, contract, series, blocks)
@@ -143,6 +147,11 @@ def load(settings: DataSettings) -> Dataset:
     columns = splits["train"], splits["validation"], splits["test"]
     limits = INCLUDED_LIMITS if path == INCLUDED else ()
     return Dataset(*columns, about, contract, series, blocks, notes=notes, limits=limits)
+
+
+def folds(settings: DataSettings, count: int) -> list[DataSettings]:
+    """Return the settings of each fold of a rolling origin: none trains on what comes later."""
+    return [settings.model_copy(update={"folds": count, "test_fold": k}) for k in range(count)]
 
 
 def _describe(

@@ -1,7 +1,7 @@
 """Put a series on its grid of steps: refuse or fill its gaps, refuse rows that are off the grid."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -41,6 +41,12 @@ class Series:
     @property
     def start(self) -> int:
         return int(self.stamps[0])
+
+    def until(self, end: int) -> "Series":
+        """Leave the steps from position `end` of the grid on out."""
+        kept = int(np.searchsorted(self.positions, end))
+        columns = ("stamps", "positions", "values", "covariates", "filled")
+        return replace(self, **{name: getattr(self, name)[:kept] for name in columns})
 
     def find(self, stamps: np.ndarray) -> np.ndarray:
         """Return the places of times (n,) in the series, -1 for those that are not in it."""

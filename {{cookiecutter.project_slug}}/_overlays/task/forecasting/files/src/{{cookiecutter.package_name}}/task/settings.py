@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, field_validator, model_validator
 
 from ..base_settings import BaseSettings
+from ..config import Search
 from ..settings import Section, TrainSettings
 from .table_settings import TableSettings, with_old_keys
 
@@ -77,6 +78,12 @@ class DataSettings(Section):
         default=4, ge=1, le=50, description="blocks before the test, fewer if the series is short"
     )
     stride: int = Field(default=1, ge=1, description="steps between training windows")
+    folds: int = Field(default=5, ge=2, le=100, description="test blocks of a rolling origin")
+    test_fold: int | None = Field(
+        default=None,
+        ge=0,
+        description="test on this block of the rolling origin and leave later steps out",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -95,6 +102,8 @@ class DataSettings(Section):
     def _consistent(self) -> "DataSettings":
         if self.seasons != sorted(set(self.seasons)):
             raise ValueError("seasons must be unique and ascending")
+        if self.test_fold is not None and self.test_fold >= self.folds:
+            raise ValueError(f"test_fold must be below folds={self.folds}")
         if self.window < self.seasons[-1]:
             season = f"the season {self.seasons[-1]}"
             raise ValueError(
@@ -117,11 +126,17 @@ class ModelSettings(Section):
     kind: Literal["lstm", "transformer"] = Field(
         default="lstm", description="recurrent network, or attention over all patches"
     )
-    width: int = Field(default=64, ge=4, le=2048, multiple_of=4, description="patch embedding size")
+    width: Annotated[int, Search(choices=(32, 64, 96))] = Field(
+        default=64, ge=4, le=2048, multiple_of=4, description="patch embedding size"
+    )
     layers: int = Field(default=1, ge=1, le=24, description="LSTM layers or transformer blocks")
     heads: int = Field(default=4, ge=1, le=64, description="attention heads (transformer)")
-    patch: int = Field(default=4, ge=1, le=64, description="steps per patch")
-    dropout: float = Field(default=0.3, ge=0, lt=1, description="dropout rate")
+    patch: Annotated[int, Search(choices=(2, 4, 8))] = Field(
+        default=4, ge=1, le=64, description="steps per patch"
+    )
+    dropout: Annotated[float, Search(0.0, 0.5)] = Field(
+        default=0.3, ge=0, lt=1, description="dropout rate"
+    )
 
     @model_validator(mode="after")
     def _divides(self) -> "ModelSettings":
@@ -133,7 +148,7 @@ class ModelSettings(Section):
 class ObjectiveSettings(Section):
     """The loss: the mean pinball loss of the quantiles."""
 
-    median_weight: float = Field(
+    median_weight: Annotated[float, Search(0.5, 4.0, log=True)] = Field(
         default=1.0, gt=0, le=100, description="weight of the median; the outer quantiles have 1"
     )
 

@@ -70,10 +70,16 @@ def split_grid(settings: DataSettings, count: int) -> Blocks:
     """Put the test at the grid's end and validation blocks in the middle of equal parts before it.
 
     Each is at least two horizons long, for which there may be fewer blocks; a single one is right
-    before the test.
+    before the test. With `data.test_fold` the grid ends with that block of the rolling origin, of
+    which all together take the last half at most (Tashman, Out-of-sample tests of forecasting
+    accuracy, 2000).
     """
     least = LEAST_HORIZONS * settings.horizon
-    test = count - max(round(settings.test_share * count), least)
+    length = max(round(settings.test_share * count), least)
+    if settings.test_fold is not None:
+        length = max(min(length, count // (2 * settings.folds)), least)
+        count -= (settings.folds - 1 - settings.test_fold) * length
+    test = count - length
     total = settings.validation_share * count
     number = max(1, min(settings.validation_blocks, int(total // least)))
     length = max(total / number, least)

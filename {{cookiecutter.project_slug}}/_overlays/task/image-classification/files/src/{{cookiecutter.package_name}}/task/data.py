@@ -69,6 +69,20 @@ def load(settings: DataSettings) -> Dataset:
     return _mnist(settings, folder) if settings.source == "mnist" else _folder(settings, folder)
 
 
+def folds(settings: DataSettings, count: int) -> list[DataSettings]:
+    """Return the settings of each fold: every image tests once, unless training data is given."""
+    given = settings.source == "mnist" or settings.test_path is not None
+    if settings.source == "folder" and settings.path is not None and not given:
+        found = folders.find_images(settings, settings.path)
+        given = any(file.split == "test" for file in found.files)
+    if given:
+        raise UserError(
+            f"{settings.path}: has test images of its own, so every fold would test the same ones; "
+            "for folds give the folder of the training images alone as data.path"
+        )
+    return [settings.model_copy(update={"folds": count, "test_fold": k}) for k in range(count)]
+
+
 def _digits(settings: DataSettings) -> Dataset:
     from sklearn.datasets import load_digits
 

@@ -7,6 +7,7 @@ from PIL import ImageColor
 from pydantic import Field, field_validator, model_validator
 
 from ..base_settings import BaseSettings
+from ..config import Search
 from ..settings import Section, setting
 
 Side = Annotated[int, Field(ge=4, le=1024)]
@@ -87,8 +88,12 @@ class DataSettings(Section):
 class ModelSettings(Section):
     """A convolutional network whose blocks double the channels, or a pretrained network."""
 
-    width: int = Field(default=24, ge=1, le=1024, description="channels of the first block")
-    dropout: float = Field(default=0.3, ge=0, lt=1, description="dropout rate")
+    width: Annotated[int, Search(choices=(16, 24, 32))] = Field(
+        default=24, ge=1, le=1024, description="channels of the first block"
+    )
+    dropout: Annotated[float, Search(0.0, 0.5)] = Field(
+        default=0.3, ge=0, lt=1, description="dropout rate"
+    )
     pretrained: str | None = Field(
         default=None,
         description="folder or hub id in Hugging Face's format (extra: pretrained); of the "
@@ -103,10 +108,18 @@ class ModelSettings(Section):
 class ObjectiveSettings(Section):
     """The loss and the augmentation of training images."""
 
-    label_smoothing: float = Field(default=0.05, ge=0, lt=1, description="of the cross entropy")
-    rotate: float = Field(default=12.0, ge=0, le=180, description="augmentation: rotate, ± degrees")
-    shift: float = Field(default=1.0, ge=0, description="augmentation: shift, ± pixels")
-    scale: float = Field(default=0.12, ge=0, lt=1, description="augmentation: scale, ± share")
+    label_smoothing: Annotated[float, Search(0.0, 0.2)] = Field(
+        default=0.05, ge=0, lt=1, description="of the cross entropy"
+    )
+    rotate: Annotated[float, Search(0.0, 20.0)] = Field(
+        default=12.0, ge=0, le=180, description="augmentation: rotate, ± degrees"
+    )
+    shift: Annotated[float, Search(0.0, 2.0)] = Field(
+        default=1.0, ge=0, description="augmentation: shift, ± pixels"
+    )
+    scale: Annotated[float, Search(0.0, 0.25)] = Field(
+        default=0.12, ge=0, lt=1, description="augmentation: scale, ± share"
+    )
     flip: bool = Field(default=False, description="augmentation: mirror every other image")
     brightness: float = Field(default=0.0, ge=0, lt=1, description="augmentation: ± share")
     contrast: float = Field(default=0.0, ge=0, lt=1, description="augmentation: ± share")

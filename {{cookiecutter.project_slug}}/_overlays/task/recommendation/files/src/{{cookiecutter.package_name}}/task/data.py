@@ -118,6 +118,11 @@ def load(settings: DataSettings) -> Dataset:
     )
 
 
+def folds(settings: DataSettings, count: int) -> list[DataSettings]:
+    """Return the settings of each fold: every user tests once, or by time a rolling origin."""
+    return [settings.model_copy(update={"folds": count, "test_fold": k}) for k in range(count)]
+
+
 def _load_imports(settings: DataSettings) -> tuple[Interactions, str]:
     files, versions = imports.imports_of_libraries(settings.libraries, settings.cache)
     users: dict[tuple[str, ...], str] = {}

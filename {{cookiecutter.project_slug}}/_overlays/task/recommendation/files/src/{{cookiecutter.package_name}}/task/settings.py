@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ..base_settings import BaseSettings
+from ..config import Search
 from ..settings import Section, TrainSettings
 from .table_settings import TableSettings
 
@@ -71,7 +72,7 @@ class DataSettings(Section):
         le=0.4,
         description="split=time: share of interactions, the newest, that test; as many validate",
     )
-    folds: int = Field(default=5, ge=3, le=100, description="user folds; one tests, one validates")
+    folds: int = Field(default=5, ge=3, le=100, description="folds; one tests, one validates")
     test_fold: int | None = Field(
         default=None,
         ge=0,
@@ -101,8 +102,12 @@ class DataSettings(Section):
 class ModelSettings(Section):
     """The network: item vectors, used for inputs and outputs, and one hidden layer."""
 
-    width: int = Field(default=384, ge=1, le=4096, description="length of an item's vector")
-    dropout: float = Field(default=0.3, ge=0, lt=1, description="dropout rate")
+    width: Annotated[int, Search(choices=(192, 384, 512))] = Field(
+        default=384, ge=1, le=4096, description="length of an item's vector"
+    )
+    dropout: Annotated[float, Search(0.0, 0.6)] = Field(
+        default=0.3, ge=0, lt=1, description="dropout rate"
+    )
     blend: float = Field(
         default=0.0, ge=0, le=100, description="weight of EDLAE's scores, added; 0: none"
     )
@@ -111,9 +116,13 @@ class ModelSettings(Section):
 class ObjectiveSettings(Section):
     """The loss: predict all of a user's items from a random part of them."""
 
-    keep_least: float = Field(default=0.4, gt=0, le=1, description="smallest share of items seen")
-    keep_most: float = Field(default=0.8, gt=0, le=1, description="largest share of items seen")
-    kept_weight: float = Field(
+    keep_least: Annotated[float, Search(0.2, 0.6)] = Field(
+        default=0.4, gt=0, le=1, description="smallest share of items seen"
+    )
+    keep_most: Annotated[float, Search(0.6, 1.0)] = Field(
+        default=0.8, gt=0, le=1, description="largest share of items seen"
+    )
+    kept_weight: Annotated[float, Search(0.0, 1.0)] = Field(
         default=0.5, ge=0, le=1, description="weight of items that the network sees; others have 1"
     )
 
@@ -128,8 +137,12 @@ class RecommendationTrainSettings(TrainSettings):
     """The training, with defaults for this task."""
 
     epochs: int = Field(default=50, ge=1, description="passes over the training split")
-    batch_size: int = Field(default=128, ge=1, description="users per step")
-    lr: float = Field(default=3e-3, gt=0, le=10, description="peak of the one-cycle schedule")
+    batch_size: Annotated[int, Search(choices=(64, 128, 256))] = Field(
+        default=128, ge=1, description="users per step"
+    )
+    lr: Annotated[float, Search(5e-4, 2e-2, log=True)] = Field(
+        default=3e-3, gt=0, le=10, description="peak of the one-cycle schedule"
+    )
     # No early stopping: the blend makes early epochs look good while the rate is still rising.
     patience: int = Field(default=50, ge=1, description="epochs without improvement before a stop")
 

@@ -84,13 +84,24 @@ def split_by_user(settings: DataSettings, interactions: Interactions) -> SplitUs
 
 
 def split_by_time(settings: DataSettings, interactions: Interactions) -> SplitUsers:
-    """Train before a cut, validate on what came next, test on the newest interactions."""
+    """Train before a cut, validate on what came next, test on the newest interactions.
+
+    With `data.test_fold` what came after that fold of the rolling origin is left out first; all
+    folds together test the newer half at most.
+    """
     time = interactions.time
     assert time is not None, "checked by the settings"
     # 1. The cuts; interactions of the same time are never on both sides.
-    oldest, *cuts, latest = np.quantile(
-        time, [0, 1 - 2 * settings.newest, 1 - settings.newest, 1], method="higher"
-    ).tolist()
+    newest = settings.newest
+    shares = [0, 1 - 2 * newest, 1 - newest, 1]
+    if settings.test_fold is not None:
+        newest = min(newest, 0.5 / settings.folds)
+        later = settings.folds - 1 - settings.test_fold
+        shares = [0, *(round(1 - (later + folds) * newest, 9) for folds in (2, 1, 0))]
+    oldest, *cuts, latest = np.quantile(time, shares, method="higher").tolist()
+    if shares[-1] < 1:
+        interactions = interactions.select(time < latest)
+        time = time[time < latest]
     if not oldest < cuts[0] < cuts[1]:
         reason = f"too few different times for data.newest={settings.newest:g}"
         raise UserError(f"{settings.path}: {reason}; a smaller share or data.split=users may do")

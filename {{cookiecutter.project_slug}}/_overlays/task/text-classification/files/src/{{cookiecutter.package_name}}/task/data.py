@@ -101,6 +101,16 @@ def load(settings: DataSettings) -> Dataset:
     return splits.check_splits(corpus.source, dataset, labels, "text", shares)
 
 
+def folds(settings: DataSettings, count: int) -> list[DataSettings]:
+    """Return the settings of each fold: every source file, or every text of a table, tests once."""
+    if settings.source == "csv" and (settings.test_path or settings.split):
+        raise UserError(
+            "data.test_path and data.split name the test texts, so every fold would test the same "
+            "ones; for folds leave them out"
+        )
+    return [settings.model_copy(update={"folds": count, "test_fold": k}) for k in range(count)]
+
+
 def encode(contract: Contract, part: LabelledTexts, source: str) -> tuple[Arrays, int]:
     """Encode texts and classes as `tokens` (n, token) and `label` (n,); count the texts cut."""
     rows = contract.tokenize(part.texts)

@@ -1,11 +1,12 @@
 """Settings of text classification."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from ..base_settings import BaseSettings
+from ..config import Search
 from ..settings import Section, TrainSettings
 from .table_settings import TableSettings, with_old_keys
 
@@ -53,6 +54,10 @@ class DataSettings(Section):
     test_share: float = Field(
         default=0.25, gt=0, le=0.5, description="test share of the files or texts, by hash"
     )
+    folds: int = Field(default=5, ge=2, le=100, description="folds that data.test_fold counts")
+    test_fold: int | None = Field(
+        default=None, ge=0, description="test on this fold instead of data.test_share"
+    )
     limit: int | None = Field(default=None, ge=10, description="maximum texts per split")
     tokens: int = Field(
         default=64, ge=4, le=4096, description="maximum length; longer texts are cut"
@@ -75,16 +80,24 @@ class DataSettings(Section):
             raise ValueError("unseen is the only library, none is left to train on")
         if len(set(self.libraries)) < len(self.libraries):
             raise ValueError("libraries must be unique")
+        if self.test_fold is not None and self.test_fold >= self.folds:
+            raise ValueError(f"test_fold must be below folds={self.folds}")
         return self
 
 
 class ModelSettings(Section):
     """Our own transformer encoder, or a pretrained one."""
 
-    width: int = Field(default=96, ge=8, le=4096, multiple_of=8, description="token embedding size")
-    layers: int = Field(default=2, ge=1, le=48, description="transformer blocks")
+    width: Annotated[int, Search(choices=(64, 96, 128))] = Field(
+        default=96, ge=8, le=4096, multiple_of=8, description="token embedding size"
+    )
+    layers: Annotated[int, Search(choices=(1, 2, 3))] = Field(
+        default=2, ge=1, le=48, description="transformer blocks"
+    )
     heads: int = Field(default=4, ge=1, le=64, description="attention heads; must divide the width")
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout rate")
+    dropout: Annotated[float, Search(0.0, 0.4)] = Field(
+        default=0.1, ge=0, lt=1, description="dropout rate"
+    )
     pretrained: str | None = Field(
         default=None,
         description="folder or hub id in Hugging Face's format (extra: pretrained); of the "
@@ -113,8 +126,12 @@ class PretrainSettings(Section):
 class ObjectiveSettings(Section):
     """The loss and the augmentation."""
 
-    label_smoothing: float = Field(default=0.05, ge=0, lt=1, description="of the cross entropy")
-    hidden: float = Field(default=0.1, ge=0, lt=1, description="augmentation: masked token share")
+    label_smoothing: Annotated[float, Search(0.0, 0.2)] = Field(
+        default=0.05, ge=0, lt=1, description="of the cross entropy"
+    )
+    hidden: Annotated[float, Search(0.0, 0.3)] = Field(
+        default=0.1, ge=0, lt=1, description="augmentation: masked token share"
+    )
 
 
 class TextTrainSettings(TrainSettings):

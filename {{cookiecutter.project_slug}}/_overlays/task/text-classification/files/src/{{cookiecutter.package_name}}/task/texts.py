@@ -32,9 +32,15 @@ class Corpus:
 
 
 def split_by_hash(key: str, settings: DataSettings) -> str:
-    """Choose a text's or file's split by its key alone, so that adding others does not move it."""
+    """Choose a text's or file's split by its key alone, so that adding others does not move it.
+
+    With `data.test_fold` the fold tests, and what comes before it in the order of hashes validates.
+    """
     place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6]) / 2**48
     test_share = 0 if settings.test_path else settings.test_share
+    if settings.test_fold is not None and not settings.test_path:
+        test_share = 1 / settings.folds
+        place = (place - settings.test_fold * test_share + settings.validation_share) % 1
     if place < settings.validation_share:
         return "validation"
     return "test" if place < settings.validation_share + test_share else "train"
