@@ -141,4 +141,6 @@ def item_from_file(path: Path) -> dict[str, Any]:
 
 def scaled(levels: np.ndarray) -> np.ndarray:
     """Scale the levels of images, uint8, to float32 in 0..1."""
-    return levels.astype(np.float32) / 255
+    values = levels.astype(np.float32)
+    values /= 255  # in place: of a whole data set a copy may be too much
+    return values

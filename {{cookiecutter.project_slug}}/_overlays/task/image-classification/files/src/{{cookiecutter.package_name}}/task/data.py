@@ -165,12 +165,15 @@ def _folder(settings: DataSettings, folder: Path) -> Dataset:
 
     places = {label: place for place, label in enumerate(labels)}
     classes = np.array([places[file.label] for file in files], np.int64)
-    arrays = {"image": loaded.pixels, "label": classes}
+    arrays: dict[str, Any] = {"image": loaded.pixels, "label": classes}
     names = _folder_splits(settings, files, loaded.digests)
     train, validation, test = (
         select_rows(arrays, np.array([row for row in rows if names[row] == name], np.int64))
         for name in ("train", "validation", "test")
     )
+    if loaded.fits:  # a split at a time: all images together would be in memory twice
+        for split in (train, validation, test):
+            split["image"] = split["image"][:]
     height, width = contract.size
     given = sorted({file.split for file in files if file.split})
     about = (

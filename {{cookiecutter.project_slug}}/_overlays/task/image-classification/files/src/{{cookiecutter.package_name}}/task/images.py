@@ -37,16 +37,6 @@ TABLE = """create table if not exists images (
     unique (file, stamp))"""
 
 
-class LoadedImages(NamedTuple):
-    """The readable images of a list of files, a row each, in the order of the list."""
-
-    pixels: Any  # array or LazyArray: float32 (image, channel, row, column) in 0..1
-    files: list[Path]
-    digests: list[str]  # SHA-256 of the files
-    facts: list[frozenset[str]]  # keys of `pixels.FACTS`
-    problems: list[str]  # of the other files: "FILE: why"
-
-
 class _Entry(NamedTuple):
     id: int
     digest: str
@@ -126,11 +116,22 @@ class CachedImages(LazyArray):
         return type(self)(self.cache, self.ids[rows], self.shape[1:])
 
 
+class LoadedImages(NamedTuple):
+    """The readable images of a list of files, a row each, in the order of the list."""
+
+    pixels: Any  # CachedImages, read when they are needed
+    fits: bool  # into data.memory_mb
+    files: list[Path]
+    digests: list[str]  # SHA-256 of the files
+    facts: list[frozenset[str]]  # keys of `pixels.FACTS`
+    problems: list[str]  # of the other files: "FILE: why"
+
+
 def load_images(files: Sequence[Path], spec: ImageSpec, settings: DataSettings) -> LoadedImages:
     """Decode the files that are not in the cache, in threads: Pillow works outside Python's lock.
 
-    Up to `data.memory_mb` of images are returned as an array, more as a LazyArray. Ctrl-C keeps in
-    the cache what is decoded. Raises UserError if the images need a cache and none is set.
+    Images beyond `data.memory_mb` are decoded onto the disk. Ctrl-C keeps in the cache what is
+    decoded. Raises UserError if the images need a cache and none is set.
     """
     shape = (3 if spec.color else 1, *spec.size)
     fits = 4 * len(files) * math.prod(shape) <= settings.memory_mb * MB
@@ -146,7 +147,8 @@ def load_images(files: Sequence[Path], spec: ImageSpec, settings: DataSettings) 
     entries = [known[keys[file]] for file in readable]
     images = CachedImages(cache, np.array([entry.id for entry in entries], np.int64), shape)
     return LoadedImages(
-        pixels=images[:] if fits else images,
+        pixels=images,
+        fits=fits,
         files=readable,
         digests=[entry.digest for entry in entries],
         facts=[entry.facts for entry in entries],
