@@ -18,7 +18,8 @@ from ..arrays import Arrays
 from ..interfaces import Stage
 from ..task import contract
 from .batches import BatchSource
-from .fit import epoch_order, one_cycle, pick_device, seed_everything
+from .fit import epoch_order, pick_device, seed_everything
+from .optimizers import build_optimizer, learning_rate
 
 Batch = dict[str, Tensor]
 OUTPUT_STEPS, OUTPUT_LR = 150, 0.3  # what fits outputs to a batch; they move by 22 at most
@@ -162,10 +163,11 @@ class Laboratory:
         Networks, https://arxiv.org/abs/1506.01186
         """
         network, untrained, found = self.build(), self.build(), RangeTest()
-        optimizer = self._optimizer(network)
+        optimizer = build_optimizer(self.stage.train, network)
         rates, smooth = np.geomspace(lowest, highest, steps).tolist(), 0.0
         for step, (rate, batch) in enumerate(zip(rates, self.batches(steps), strict=True)):
-            optimizer.param_groups[0]["lr"] = rate
+            for group in optimizer.param_groups:
+                group["lr"] = rate
             loss = self.repeatable_loss(network, batch)
             change = loss.item() - self.initial_loss(untrained, batch)
             optimizer.zero_grad()
@@ -184,12 +186,13 @@ class Laboratory:
     def rehearse(self, steps: int) -> "Rehearsal":
         """Train for a few steps on the whole schedule, squeezed, and watch every weight."""
         network, train = self.build(), self.stage.train
-        optimizer, seen = self._optimizer(network), Rehearsal(network)
+        optimizer, seen = build_optimizer(self.stage.train, network), Rehearsal(network)
         watched = {name: p for name, p in network.named_parameters() if p.requires_grad}
         started = self._clock()
         for step, batch in enumerate(self.batches(steps)):
             lap = [started, self._clock()]
-            optimizer.param_groups[0]["lr"] = one_cycle(step, steps, train.lr, train.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(train, step, steps)
             loss = self.stage.loss(network, batch)
             lap.append(self._clock())
             optimizer.zero_grad()
@@ -223,12 +226,6 @@ class Laboratory:
             for batch in self.batches(steps):
                 self.stage.loss(network, batch)
         return {name: (float(dead.mean()), len(dead)) for name, dead in seen.useless.items()}
-
-    def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        train = self.stage.train
-        return torch.optim.AdamW(
-            trainable(network), train.lr, weight_decay=train.weight_decay, fused=True
-        )
 
     def _clock(self) -> float:
         if self.device.type == "cuda":
