@@ -276,7 +276,7 @@ def _time(laboratory: Laboratory, found: Diagnosis, rehearsal: Rehearsal) -> Che
     epoch = sum(found.seconds.values())
     parts = ", ".join(f"{part} {value / epoch:.0%}" for part, value in found.seconds.items())
     text = f"an epoch takes about {epoch:.2g} s, {stage.train.epochs} of them "
-    text += f"{epoch * stage.train.epochs:.2g} s: {parts}"
+    text += f"{epoch * stage.train.epochs:.0f} s: {parts}"
     if step["data"] > DATA_SHARE * sum(step.values()):
         advice = "make rows once and keep them (larger data.memory_mb, a cache), or smaller rows"
         return Check("warning", "time", f"most of a step is spent waiting for data: {text}", advice)

@@ -50,8 +50,12 @@ def connected() -> Iterator[None]:
     if rank():
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 until the process ends
     yield
-    distributed.barrier()
-    distributed.destroy_process_group()  # not after an error: the others may not answer
+    _together(distributed.barrier)  # an error does not come here: then the others may not answer
+    if rank():
+        # At once: gloo's threads may abort a process that tidies up while another still works.
+        sys.stderr.flush()
+        os._exit(0)
+    distributed.destroy_process_group()
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter], losses: list[Tensor]) -> Tensor:
@@ -142,5 +146,5 @@ def _together(communicate: Callable[[], object]) -> None:
     try:
         communicate()
     except RuntimeError as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0].partition(". This")[0]
         raise WorkError(f"lost the other processes of this training: {reason}") from None
