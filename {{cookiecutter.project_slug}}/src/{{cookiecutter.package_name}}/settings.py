@@ -53,13 +53,13 @@ class TrainSettings(Section):
         default=1, ge=1, description="parts that a step's examples go through the network in"
     )
     optimizer: Literal["adamw", "nadam", "sgd"] = Field(
-        default="adamw", description="sgd has Nesterov momentum 0.9 and needs a larger lr"
+        default="adamw", description="adamw, nadam, or sgd (Nesterov, 0.9; needs a larger lr)"
     )
     lr: Annotated[float, Search(5e-4, 2e-2, log=True)] = Field(
         default=4e-3, gt=0, le=10, description="peak of the learning rate"
     )
     schedule: Literal["one-cycle", "cosine", "constant"] = Field(
-        default="one-cycle", description="how the learning rate falls after its peak"
+        default="one-cycle", description="one-cycle, cosine or constant: the lr after its peak"
     )
     warmup: float = Field(default=0.25, ge=0, lt=1, description="fraction of steps before the peak")
     weight_decay: Annotated[float, Search(1e-4, 1e-1, log=True)] = Field(
@@ -72,8 +72,8 @@ class TrainSettings(Section):
     patience: int = Field(default=15, ge=1, description="epochs without improvement before a stop")
     choose_epoch: Literal["metric", "proper", "last"] = Field(
         default="metric",
-        description="weights to keep: of the epoch best on validation by the primary metric, or by "
-        "a proper score such as log loss; last: of the last one, without an early stop",
+        description="weights to keep: metric, proper: of the epoch with the best primary metric or "
+        "proper score (log loss …) on validation; last: of the last, without an early stop",
     )
     ema: float = Field(
         default=0.0,
@@ -83,7 +83,7 @@ class TrainSettings(Section):
         "as 0.999; 0: no average",
     )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="of the loss's computation; the others are mixed precision"
+        default="float32", description="float32, or mixed with bfloat16 or (GPU only) float16"
     )
     compile: bool = Field(default=False, description="compile the network with torch.compile")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
