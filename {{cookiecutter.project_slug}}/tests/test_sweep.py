@@ -28,11 +28,11 @@ def test_variants_are_compared_with_the_base_and_not_trained_twice(
     monkeypatch.setattr(
         studies, "train_tracked", lambda run, *rest: trained.append(run.name) or real(run, *rest)
     )
-    Path("variants.yaml").write_text("no step: train.lr=1e-9\nboth: [model.dropout=0.1]\n")
+    Path("variants.yaml").write_text("no step: train.lr=1e-9\ndropout: [model.dropout=0.17]\n")
     assert sweep("--file", "variants.yaml") == 0
     record = read_document(RECORD, SweepRecord)
     assert record.base.run == base  # there was one already
-    assert [variant.name for variant in record.variants] == ["no step", "both"]
+    assert [variant.name for variant in record.variants] == ["no step", "dropout"]
     assert trained == [variant.run for variant in record.variants]
     untrained = record.variants[0]
     assert untrained.ahead is not None

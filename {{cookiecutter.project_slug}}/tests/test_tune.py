@@ -20,7 +20,7 @@ from {{ cookiecutter.package_name }}.training.fit import Interrupted
 from .conftest import CONFIG
 from .quick import QUICK
 
-SEARCH = ["--search", "train.lr", "--search", "model.dropout=0.1,0.2"]
+SEARCH = ["--search", "train.weight_decay", "--search", "model.dropout=0.1,0.2"]
 # A worker that stops in the middle of a trial, to be killed there.
 WORKER = """
 import sys, time
@@ -89,7 +89,7 @@ def test_trials_are_measured_on_validation_logged_and_leave_no_checkpoint(
     assert found.trials[found.best].value == best
     assert found.before == found.trials[0].value
     assert not list(Path("runs").rglob("*.safetensors"))
-    assert "train.lr=" in found.command
+    assert "train.weight_decay=" in found.command
     assert found.command in capsys.readouterr().out
     page = Path("docs/experiments/tune-s/README.md").read_text(encoding="utf-8")
     assert found.command in page
@@ -98,8 +98,8 @@ def test_trials_are_measured_on_validation_logged_and_leave_no_checkpoint(
     logged = client.search_runs([client.search_experiments()[0].experiment_id])
     children = [run for run in logged if "mlflow.parentRunId" in run.data.tags]
     assert len(children) == 3
-    assert {run.data.params["train.lr"] for run in children} == {
-        str(trial.settings["train.lr"]) for trial in found.trials
+    assert {run.data.params["train.weight_decay"] for run in children} == {
+        str(trial.settings["train.weight_decay"]) for trial in found.trials
     }
 
     # The same command again has nothing to do; more trials go on; another search is refused.
@@ -107,7 +107,7 @@ def test_trials_are_measured_on_validation_logged_and_leave_no_checkpoint(
     assert len(record().trials) == 3
     assert tune("--trials", "4", *SEARCH) == 0
     assert [trial.value for trial in record().trials[:3]] == [t.value for t in found.trials]
-    assert tune("--trials", "5", "--search", "train.lr") == 2
+    assert tune("--trials", "5", "--search", "train.weight_decay") == 2
     assert "--study NAME" in capsys.readouterr().err
 
 

@@ -16,7 +16,7 @@ from .conftest import CONFIG
 
 def test_every_user_tests_once_without_being_trained_on() -> None:
     settings = load_settings(Settings, CONFIG, quick.QUICK, {}).data
-    newcomers: list[str] = []
+    newcomers, everyone = list[str](), 0
     for fold in data.folds(settings, 4):
         dataset = data.load(fold)
         unseen = ~dataset.test["seen"]
