@@ -122,6 +122,9 @@ class ModelSettings(Section):
     heads: int = Field(default=4, ge=1, le=64, description="attention heads (transformer)")
     patch: int = Field(default=4, ge=1, le=64, description="steps per patch")
     dropout: float = Field(default=0.3, ge=0, lt=1, description="dropout rate")
+    smoothing: bool = Field(
+        default=True, description="blend in exponential smoothing; its weight is from validation"
+    )
 
     @model_validator(mode="after")
     def _divides(self) -> "ModelSettings":
