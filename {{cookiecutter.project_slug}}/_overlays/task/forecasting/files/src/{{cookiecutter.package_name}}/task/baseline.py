@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..arrays import Arrays, in_chunks
-from . import clock, smoothing
+from . import clock, smoothing, trees
 from .contract import QUANTILES, Contract
 from .data import Dataset
 from .frequency import MONTH
@@ -28,6 +28,7 @@ def names() -> list[str]:
         "exponential smoothing",
         "ridge with the network's inputs",
         "ridge and exponential smoothing",
+        "gradient-boosted trees on the ridge",
     ]
 
 
@@ -58,6 +59,10 @@ def fit_and_predict(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:
     pairs = zip(points, smoothed, strict=True)
     blended = [point + blend * (other - point) for point, other in pairs]
     yield "Ridge and exponential smoothing", with_intervals(dataset, *blended)
+    yield (
+        "Gradient-boosted trees on the ridge",
+        with_intervals(dataset, *trees.forecast(dataset, ridge)),
+    )
 
 
 def naive(split: Arrays, season: int) -> np.ndarray:

@@ -64,7 +64,8 @@ class Network(nn.Module):
         """Blend in exponential smoothing with the weight that is best on `split`; then widen or
         narrow the interval per step so that it covers its nominal share of `split`.
 
-        `outputs` are those of a network that is not calibrated. Conformalized quantile regression: Romano, Patterson and Candès,
+        `outputs` are those of a network that is not calibrated. The interval's method is
+        conformalized quantile regression: Romano, Patterson and Candès,
         https://arxiv.org/abs/1905.03222
         """
         target, (low, median, high) = split["target"], np.moveaxis(outputs["quantiles"], 2, 0)
