@@ -26,7 +26,10 @@ def forecast(dataset: Dataset, ridge: Ridge) -> list[np.ndarray]:
     train = select_rows(dataset.train, np.linspace(0, count - 1, windows).round().astype(int))
     base = ridge.predict(train)
     trees = HistGradientBoostingRegressor(
-        loss="absolute_error", early_stopping=False, random_state=0, **SHAPE
+        loss="absolute_error",
+        early_stopping=False,  # pyright: ignore[reportArgumentType]  # its stubs know "auto" only
+        random_state=0,
+        **SHAPE,
     ).fit(_features(contract, train, base), (train["target"] - base).ravel())
     forecasts = []
     for split in (dataset.validation, dataset.test):
