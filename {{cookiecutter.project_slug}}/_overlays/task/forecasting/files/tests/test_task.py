@@ -487,7 +487,7 @@ def test_calibrated_intervals_have_their_nominal_coverage() -> None:
     rng = np.random.default_rng(0)
     target = rng.normal(size=(2000, 6)) * np.arange(1, 7)
     narrow = np.tile(np.array([-0.5, 0.0, 0.5]), (2000, 6, 1))
-    network = model.Network(contract_, ModelSettings(width=8))
+    network = model.Network(contract_, ModelSettings(width=8, smoothing=False))
     network.calibrate({"quantiles": narrow}, {"target": target})
     margin = network.margin.numpy().copy()
     unseen = rng.normal(size=(2000, 6)) * np.arange(1, 7)
@@ -530,6 +530,47 @@ def test_exponential_smoothing_follows_its_equations_without_look_ahead() -> Non
     assert not np.allclose(again[1], forecasts[1])
 
 
+@pytest.mark.parametrize("window", [24, 72])  # a season is the shortest window
+def test_smoothing_is_a_filter_in_the_network_and_its_ablation_is_without(
+    tmp_path: Path, window: int
+) -> None:
+    dataset = data.load(hourly(tmp_path, window=window))
+    split, seasons = dataset.validation, dataset.contract.seasons
+    network = model.Network(dataset.contract, ModelSettings(width=8)).eval()
+    network.prepare(dataset.train, split)
+    inputs = [torch.from_numpy(split[name][:]) for name in contract.INPUTS]
+    with torch.no_grad():
+        before = network(*inputs)
+        smoothed = inputs[0] @ torch.from_numpy(
+            smoothing.fit_filter(dataset.contract, split["history"], split["target"])
+        ).float()
+        outcome = 0.4 * before[:, :, 1] + 0.6 * smoothed  # smoothing's weight must be 0.6
+        filtered = smoothing.fit_filter(dataset.contract, split["history"], outcome.numpy())
+        network.calibrate(
+            {"quantiles": before.numpy()}, {"history": split["history"], "target": outcome.numpy()}
+        )
+        (alone,) = network.ablations().values()
+        torch.testing.assert_close(alone(*inputs), before)
+        expected = before[:, :, 1] + network.blend * (
+            inputs[0] @ torch.from_numpy(filtered).float() - before[:, :, 1]
+        )
+        torch.testing.assert_close(network(*inputs)[:, :, 1], expected)
+    assert 0.3 < network.blend < 0.9
+    assert "blended with exponential smoothing" in model.describe(network)
+    # A window is a series of its own, so the filter's forecast is that of the equations.
+    gains = smoothing._candidates(dataset.contract)
+    past = split["history"][0].astype(float)
+    forecasts = np.empty((1, dataset.contract.horizon, len(gains)))
+    smoothing.smooth(past, seasons, gains, dataset.contract.horizon, {window - 1: [0]}, forecasts)
+    gaps = np.abs(forecasts[0] - (past @ filtered)[:, None]).max(axis=0)
+    assert gaps.min() < 1e-6
+
+
+def test_weights_of_checkpoints_do_not_hold_what_calibration_fits() -> None:
+    names = model.Network(contract_of(), ModelSettings(width=8)).state_dict()
+    assert not {"filter", "blend"} & set(names)  # those of older versions load
+
+
 def test_naive_forecasts_repeat_the_last_season() -> None:
     split = {"history": np.arange(20.0)[None], "target": np.zeros((1, 7))}
     assert baseline.naive(split, 3)[0].tolist() == [17, 18, 19, 17, 18, 19, 17]
@@ -544,6 +585,7 @@ def test_every_baseline_forecasts_every_test_window(tmp_path: Path) -> None:
     dataset = data.load(hourly(tmp_path))
     by_name = dict(baseline.fit_and_predict(dataset))
     names = ["Last value", "Daily naive", "Exponential smoothing", "Ridge with the same inputs"]
+    names += ["Ridge and exponential smoothing", "Gradient-boosted trees on the ridge"]
     assert list(by_name) == names
     metrics = {}
     for name, outputs in by_name.items():

@@ -1,5 +1,6 @@
 """Interactions are read and checked, no user is in two splits, rankings are right."""
 
+import dataclasses
 import json
 import math
 import time
@@ -616,6 +617,30 @@ def test_blend_adds_edlae_scores_to_the_networks(dataset: Dataset) -> None:
     np.testing.assert_allclose(blended[free], (alone + 2 * extra)[free], atol=1e-4)
     assert np.abs(extra[free]).max() > 0.1
     assert "EDLAE" in model.describe(network)
+    (without,) = network.ablations().values()
+    np.testing.assert_array_equal(without(torch.from_numpy(history)).detach().numpy(), alone)
+    assert network.blend == 2.0
+    plain = build(dataset, blend=0)
+    assert isinstance(plain, model.Network)
+    assert plain.ablations() == {}
+
+
+def test_files_of_a_library_are_one_cluster_and_users_of_requests_one_each(
+    dataset: Dataset,
+) -> None:
+    (names,) = named(dataset, dataset.test["target"][:1])
+    chosen = GroundTruth.model_validate({"items": names})
+    labelled = (Item.model_validate(dataset.example()), chosen)
+    more = dataset.with_examples({"test": [labelled, labelled]})
+    clusters = more.test_clusters()
+    assert clusters is not None
+    assert len(clusters) == len(more.test["seen"])
+    libraries = [user.split("/")[0] for user in dataset.test_users]
+    assert len(set(clusters.tolist())) == len(set(libraries)) + 2
+    for library in set(libraries):
+        rows = [row for row, name in enumerate(libraries) if name == library]
+        assert len(set(clusters[rows].tolist())) == 1
+    assert dataclasses.replace(dataset, by_library=False).test_clusters() is None
 
 
 def test_loss_hides_part_of_the_list_and_predicts_all_of_it(dataset: Dataset) -> None:

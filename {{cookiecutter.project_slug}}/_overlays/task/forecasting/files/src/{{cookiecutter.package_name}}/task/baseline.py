@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..arrays import Arrays, in_chunks
-from . import clock, smoothing
+from . import clock, smoothing, trees
 from .contract import QUANTILES, Contract
 from .data import Dataset
 from .frequency import MONTH
@@ -27,6 +27,8 @@ def names() -> list[str]:
         "seasonal naive",
         "exponential smoothing",
         "ridge with the network's inputs",
+        "ridge and exponential smoothing",
+        "gradient-boosted trees on the ridge",
     ]
 
 
@@ -47,10 +49,20 @@ def fit_and_predict(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:
     for season in sorted({1, *contract.seasons}):
         points = [naive(split, season) for split in (dataset.validation, dataset.test)]
         yield naive_name(contract, season), with_intervals(dataset, *points)
-    yield "Exponential smoothing", with_intervals(dataset, *smoothing.forecast(dataset))
+    smoothed = smoothing.forecast(dataset)
+    yield "Exponential smoothing", with_intervals(dataset, *smoothed)
     ridge = Ridge(contract).fit(dataset.train, dataset.validation)
     points = [ridge.predict(split) for split in (dataset.validation, dataset.test)]
     yield "Ridge with the same inputs", with_intervals(dataset, *points)
+    # The network is blended with smoothing too: without this, its lead could be the blend's.
+    blend = smoothing.best_blend(points[0], smoothed[0], dataset.validation["target"])
+    pairs = zip(points, smoothed, strict=True)
+    blended = [point + blend * (other - point) for point, other in pairs]
+    yield "Ridge and exponential smoothing", with_intervals(dataset, *blended)
+    yield (
+        "Gradient-boosted trees on the ridge",
+        with_intervals(dataset, *trees.forecast(dataset, ridge)),
+    )
 
 
 def naive(split: Arrays, season: int) -> np.ndarray:

@@ -3,14 +3,19 @@
 A patch is a few consecutive steps. Past and future patches form one sequence; the future's hold
 the calendar, the covariates and the ridge's forecast, and their outputs correct this forecast. The
 last layer starts at zero, so an untrained network forecasts exactly what the ridge does.
+
+After training, exponential smoothing of the window is blended in, with a weight from validation.
 """
+
+import copy
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..arrays import Arrays
+from ..arrays import Arrays, in_chunks
+from . import smoothing
 from .contract import QUANTILES, Contract
 from .ridge import Ridge
 from .settings import ModelSettings, Settings
@@ -23,6 +28,8 @@ class Network(nn.Module):
     (batch, horizon, 3), scaled like the history and in ascending order."""
 
     margin: Tensor
+    filter: Tensor
+    blend: Tensor
 
     def __init__(self, contract: Contract, settings: ModelSettings) -> None:
         super().__init__()
@@ -44,22 +51,44 @@ class Network(nn.Module):
         nn.init.zeros_(self.head.bias)
         # the distance by which calibration moves the outer quantiles from the median
         self.register_buffer("margin", torch.zeros(contract.horizon))
+        # exponential smoothing and its weight; calibration fits them, checkpoints lack them
+        self.contract, self.smoothing = contract, settings.smoothing
+        self.register_buffer("filter", torch.zeros(self.window, self.horizon), persistent=False)
+        self.register_buffer("blend", torch.zeros(()), persistent=False)
 
     def prepare(self, train: Arrays, validation: Arrays) -> None:
         """Fit the ridge regression."""
         self.ridge.fit(train, validation)
 
     def calibrate(self, outputs: Arrays, split: Arrays) -> None:
-        """Widen or narrow the interval per step so that it covers its nominal share of `split`.
+        """Blend in exponential smoothing with the weight that is best on `split`; then widen or
+        narrow the interval per step so that it covers its nominal share of `split`.
 
-        Conformalized quantile regression: Romano, Patterson and Candès,
+        `outputs` are those of a network that is not calibrated. The interval's method is
+        conformalized quantile regression: Romano, Patterson and Candès,
         https://arxiv.org/abs/1905.03222
         """
-        target, (low, _, high) = split["target"], np.moveaxis(outputs["quantiles"], 2, 0)
+        target, (low, median, high) = split["target"], np.moveaxis(outputs["quantiles"], 2, 0)
+        if self.smoothing:
+            weights = smoothing.fit_filter(self.contract, split["history"], target)
+            chunks = in_chunks({"": split["history"]})
+            smoothed = np.concatenate([chunk[""] @ weights for chunk in chunks])
+            blend = smoothing.best_blend(median, smoothed, target)
+            shift = blend * (smoothed - median)
+            low, high = low + shift, high + shift
+            self.filter.copy_(torch.from_numpy(weights))
+            self.blend.fill_(blend)
         outside = np.sort(np.maximum(low - target, target - high), axis=0)
         share = (QUANTILES[-1] - QUANTILES[0]) * (1 + 1 / len(target))
         row = min(int(np.ceil(share * len(target))), len(target)) - 1
         self.margin += torch.from_numpy(outside[row]).to(self.margin)
+
+    def ablations(self) -> dict[str, nn.Module]:
+        """Return the network without exponential smoothing, not calibrated, if it is blended in."""
+        alone = copy.deepcopy(self)
+        alone.smoothing = False
+        alone.margin.zero_()
+        return {"Network without exponential smoothing": alone} if self.smoothing else {}
 
     def forward(self, history: Tensor, known: Tensor) -> Tensor:
         base = self.ridge(history, known)
@@ -70,6 +99,8 @@ class Network(nn.Module):
         raw = self.head(ahead).unflatten(2, (self.patch, len(QUANTILES))).flatten(1, 2)
         shift, below, above = raw[:, : self.horizon].unbind(dim=2)
         median = base + shift
+        if not self.training and self.smoothing:
+            median = median + self.blend * (history @ self.filter - median)
         low = median - functional.relu(functional.softplus(below) + self.margin)
         high = median + functional.relu(functional.softplus(above) + self.margin)
         return torch.stack([low, median, high], dim=2)
@@ -143,7 +174,9 @@ def describe(network: nn.Module) -> str:
     """Describe the network in one sentence for the report."""
     assert isinstance(network, Network), "made by build"
     count = sum(parameter.numel() for parameter in network.parameters())
+    share = float(network.blend)
+    blend = f", blended with exponential smoothing (weight {share:.2f})" if share else ""
     return (
         f"{KINDS[network.kind]} with {count:,} parameters that corrects a ridge regression with "
-        f"{network.ridge.coefficients.numel():,} coefficients."
+        f"{network.ridge.coefficients.numel():,} coefficients{blend}."
     )

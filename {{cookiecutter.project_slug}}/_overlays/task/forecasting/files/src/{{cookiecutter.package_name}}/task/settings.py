@@ -137,6 +137,9 @@ class ModelSettings(Section):
     dropout: Annotated[float, Search(0.0, 0.5)] = Field(
         default=0.3, ge=0, lt=1, description="dropout rate"
     )
+    smoothing: bool = Field(
+        default=True, description="blend in exponential smoothing; its weight is from validation"
+    )
 
     @model_validator(mode="after")
     def _divides(self) -> "ModelSettings":

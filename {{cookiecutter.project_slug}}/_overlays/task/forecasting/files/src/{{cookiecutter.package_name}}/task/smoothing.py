@@ -12,23 +12,55 @@ import itertools
 import numpy as np
 
 from ..arrays import Arrays
+from .contract import Contract
 from .data import Dataset
 
 LEVEL_GAINS = (0.0, 0.01, 0.05, 0.2)
 SEASON_GAINS = (0.05, 0.15, 0.3)
 ERROR_CORRELATIONS = (0.0, 0.7, 0.9, 0.97)
+BLENDS = np.linspace(0, 1, 21)  # weights of one forecast beside another
+FIT_WINDOWS = 500  # evenly spread, at most, to choose a filter: neighbours are nearly the same
 
 
 def forecast(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Return point forecasts (n, horizon) for validation and test, tuned on validation."""
-    count = len(dataset.contract.seasons)
-    grid = itertools.product(LEVEL_GAINS, ERROR_CORRELATIONS, *[SEASON_GAINS] * count)
-    weights = np.array(list(grid))
+    weights = _candidates(dataset.contract)
     validation = candidate_forecasts(dataset, dataset.validation, weights)
     errors = np.abs(validation - dataset.validation["target"][:, :, None]).mean(axis=(0, 1))
     best = int(errors.argmin())
     test = candidate_forecasts(dataset, dataset.test, weights[best : best + 1])
     return validation[:, :, best], test[:, :, 0]
+
+
+def fit_filter(contract: Contract, history: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return the matrix (window, horizon) that smooths windows, tuned on `history`, `target`.
+
+    Smoothing is linear in the past: forecasts of a window of zeros with a single one are its
+    columns' weights. It sees the window only, less than `forecast`, which sees all of the past.
+    """
+    rows = np.linspace(0, len(target) - 1, min(len(target), FIT_WINDOWS)).round().astype(int)
+    windows, actual = history[rows], target[rows]
+
+    def smoothed(values: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+        forecasts = np.empty((1, contract.horizon, len(values)))
+        each, last = np.tile(candidate, (len(values), 1)), {contract.window - 1: [0]}
+        smooth(values.T.astype(float), contract.seasons, each, contract.horizon, last, forecasts)
+        return forecasts[0].T
+
+    candidates = _candidates(contract)
+    errors = [np.abs(smoothed(windows, each) - actual).mean() for each in candidates]
+    return smoothed(np.eye(contract.window), candidates[int(np.argmin(errors))])
+
+
+def best_blend(forecasts: np.ndarray, others: np.ndarray, target: np.ndarray) -> float:
+    """Return the weight of `others` beside `forecasts` with the least absolute error."""
+    errors = [np.abs(forecasts + w * (others - forecasts) - target).mean() for w in BLENDS]
+    return float(BLENDS[int(np.argmin(errors))])
+
+
+def _candidates(contract: Contract) -> np.ndarray:
+    seasonal = [SEASON_GAINS] * len(contract.seasons)
+    return np.array(list(itertools.product(LEVEL_GAINS, ERROR_CORRELATIONS, *seasonal)))
 
 
 def candidate_forecasts(dataset: Dataset, split: Arrays, weights: np.ndarray) -> np.ndarray:
@@ -61,25 +93,31 @@ def smooth(
     rows_at: dict[int, list[int]],
     forecasts: np.ndarray,
 ) -> None:
-    """Write the forecasts made after each step in `rows_at` to these rows of `forecasts`."""
+    """Write the forecasts made after each step in `rows_at` to these rows of `forecasts`.
+
+    `values` are one series (step,) for all candidates, or one for each (step, candidate).
+    """
+    values = values.reshape(len(values), -1)
     gain, correlation, *gains = weights.T
     longest = seasons[-1]
-    level = np.full(len(weights), values[:longest].mean())
+    start = values[:longest].mean(axis=0)
+    level = np.zeros(len(weights)) + start
     states = [np.zeros((season, len(weights))) for season in seasons]
-    states[-1] += (values[:longest] - values[:longest].mean())[:, None]
+    states[-1] += values[:longest] - start
     residual = np.zeros(len(weights))
     ahead = np.arange(1, horizon + 1)
     decay = correlation[None] ** ahead[:, None]
-    for step in range(longest, max(rows_at, default=-1) + 1):
-        places = [step % season for season in seasons]
-        error = values[step] - level
-        for state, place in zip(states, places, strict=True):
-            error = error - state[place]
-        shock = error - correlation * residual
-        residual = error
-        level = level + gain * shock
-        for state, place, season_gain in zip(states, places, gains, strict=True):
-            state[place] += season_gain * shock
+    for step in range(longest - 1, max(rows_at, default=-1) + 1):
+        if step >= longest:  # what came before is in the states
+            places = [step % season for season in seasons]
+            error = values[step] - level
+            for state, place in zip(states, places, strict=True):
+                error = error - state[place]
+            shock = error - correlation * residual
+            residual = error
+            level = level + gain * shock
+            for state, place, season_gain in zip(states, places, gains, strict=True):
+                state[place] += season_gain * shock
         if rows := rows_at.get(step):
             pairs = zip(states, seasons, strict=True)
             seasonal = [state[(step + ahead) % season] for state, season in pairs]

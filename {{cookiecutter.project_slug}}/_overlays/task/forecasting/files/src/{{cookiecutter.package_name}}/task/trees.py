@@ -1,0 +1,57 @@
+"""Gradient-boosted trees on the ridge's forecast: a baseline that is not linear."""
+
+import numpy as np
+
+from ..arrays import Arrays, row_count, select_rows
+from .contract import Contract
+from .data import Dataset
+from .ridge import Ridge
+
+# chosen on validation of the default data: MASE 0.710; scikit-learn's defaults 0.787, ridge 0.727
+SHAPE = {"learning_rate": 0.03, "min_samples_leaf": 200, "max_leaf_nodes": 15, "max_iter": 150}
+FIT_ROWS = 100_000  # windows × steps, evenly spread, at most
+CHUNK = 1024  # windows in memory at once
+
+
+def forecast(dataset: Dataset, ridge: Ridge) -> list[np.ndarray]:
+    """Return point forecasts (n, horizon) for validation and test: the ridge's, corrected.
+
+    One regressor for all steps ahead learns the ridge's residual by absolute error: Friedman,
+    Greedy function approximation, Annals of Statistics 29 (2001), on binned features.
+    """
+    from sklearn.ensemble import HistGradientBoostingRegressor  # slow to import
+
+    contract, count = dataset.contract, row_count(dataset.train)
+    windows = max(1, min(count, FIT_ROWS // contract.horizon))
+    train = select_rows(dataset.train, np.linspace(0, count - 1, windows).round().astype(int))
+    base = ridge.predict(train)
+    trees = HistGradientBoostingRegressor(
+        loss="absolute_error",
+        early_stopping=False,  # pyright: ignore[reportArgumentType]  # its stubs know "auto" only
+        random_state=0,
+        **SHAPE,
+    ).fit(_features(contract, train, base), (train["target"] - base).ravel())
+    forecasts = []
+    for split in (dataset.validation, dataset.test):
+        base = ridge.predict(split)
+        residual = trees.predict(_features(contract, split, base))
+        forecasts.append(base + residual.reshape(base.shape))
+    return forecasts
+
+
+def _features(contract: Contract, split: Arrays, base: np.ndarray) -> np.ndarray:
+    """Describe each step ahead (n × horizon, feature): its number and inputs, the ridge's forecast,
+    the values of the seasons before, the newest value and level, relative to the newest season."""
+    steps, parts = np.arange(contract.horizon), []
+    for first in range(0, len(base), CHUNK):
+        rows = slice(first, first + CHUNK)
+        history, known = split["history"][rows], split["known"][rows][:, contract.window :]
+        level = history[:, -contract.season :].mean(axis=1, keepdims=True)
+        lags = [history[:, contract.window + steps % s - s] - level for s in contract.seasons]
+        newest = np.broadcast_to(history[:, -1:] - level, base[rows].shape)
+        place = np.broadcast_to(steps, newest.shape)
+        columns = [place, base[rows] - level, base[rows] - base[rows].mean(axis=1, keepdims=True)]
+        columns += [*lags, newest, np.broadcast_to(level, newest.shape)]
+        each = np.concatenate([np.stack(columns, axis=2), known], axis=2)
+        parts.append(each.reshape(-1, each.shape[2]))
+    return np.concatenate(parts)
