@@ -33,6 +33,7 @@ def with_later_keys(name: str) -> dict[str, Any]:
     document = content(name)
     if name == "run.json":
         document["data"] |= {"notes": [], "limits": []}
+        document |= {"question": "", "hypothesis": ""}
     if name == "evaluation.json":
         document["advice"] = {}
     return document

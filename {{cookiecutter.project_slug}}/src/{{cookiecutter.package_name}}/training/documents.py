@@ -43,6 +43,8 @@ class RunInfo(Document):
     versions: dict[str, str]  # of the libraries that decide the numbers
     command: str
     started: str  # ISO 8601, UTC
+    question: str = ""  # the person's words, for the experiment's page
+    hypothesis: str = ""
 
 
 class NetworkResult(Document):

@@ -77,7 +77,7 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
 
     is_behind = any(result.ahead < 0 for result in baselines.values())
 
-    # 4. Both files; `evaluation.json` comes last, for it marks the evaluation as complete.
+    # 4. The files; `evaluation.json` comes last, for it marks the evaluation as complete.
     evaluation = Evaluation(
         run=run.name,
         metric=objective.PRIMARY_METRIC,
@@ -98,6 +98,8 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
         seconds=round(time.perf_counter() - started, 1),
     )
     write_atomically(run.folder / "outputs.npz", lambda path: _save_arrays(path, outputs[chosen]))
+    by_example = {str(s): row.astype(np.float32) for s, row in zip(seeds, scores, strict=True)}
+    write_atomically(run.folder / "scores.npz", lambda path: _save_arrays(path, by_example))
     write_json(run.folder / "evaluation.json", evaluation.model_dump())
     return evaluation
 
@@ -129,4 +131,4 @@ def _over_seeds(by_seed: dict[int, Metrics], pool: Callable[..., Any]) -> Metric
 
 def _save_arrays(path: Path, arrays: Arrays) -> None:
     with path.open("wb") as file:  # given a name, NumPy would append .npz to it
-        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
