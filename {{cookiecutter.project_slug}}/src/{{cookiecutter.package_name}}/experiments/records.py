@@ -31,6 +31,7 @@ from ..training.documents import BaselineResult, Evaluation, Interval, RunInfo
 from ..training.evaluate import bootstrap_interval
 from ..training.runs import Run
 from .markdown import Markup, code
+from .metadata import FRONT_MATTER, OWN_KEYS
 from .report import RESULTS_BEGIN, RESULTS_END, TEMPLATES, results_summary, results_table
 
 NO_TEXT = "Not written yet."
@@ -179,7 +180,9 @@ def _page(record: Record, folder: Path) -> str:
 
 
 def _words(info: RunInfo) -> str:
-    question, hypothesis = info.question or NO_TEXT, info.hypothesis or NO_TEXT
+    # In the words themselves nothing may be a marker of the page.
+    words = (text.replace("<!--", "&lt;!--") for text in (info.question, info.hypothesis))
+    question, hypothesis = (text or NO_TEXT for text in words)
     return f"## Question\n\n{question}\n\n## Hypothesis\n\n{hypothesis}\n\n"
 
 
@@ -282,5 +285,8 @@ def _hash(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
-        text = "\n".join(re.findall(r"<!-- \w+:begin,.*?<!-- \w+:end -->", text, re.DOTALL))
+        front = FRONT_MATTER.match(text)
+        own = OWN_KEYS.findall(front[1]) if front else []
+        sections = re.findall(r"<!-- \w+:begin,.*?<!-- \w+:end -->", text, re.DOTALL)
+        text = "\n".join([*own, *sections])
     return hashlib.sha256(text.encode()).hexdigest()

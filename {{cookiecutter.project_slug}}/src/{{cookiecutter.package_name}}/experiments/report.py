@@ -27,7 +27,7 @@ from ..task.objective import METRICS, PRIMARY_METRIC
 from ..task.settings import Settings
 from ..training.documents import BaselineResult, Evaluation, NetworkResult
 from ..training.runs import Run
-from . import plots
+from . import metadata, plots
 from .example import example_values
 from .markdown import Markup, code, escape
 from .markdown import markdown_table as markdown_table
@@ -53,6 +53,8 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
         around[page] = ("# Model card\n\n" if page == card else "# Results\n\n"), "\n"
         if page.exists():
             around[page] = split_around_section(page, RESULTS_BEGIN, RESULTS_END)
+    before, after = around[card]
+    around[card] = metadata.with_results(before, run, evaluation), after
     # Pages from before that section, or without it by choice, stay without it.
     has_example = any(EXAMPLE_BEGIN.partition(",")[0] in text for text in around[readme])
     if has_example:

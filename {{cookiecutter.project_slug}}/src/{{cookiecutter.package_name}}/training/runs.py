@@ -12,6 +12,7 @@ runs/20261123-201500/
 
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -111,7 +112,7 @@ def create_run(
         git=git_state(),
         hardware=hardware,
         versions={"python": platform.python_version(), "torch": torch.__version__},
-        command=" ".join([Path(sys.argv[0]).stem, *sys.argv[1:]]),
+        command=shlex.join([Path(sys.argv[0]).stem, *sys.argv[1:]]),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         question=question,
         hypothesis=hypothesis,
