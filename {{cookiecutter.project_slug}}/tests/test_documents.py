@@ -35,7 +35,7 @@ def with_later_keys(name: str) -> dict[str, Any]:
         document["data"] |= {"notes": [], "limits": []}
         document |= {"question": "", "hypothesis": ""}
     if name == "evaluation.json":
-        document["advice"] = {}
+        document |= {"advice": {}, "ablations": {}, "costs": None}
     return document
 
 

@@ -71,6 +71,16 @@ class BaselineResult(Document):
         return "ahead" if low > 0 else "behind" if high < 0 else "not distinguishable"
 
 
+class Costs(Document):
+    """What a network costs in PyTorch on the machine of the evaluation."""
+
+    parameters: int
+    weights_bytes: int
+    item_ms: float  # a single example
+    batch_ms: float  # `batch_rows` examples at once
+    batch_rows: int
+
+
 class Evaluation(Document):
     """`evaluation.json`: the networks and the baselines on the test split."""
 
@@ -81,13 +91,14 @@ class Evaluation(Document):
     rows: RowCounts
     network: NetworkResult
     baselines: dict[str, BaselineResult]
-    # Networks with a part switched off ("network alone"), compared as the baselines are.
-    ablations: dict[str, BaselineResult] = Field(default={})
     chosen_seed: int  # best on validation; the one to deploy
     details: dict[str, Any]  # the task's own; a dict of dicts is a table
     train_seconds: float
     seconds: float  # of the evaluation
     advice: dict[str, str] = Field(default={})  # settings to try and why, if a baseline is better
+    # Networks with a part switched off ("network alone"), compared as the baselines are.
+    ablations: dict[str, BaselineResult] = Field(default={})
+    costs: Costs | None = None  # None: evaluated before they were measured
 
     def best_baseline(self) -> tuple[str, BaselineResult]:
         """Return name and result of the best baseline by the primary metric."""

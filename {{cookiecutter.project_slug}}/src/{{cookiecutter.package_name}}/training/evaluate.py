@@ -15,7 +15,7 @@ from ..interfaces import Calibrates, Diagnoses, Metrics
 from ..progress import ProgressLines
 from ..task import baseline, model, objective
 from ..task.data import Dataset
-from . import checkpoint
+from . import checkpoint, costs
 from .documents import BaselineResult, Evaluation, Interval, NetworkResult
 from .fit import pick_device, predict
 from .runs import Run
@@ -75,6 +75,8 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
     if isinstance(network, Diagnoses):
         details |= network.diagnose(dataset)
 
+    weights = run.seed_folder(chosen) / "best.safetensors"
+    measured = costs.measure(network, weights, test, run.settings.train.batch_size)
     is_behind = any(result.ahead < 0 for result in baselines.values())
 
     # 4. The files; `evaluation.json` comes last, for it marks the evaluation as complete.
@@ -96,6 +98,7 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
         advice=baseline.advice(run.settings) if is_behind else {},
         train_seconds=round(run.seconds(), 1),
         seconds=round(time.perf_counter() - started, 1),
+        costs=measured,
     )
     write_atomically(run.folder / "outputs.npz", lambda path: _save_arrays(path, outputs[chosen]))
     by_example = {str(s): row.astype(np.float32) for s, row in zip(seeds, scores, strict=True)}
