@@ -94,7 +94,7 @@ def run(project: Path, python: Path, *arguments: str) -> dict[str, float]:
 
 
 def table(measured: Rows) -> list[str]:
-    """Tabulate the medians over the rounds of each contestant's cost relative to the bare loop's."""
+    """Tabulate each contestant's cost relative to the bare loop's, medians over the rounds."""
     head = ["", *(TITLES[name] for name in NAMES)]
     lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * len(NAMES)]
     for mode, key, title in (
@@ -122,7 +122,7 @@ def table(measured: Rows) -> list[str]:
 
 
 def ratio(measured: Rows, mode: str, key: str, name: str) -> float:
-    """Return the median over the rounds of a contestant's figure ÷ the bare loop's of that round."""
+    """Return the median over the rounds of a contestant's figure ÷ the bare loop's."""
     by_round: dict[int, dict[str, float]] = {}
     for row in measured:
         if row["mode"] == mode:

@@ -191,7 +191,7 @@ if __name__ == "__main__":
         marks.append(time.process_time())
         wall = time.perf_counter() - wall
     assert len(marks) == EPOCHS * STEPS + 1, f"{len(marks) - 1} steps"
-    # The first epoch warms up. The median step has none of the work between two epochs, the mean has.
+    # The first epoch warms up. The mean has the work between two epochs, the median step has not.
     step = float(np.median(np.diff(marks[STEPS:])))
     mean = (marks[-1] - marks[STEPS]) / (len(marks) - 1 - STEPS)
     print(json.dumps({"start": marks[0], "step": step, "mean": mean, "wall": wall}))

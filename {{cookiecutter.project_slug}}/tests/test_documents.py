@@ -33,8 +33,9 @@ def with_later_keys(name: str) -> dict[str, Any]:
     document = content(name)
     if name == "run.json":
         document["data"] |= {"notes": [], "limits": []}
+        document |= {"question": "", "hypothesis": ""}
     if name == "evaluation.json":
-        document |= {"advice": {}, "ablations": {}}
+        document |= {"advice": {}, "ablations": {}, "costs": None}
     return document
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from {{ cookiecutter.package_name }} import cli
@@ -67,6 +68,34 @@ def test_model_card_states_origin_quality_and_settings(trained: Path) -> None:
     assert f"| {info.hardware}, " in text
     assert "| `train.epochs`" in text
     assert "### Quality on the test split" in text
+
+
+def test_model_card_begins_with_the_metadata_of_hugging_face(trained: Path) -> None:
+    text = (trained / "MODEL_CARD.md").read_text(encoding="utf-8")
+    metadata = yaml.safe_load(text.split("---\n")[1])
+    (model,) = metadata["model-index"]
+    (result,) = model["results"]
+    assert result["task"]["type"]
+    assert result["dataset"]["type"]
+    assert result["dataset"]["name"]
+    evaluation = read_document(next(trained.glob("runs/*/evaluation.json")), Evaluation)
+    values = {metric["type"]: metric["value"] for metric in result["metrics"]}
+    assert values[PRIMARY_METRIC] == pytest.approx(evaluation.network.mean[PRIMARY_METRIC])
+    assert PRIMARY_METRIC in metadata["metrics"]
+
+
+@pytest.mark.parametrize("front", ["", "---\nlicense: mit # mine\ntags:\n- own\n---\n"])
+def test_metadata_and_text_of_a_person_stay_in_the_model_card(work: Path, front: str) -> None:
+    card = work / "MODEL_CARD.md"
+    body = f"\n# My card\n\n{report.RESULTS_BEGIN}\n{report.RESULTS_END}\nmy end\n"
+    card.write_text(front + body, encoding="utf-8")
+    assert rewrite() == 0
+    text = card.read_text(encoding="utf-8")
+    assert text.startswith(front.removesuffix("---\n") or "---\nmetrics:\n")
+    assert "---\n\n# My card\n" in text or "---\n\n\n# My card\n" in text
+    assert text.endswith("my end\n")
+    assert rewrite() == 0
+    assert card.read_text(encoding="utf-8") == text
 
 
 def test_text_outside_of_the_markers_is_kept(work: Path) -> None:

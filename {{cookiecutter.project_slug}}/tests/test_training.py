@@ -142,7 +142,7 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(tmp_path: Path) -> Non
 
 
 def test_training_stops_early_without_improvement(tmp_path: Path) -> None:
-    ordinary = stage(settings("train.epochs=40", "train.patience=2"))
+    ordinary = stage(settings("train.epochs=40", "train.patience=2", "train.choose_epoch=metric"))
     sign = 1 if ordinary.higher_is_better else -1
     worse = iter(range(0, -100, -1))
     declining = replace(

@@ -29,12 +29,19 @@ def register(group: common.CommandGroup) -> None:
         "--resume",
         notes=common.settings_table(Settings),
     )
+    for name in ("question", "hypothesis"):
+        text = f"{name} of the experiment, for its page in docs/experiments"
+        parser.add_argument(f"--{name}", default="", metavar="TEXT", help=text)
     text = "resume RUN, or else the newest run with the configuration's name"
     parser.add_argument("--resume", nargs="?", const="", metavar="RUN", help=text)
     common.add_config_options(parser)
     parser = group.add(run_evaluate, "", "--config configs/mine.yaml", "--run RUN")
     common.add_run_option(parser)
-    parser = group.add(run_report, "", "--config configs/mine.yaml", "--run RUN")
+    parser = group.add(run_report, "", "--config configs/mine.yaml", "--run RUN", "--check")
+    text = "recorded run that this one changed (default: the one before of its name and data)"
+    parser.add_argument("--against", metavar="RUN", help=text)
+    text = "write nothing; exit code 1 if a page does not match the records (needs no runs)"
+    parser.add_argument("--check", action="store_true", help=text)
     common.add_run_option(parser)
 
 
@@ -116,6 +123,8 @@ def run_train(options: Namespace) -> None:
     settings = common.read_settings(options)
     with processes.connected():
         if options.resume is not None:
+            if options.question or options.hypothesis:
+                raise UserError("command line: a resumed run keeps its question and hypothesis")
             if options.settings:
                 raise UserError("command line: a resumed run keeps its settings; give none")
             name = options.resume or None
@@ -127,7 +136,8 @@ def run_train(options: Namespace) -> None:
                 print(f"note: {note}")
             for warning in inspection.refuse_errors(inspection.inspect_data(dataset, settings)):
                 print(f"warning: {warning}")
-            run = processes.on_first(lambda: runs.create_run(settings, dataset))
+            words = {"question": options.question, "hypothesis": options.hypothesis}
+            run = processes.on_first(lambda: runs.create_run(settings, dataset, **words))
         rows = [f"{count} {name} rows" for name, count in dict(run.info.data.rows).items()]
         print(f"run {run.name}: {', '.join(rows)}")
         train_tracked(run, dataset, f"{options.command} train --resume {run.name}")
@@ -167,17 +177,30 @@ def run_evaluate(options: Namespace) -> None:
     print(f"\nwritten: {run.folder / 'evaluation.json'}")
 
 
-def run_report(options: Namespace) -> None:
+def run_report(options: Namespace) -> int:
     """Write the results to README.md, MODEL_CARD.md and docs/experiments.
 
-    Draws the figures and rewrites the marked sections and the list of experiments. Text outside the
-    markers is never touched.
+    Draws the figures and rewrites the marked sections, a page per experiment and their table. Text
+    outside the markers is never touched. Commit docs/experiments: it holds the records.
     """
+    from ..experiments import records
     from ..experiments.report import results_summary, write_report
     from ..experiments.tracked_runs import read_or_evaluate
 
+    if options.check:
+        settings = common.read_settings(options)
+        if lines := records.check(settings, options.command):
+            print("\n".join(lines))
+            return 1
+        count = len(records.read_records(settings.paths.experiments))
+        print(f"pages match the records of {count} experiments" if count else "no results yet")
+        return 0
     run, dataset = common.open_run_with_data(options)
     evaluation = read_or_evaluate(run, dataset)
     files = write_report(run, dataset, evaluation, options.command)
+    experiments = run.settings.paths.experiments
+    recorded = records.record_experiments(run, options.against)
+    files += [*recorded, records.seal(experiments, run.name, [*files, recorded[-1]])]
     print(results_summary(evaluation))
     print("\n".join(f"written: {path}" for path in files))
+    return 0

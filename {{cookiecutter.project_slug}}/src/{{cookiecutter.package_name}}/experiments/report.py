@@ -1,4 +1,4 @@
-"""Document a run: sections of the README, MODEL_CARD.md and docs/experiments/.
+"""Document a run: sections of the README and MODEL_CARD.md, figures in docs/experiments/.
 
 The wording is in `templates/`, the values are computed here. Text outside a page's markers stays.
 """
@@ -16,7 +16,6 @@ from pydantic import BaseModel
 
 from ..config import SECRETS, describe_settings, flatten
 from ..files import (
-    read_document,
     replace_section,
     split_around_section,
     write_figure,
@@ -26,9 +25,9 @@ from ..task import figures
 from ..task.data import Dataset
 from ..task.objective import METRICS, PRIMARY_METRIC
 from ..task.settings import Settings
-from ..training.documents import BaselineResult, Evaluation, NetworkResult, RunInfo
+from ..training.documents import BaselineResult, Evaluation, NetworkResult
 from ..training.runs import Run
-from . import plots
+from . import metadata, plots
 from .example import example_values
 from .markdown import Markup, code, escape
 from .markdown import markdown_table as markdown_table
@@ -48,13 +47,14 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
     # 1. The text around the markers; a page that is missing gets a title.
     readme, card = Path("README.md"), Path("MODEL_CARD.md")
     experiments = run.settings.paths.experiments
-    index = experiments / "README.md"
-    templates = {readme: "results.md.j2", card: "model_card.md.j2", index: "experiments.md.j2"}
+    templates = {readme: "results.md.j2", card: "model_card.md.j2"}
     around: dict[Path, tuple[str, str]] = {}
     for page in templates:
-        around[page] = f"# {'Model card' if page == card else 'Experiments'}\n\n", "\n"
+        around[page] = ("# Model card\n\n" if page == card else "# Results\n\n"), "\n"
         if page.exists():
             around[page] = split_around_section(page, RESULTS_BEGIN, RESULTS_END)
+    before, after = around[card]
+    around[card] = metadata.with_results(before, run, evaluation), after
     # Pages from before that section, or without it by choice, stay without it.
     has_example = any(EXAMPLE_BEGIN.partition(",")[0] in text for text in around[readme])
     if has_example:
@@ -91,7 +91,6 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
         "versions": ", ".join(f"{name} {version}" for name, version in run.info.versions.items()),
         "details": _detail_tables(evaluation),
         "settings": _settings_rows(run.settings),
-        "runs": _runs_table(run.settings.paths.runs),
     }
     for page, (before, after) in around.items():
         text = TEMPLATES.get_template(templates[page]).render(values)
@@ -185,19 +184,6 @@ def _settings_of_other_sources(settings: Settings) -> Iterator[str]:
         named = set(text.partition(":")[0].split(", "))
         if key != "data.source" and named <= sources and used not in named:
             yield key
-
-
-def _runs_table(folder: Path) -> list[list[str]]:
-    """Tabulate all evaluated runs, the newest first."""
-    rows = [["Run", METRICS[PRIMARY_METRIC].title, "Best baseline", "Seeds", "Rows", "Command"]]
-    for path in sorted(folder.glob("*/evaluation.json"), reverse=True):
-        evaluation = read_document(path, Evaluation)
-        info = read_document(path.with_name("run.json"), RunInfo)
-        best = _number(evaluation.best_baseline()[1].metrics[PRIMARY_METRIC])
-        counts = [str(len(evaluation.network.seeds)), str(evaluation.rows.total)]
-        mean = _mean(evaluation.network)
-        rows.append([code(evaluation.run), mean, best, *counts, code(info.command)])
-    return rows
 
 
 def _link(path: Path) -> str:

@@ -43,6 +43,8 @@ class RunInfo(Document):
     versions: dict[str, str]  # of the libraries that decide the numbers
     command: str
     started: str  # ISO 8601, UTC
+    question: str = ""  # the person's words, for the experiment's page
+    hypothesis: str = ""
 
 
 class NetworkResult(Document):
@@ -69,6 +71,16 @@ class BaselineResult(Document):
         return "ahead" if low > 0 else "behind" if high < 0 else "not distinguishable"
 
 
+class Costs(Document):
+    """What a network costs in PyTorch on the machine of the evaluation."""
+
+    parameters: int
+    weights_bytes: int
+    item_ms: float  # a single example
+    batch_ms: float  # `batch_rows` examples at once
+    batch_rows: int
+
+
 class Evaluation(Document):
     """`evaluation.json`: the networks and the baselines on the test split."""
 
@@ -86,6 +98,7 @@ class Evaluation(Document):
     advice: dict[str, str] = Field(default={})  # settings to try and why, if a baseline is better
     # Networks with a part switched off ("network alone"), compared as the baselines are.
     ablations: dict[str, BaselineResult] = Field(default={})
+    costs: Costs | None = None  # None: evaluated before they were measured
 
     def best_baseline(self) -> tuple[str, BaselineResult]:
         """Return name and result of the best baseline by the primary metric."""

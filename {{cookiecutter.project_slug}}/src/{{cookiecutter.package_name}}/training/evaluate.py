@@ -16,7 +16,7 @@ from ..interfaces import Ablates, Calibrates, Diagnoses, Metrics
 from ..progress import ProgressLines
 from ..task import baseline, model, objective
 from ..task.data import Dataset
-from . import checkpoint
+from . import checkpoint, costs
 from .documents import BaselineResult, Evaluation, NetworkResult
 from .fit import epoch_metric, pick_device, predict
 from .intervals import level_of_each, mean_interval
@@ -98,13 +98,15 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
     # 3. The task's own tables about the chosen network.
     network = load_network(run, dataset, chosen)
     sentence = model.describe(network)
+    weights = run.seed_folder(chosen) / "best.safetensors"
+    measured = costs.measure(network, weights, test, run.settings.train.batch_size)
     details = objective.details(outputs[chosen], test, contract)
     if isinstance(network, Diagnoses):
         details |= network.diagnose(dataset)
 
     is_behind = any(result.ahead < 0 for result in baselines.values())
 
-    # 4. Both files; `evaluation.json` comes last, for it marks the evaluation as complete.
+    # 4. The files; `evaluation.json` comes last, for it marks the evaluation as complete.
     evaluation = Evaluation(
         run=run.name,
         metric=objective.PRIMARY_METRIC,
@@ -124,8 +126,12 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
         advice=baseline.advice(run.settings) if is_behind else {},
         train_seconds=round(run.seconds(), 1),
         seconds=round(time.perf_counter() - started, 1),
+        costs=measured,
     )
     write_atomically(run.folder / "outputs.npz", lambda path: _save_arrays(path, outputs[chosen]))
+    by_example = {str(s): row.astype(np.float32) for s, row in zip(seeds, scores, strict=True)}
+    by_example |= {} if clusters is None else {"clusters": clusters}
+    write_atomically(run.folder / "scores.npz", lambda path: _save_arrays(path, by_example))
     write_json(run.folder / "evaluation.json", evaluation.model_dump())
     return evaluation
 
@@ -137,4 +143,4 @@ def _over_seeds(by_seed: Iterable[Metrics], pool: Callable[..., Any]) -> Metrics
 
 def _save_arrays(path: Path, arrays: Arrays) -> None:
     with path.open("wb") as file:  # given a name, NumPy would append .npz to it
-        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]

@@ -8,6 +8,7 @@ import numpy as np
 from ..files import Document
 from ..interfaces import Metrics
 from .documents import Interval, RowCounts
+from .intervals import t_quantile
 
 
 class Fold(Document):
@@ -83,13 +84,5 @@ def estimate(values: np.ndarray) -> Estimate:
     """
     count = len(values)
     mean, sd = float(values.mean()), float(values.std(ddof=1))
-    half = student_quantile(0.975, count - 1) * sd * math.sqrt(1 / count + 1 / (count - 1))
+    half = t_quantile(0.975, count - 1) * sd * math.sqrt(1 / count + 1 / (count - 1))
     return Estimate(mean=mean, sd=sd, interval=(mean - half, mean + half))
-
-
-def student_quantile(probability: float, freedom: int) -> float:
-    """Return the quantile of Student's t, by the integral over its angle: t = √freedom · tan θ."""
-    angles = np.linspace(-math.pi / 2, math.pi / 2, 100_001)
-    cumulative = np.cumsum(np.abs(np.cos(angles)) ** (freedom - 1))
-    cumulative = (cumulative - cumulative[0]) / (cumulative[-1] - cumulative[0])
-    return math.sqrt(freedom) * math.tan(float(np.interp(probability, cumulative, angles)))

@@ -6,12 +6,13 @@ runs/20261123-201500/
     seed-0/best.safetensors      the weights of the best epoch
     seed-0/history.json          loss and metrics of each epoch
     pretraining/…                the same, if the network asks for a pre-training
-    evaluation.json outputs.npz  written by `evaluate`
+    evaluation.json outputs.npz scores.npz  written by `evaluate`
     bundle/                      written by `deploy`
 """
 
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -86,15 +87,23 @@ class Run:
         return dataset
 
 
-def create_run(settings: Settings, dataset: Dataset, folder: Path | None = None) -> Run:
+def create_run(
+    settings: Settings,
+    dataset: Dataset,
+    folder: Path | None = None,
+    question: str = "",
+    hypothesis: str = "",
+) -> Run:
     """Write `run.json` of a new run, into a new folder or one that was reserved for it."""
-    info = describe_run(settings, dataset)
+    info = describe_run(settings, dataset, question, hypothesis)
     folder = folder or reserve_folder(settings)
     write_json(folder / "run.json", info.model_dump())
     return Run(folder, settings, info)
 
 
-def describe_run(settings: Settings, dataset: Dataset) -> RunInfo:
+def describe_run(
+    settings: Settings, dataset: Dataset, question: str = "", hypothesis: str = ""
+) -> RunInfo:
     """Gather what `run.json` holds."""
     splits = (dataset.train, dataset.validation, dataset.test)
     train, validation, test = map(row_count, splits)
@@ -116,8 +125,10 @@ def describe_run(settings: Settings, dataset: Dataset) -> RunInfo:
         git=git_state(),
         hardware=hardware,
         versions={"python": platform.python_version(), "torch": torch.__version__},
-        command=" ".join([Path(sys.argv[0]).stem, *sys.argv[1:]]),
+        command=shlex.join([Path(sys.argv[0]).stem, *sys.argv[1:]]),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
+        question=question,
+        hypothesis=hypothesis,
     )
 
 

@@ -8,8 +8,9 @@ from ..task import objective
 from ..task.data import Dataset
 from ..task.settings import Settings
 from .documents import Interval
-from .evaluate import bootstrap_interval, load_network
+from .evaluate import load_network
 from .fit import predict
+from .intervals import mean_interval
 from .runs import Run, git_state, read_run
 
 
@@ -86,13 +87,13 @@ def compare(
                 f"the base {base.shape[0]} and {base.shape[1]}: they cannot be paired"
             )
         gains = (scores - base) * (1 if objective.HIGHER_IS_BETTER else -1)
-        ahead, interval = float(gains.mean()), bootstrap_interval(gains)
+        ahead, interval = float(gains.mean()), mean_interval(gains)
     return Variant(
         name=name,
         overrides=overrides,
         run=run.name,
         mean=float(scores.mean()),
-        interval=bootstrap_interval(scores),
+        interval=mean_interval(scores),
         ahead=ahead,
         ahead_interval=interval,
         train_seconds=round(run.seconds(), 1),

@@ -1,0 +1,118 @@
+"""Every experiment has a record and a page; the check finds pages that do not match."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from {{ cookiecutter.package_name }} import cli
+from {{ cookiecutter.package_name }}.experiments import records
+
+from .conftest import CONFIG
+
+EXPERIMENTS = Path("docs/experiments")
+
+
+def report(*arguments: str) -> int:
+    return cli.main(["report", "--config", str(CONFIG), *arguments])
+
+
+def page() -> Path:
+    return next(EXPERIMENTS.glob("*/record.json")).with_name("README.md")
+
+
+def second_run(shift: float) -> str:
+    """Copy the run as a later one with another setting, whose scores are higher by `shift`."""
+    first = next(Path("runs").glob("*/run.json")).parent
+    folder = Path(shutil.copytree(first, first.with_name("99990101-000000")))
+    info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    info["settings"]["train"]["epochs"] += 1
+    info |= {"started": "9999-01-01T00:00:00+00:00", "question": "Do more epochs help?"}
+    (folder / "run.json").write_text(json.dumps(info), encoding="utf-8")
+    evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    evaluation["run"] = folder.name
+    (folder / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
+    with np.load(folder / "scores.npz") as stored:
+        scores = {seed: row + shift for seed, row in stored.items()}
+    np.savez(folder / "scores.npz", **scores)  # pyright: ignore[reportArgumentType]
+    return folder.name
+
+
+@pytest.mark.parametrize("lost", [["runs"], ["runs", "mlflow.db"]])
+def test_a_fresh_clone_without_runs_can_check_its_pages(work: Path, lost: list[str]) -> None:
+    assert report() == 0
+    for name in lost:
+        (shutil.rmtree if Path(name).is_dir() else Path.unlink)(work / name)
+    assert report("--check") == 0
+
+
+def test_check_passes_and_says_so_before_the_first_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert report("--check") == 0
+    assert "no results yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["README.md", "MODEL_CARD.md", "index", "page", "picture"])
+def test_check_names_the_page_that_was_changed_and_the_command_that_mends_it(
+    work: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report() == 0
+    own = {"index": EXPERIMENTS / "README.md", "page": page()}
+    own["picture"] = page().with_name("comparison.png")
+    changed = own.get(name, Path(name))
+    content = changed.read_bytes()
+    changed.write_bytes(content.replace(b"<!-- results:end", b"9.9\n<!-- results:end") + b"\n")
+    assert report("--check") == 1
+    out = capsys.readouterr().out
+    assert f"{changed}: " in out
+    assert f"report --run {page().parent.name}" in out
+    assert report() == 0
+    assert report("--check") == 0
+
+
+def test_words_of_a_person_outlive_a_new_report(work: Path) -> None:
+    assert report() == 0
+    text = page().read_text(encoding="utf-8")
+    text = text.replace(records.NO_TEXT, "Because of <b>this</b> | that ✨.")
+    page().write_text(text, encoding="utf-8")
+    assert report() == 0
+    assert page().read_text(encoding="utf-8") == text
+    assert report("--check") == 0
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict"), [(0.5, "better"), (-0.5, "worse"), (0.0, "not distinguishable")]
+)
+def test_difference_to_the_run_before_is_measured_on_the_same_test_rows(
+    work: Path, shift: float, verdict: str
+) -> None:
+    assert report() == 0
+    sign = 1 if records.HIGHER_IS_BETTER else -1
+    name = second_run(sign * shift)
+    assert report("--run", name) == 0
+    record = json.loads((EXPERIMENTS / name / "record.json").read_text(encoding="utf-8"))
+    assert record["comparison"]["ahead"] == pytest.approx(shift, abs=1e-5)
+    index = (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
+    line = next(line for line in index.splitlines() if line.startswith(f"| [{name}]"))
+    assert verdict in line
+    assert "train.epochs=" in line
+    assert "Do more epochs help?" in line
+
+
+def test_records_hold_no_paths_of_the_machine(work: Path) -> None:
+    assert report() == 0
+    for path in EXPERIMENTS.glob("**/*.json"):
+        assert str(work) not in path.read_text(encoding="utf-8")
+    record = json.loads(page().with_name("record.json").read_text(encoding="utf-8"))
+    assert "paths" not in record["info"]["settings"]
+
+
+def test_a_run_without_record_to_compare_with_is_named(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report("--against", "nothing") == 2
+    assert "--against nothing: has no record" in capsys.readouterr().err
