@@ -10,7 +10,7 @@ from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.experiments import studies
 from {{ cookiecutter.package_name }}.files import read_document
 from {{ cookiecutter.package_name }}.task import baseline
-from {{ cookiecutter.package_name }}.training.folds import CrossValidation, estimate, student_quantile
+from {{ cookiecutter.package_name }}.training.folds import CrossValidation, estimate
 
 from . import quick
 from .conftest import CONFIG
@@ -52,12 +52,6 @@ def test_crossval_measures_every_fold_and_goes_on_where_it_was_stopped(
     assert [fold.network for fold in again.folds] == [fold.network for fold in record.folds]
     assert cli.main([*command, "train.weight_decay=0.02"]) == 2
     assert "train.weight_decay=0.02 instead of" in capsys.readouterr().err
-
-
-def test_quantiles_of_students_t_are_those_of_the_tables() -> None:
-    for freedom, value in {1: 12.706, 2: 4.303, 4: 2.776, 9: 2.262, 30: 2.042}.items():
-        assert student_quantile(0.975, freedom) == pytest.approx(value, abs=1e-3)
-    assert student_quantile(0.5, 4) == pytest.approx(0, abs=1e-4)
 
 
 def test_interval_over_folds_counts_the_overlap_of_training_sets() -> None:
