@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test demo bench benchserving pictures lock clean
+.PHONY: help setup check format test demo bench benchtraining benchserving pictures lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 RUFF := $(BIN)/ruff --config ruff.toml
@@ -32,6 +32,9 @@ demo: setup ## generate, train, report, deploy, serve and predict (DEMO_DIR=buil
 
 bench: setup ## measure what generation costs, against a template of one file
 	$(BIN)/python benchmarks/generation.py
+
+benchtraining: setup ## compare the training loop with Accelerate, Lightning and others (ARGS=--quick)
+	@$(BIN)/python benchmarks/training $(ARGS)
 
 benchserving: setup ## compare the server with FastAPI, LitServe and BentoML, 40 minutes (ARGS=--quick)
 	@$(BIN)/python benchmarks/serving $(ARGS)

@@ -3,8 +3,8 @@
     python benchmarks/training [--quick] [--rounds N] [--device cuda]
 
 Makes a project and an environment with all contestants (kept in build/bench), then trains the same
-network with each of them by turns, and writes docs/benchmarks.md's figures but for a quick run.
-CPU seconds of the process count, not the clock: other work on the machine disturbs them least.
+network with each of them by turns, and writes the figures of docs/benchmarks-training.md, but for a
+quick run.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> int:
     lines = [about(python, rounds, rows, epochs, options.device), "", *table(measured)]
     print("\n".join(lines))
     if not options.quick:
-        page = ROOT / "docs" / "benchmarks.md"
+        page = ROOT / "docs" / "benchmarks-training.md"
         text = page.read_text(encoding="utf-8")
         before, after = text.split(BEGIN)[0], text.split(END)[1]
         middle = "\n".join([BEGIN, *lines, END])

@@ -1,5 +1,7 @@
 """Folds of the series: a rolling origin, which never trains on the future."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,7 @@ def test_folds_train_on_the_past_and_test_on_blocks_that_do_not_overlap(count: i
         last = dataset.test["origin"].max() + settings.horizon * HOUR
         assert dataset.series[0].stamps[-1] - last < settings.horizon * HOUR
         ends.append((start, last))
-    assert all(last < start for (_, last), (start, _) in zip(ends, ends[1:], strict=False))
+    assert all(last < start for (_, last), (start, _) in pairwise(ends))
     lengths = [last - start for start, last in ends]
     assert np.ptp(lengths) <= settings.horizon * HOUR
     whole = data.load(settings)

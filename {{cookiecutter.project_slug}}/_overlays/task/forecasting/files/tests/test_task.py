@@ -541,9 +541,8 @@ def test_smoothing_is_a_filter_in_the_network_and_its_ablation_is_without(
     inputs = [torch.from_numpy(split[name][:]) for name in contract.INPUTS]
     with torch.no_grad():
         before = network(*inputs)
-        smoothed = inputs[0] @ torch.from_numpy(
-            smoothing.fit_filter(dataset.contract, split["history"], split["target"])
-        ).float()
+        weights = smoothing.fit_filter(dataset.contract, split["history"], split["target"])
+        smoothed = inputs[0] @ torch.from_numpy(weights).float()
         outcome = 0.4 * before[:, :, 1] + 0.6 * smoothed  # smoothing's weight must be 0.6
         filtered = smoothing.fit_filter(dataset.contract, split["history"], outcome.numpy())
         network.calibrate(
