@@ -17,7 +17,6 @@ from .report import (
     RESULTS_END,
     TEMPLATES,
     WALKTHROUGH,
-    ablations_table,
     results_summary,
 )
 
@@ -47,7 +46,6 @@ def write_walkthrough(run: Run, evaluation: Evaluation, command: str) -> Path:
         "run": run,
         "evaluation": evaluation,
         "summary": results_summary(evaluation),
-        "ablations": ablations_table(evaluation),
         "experiments": len(of_data),
         "index": _link(folder / "README.md"),
         "lines": lines,
