@@ -9,6 +9,7 @@ import pytest
 
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.experiments import records
+from {{ cookiecutter.package_name }}.experiments.report import WALKTHROUGH
 
 from .conftest import CONFIG
 
@@ -56,13 +57,16 @@ def test_check_passes_and_says_so_before_the_first_result(
     assert "no results yet" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["README.md", "MODEL_CARD.md", "index", "page", "picture"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "MODEL_CARD.md", "walkthrough", "index", "page", "picture"]
+)
 def test_check_names_the_page_that_was_changed_and_the_command_that_mends_it(
     work: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert report() == 0
     own = {"index": EXPERIMENTS / "README.md", "page": page()}
     own["picture"] = page().with_name("comparison.png")
+    own["walkthrough"] = WALKTHROUGH
     changed = own.get(name, Path(name))
     content = changed.read_bytes()
     changed.write_bytes(content.replace(b"<!-- results:end", b"9.9\n<!-- results:end") + b"\n")
@@ -116,3 +120,38 @@ def test_a_run_without_record_to_compare_with_is_named(
 ) -> None:
     assert report("--against", "nothing") == 2
     assert "--against nothing: has no record" in capsys.readouterr().err
+
+
+def test_walkthrough_keeps_the_words_of_a_person_and_its_bytes(work: Path) -> None:
+    assert report() == 0
+    text = WALKTHROUGH.read_text(encoding="utf-8") + "\nWhy I chose this: *because* ✨.\n"
+    WALKTHROUGH.write_text(text, encoding="utf-8")
+    assert report() == 0
+    assert WALKTHROUGH.read_text(encoding="utf-8") == text
+    assert report("--check") == 0
+
+
+def test_walkthrough_tells_what_failed_and_what_the_person_concluded(work: Path) -> None:
+    assert report() == 0
+    name = second_run(-0.5 if records.HIGHER_IS_BETTER else 0.5)
+    assert report("--run", name) == 0
+    own = EXPERIMENTS / name / "README.md"
+    text = own.read_text(encoding="utf-8").replace(records.NO_TEXT, "More is *not* better.")
+    own.write_text(text, encoding="utf-8")
+    assert report("--run", name) == 0
+    failed = WALKTHROUGH.read_text(encoding="utf-8").partition("## What did not work")[2]
+    (line,) = (line for line in failed.splitlines() if line.startswith(f"- [{name}]"))
+    assert "train.epochs=" in line
+    assert r"Conclusion: More is \*not\* better." in line
+    assert failed.index("Worse than the run before:") < failed.index(line)
+
+
+def test_walkthrough_without_its_markers_is_named_before_anything_is_written(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    WALKTHROUGH.parent.mkdir(parents=True, exist_ok=True)
+    WALKTHROUGH.write_text("Mine.\n", encoding="utf-8")
+    assert report() == 2
+    assert f"{WALKTHROUGH}: must hold these two lines" in capsys.readouterr().err
+    assert WALKTHROUGH.read_text(encoding="utf-8") == "Mine.\n"
+    assert not Path("README.md").exists()

@@ -178,7 +178,7 @@ def run_evaluate(options: Namespace) -> None:
 
 
 def run_report(options: Namespace) -> int:
-    """Write the results to README.md, MODEL_CARD.md and docs/experiments.
+    """Write the results to README.md, MODEL_CARD.md, docs/walkthrough.md and docs/experiments.
 
     Draws the figures and rewrites the marked sections, a page per experiment and their table. Text
     outside the markers is never touched. Commit docs/experiments: it holds the records.
@@ -186,6 +186,7 @@ def run_report(options: Namespace) -> int:
     from ..experiments import records
     from ..experiments.report import results_summary, write_report
     from ..experiments.tracked_runs import read_or_evaluate
+    from ..experiments.walkthrough import write_walkthrough
 
     if options.check:
         settings = common.read_settings(options)
@@ -200,6 +201,7 @@ def run_report(options: Namespace) -> int:
     files = write_report(run, dataset, evaluation, options.command)
     experiments = run.settings.paths.experiments
     recorded = records.record_experiments(run, options.against)
+    files.append(write_walkthrough(run, evaluation, options.command))
     files += [*recorded, records.seal(experiments, run.name, [*files, recorded[-1]])]
     print(results_summary(evaluation))
     print("\n".join(f"written: {path}" for path in files))

@@ -172,7 +172,7 @@ def _page(record: Record, folder: Path) -> str:
     values = {
         "record": record,
         "changes": changes(record, records),
-        "lead": _lead(record.comparison),
+        "lead": lead_of(record.comparison),
         "summary": results_summary(record.evaluation),
         "results": results_table(record.evaluation),
         "overrides": record.info.command,
@@ -204,8 +204,8 @@ def _index_page(folder: Path) -> str:
         verdict = record.comparison.verdict if record.comparison else ""
         mean = TEMPLATES.filters["mean"](record.evaluation.network)
         changed = Markup(", ".join(code(each) for each in changes(record, records)))
-        question = _question(folder / name / "README.md", record.info)
-        lead = _lead(record.comparison)
+        question = question_of(folder / name / "README.md", record.info)
+        lead = lead_of(record.comparison)
         rows.append([Markup(link), question, changed, mean, lead, verdict])
     page = folder / "README.md"
     around = "# Experiments\n\n", "\n"
@@ -216,7 +216,7 @@ def _index_page(folder: Path) -> str:
     return _section(around, "experiments.md.j2", {"experiments": rows, "others": others})
 
 
-def _question(page: Path, info: RunInfo) -> str:
+def question_of(page: Path, info: RunInfo) -> str:
     """Return the first paragraph under "Question", as a person may have changed it in the page."""
     text = page.read_text(encoding="utf-8") if page.exists() else _words(info)
     found = re.search(r"^## Question\s+(.+?)(?:\n\s*\n|\Z)", text, re.MULTILINE | re.DOTALL)
@@ -228,7 +228,8 @@ def _score(record: Record) -> float:
     return record.evaluation.network.mean[PRIMARY_METRIC]
 
 
-def _lead(compared: Comparison | None) -> str:
+def lead_of(compared: Comparison | None) -> str:
+    """Format a difference with its interval; no text where there is none."""
     if compared is None or compared.ahead is None or compared.interval is None:
         return ""
     lead = BaselineResult(

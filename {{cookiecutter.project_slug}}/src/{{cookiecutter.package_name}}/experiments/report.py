@@ -36,6 +36,7 @@ RESULTS_BEGIN = "<!-- results:begin, rewritten by the command report -->"
 RESULTS_END = "<!-- results:end -->"
 EXAMPLE_BEGIN = "<!-- example:begin, rewritten by the command report -->"
 EXAMPLE_END = "<!-- example:end -->"
+WALKTHROUGH = Path("docs/walkthrough.md")
 
 
 def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: str) -> list[Path]:
@@ -59,6 +60,9 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
     has_example = any(EXAMPLE_BEGIN.partition(",")[0] in text for text in around[readme])
     if has_example:
         split_around_section(readme, EXAMPLE_BEGIN, EXAMPLE_END)
+
+    if WALKTHROUGH.exists():  # written later, from the records
+        split_around_section(WALKTHROUGH, RESULTS_BEGIN, RESULTS_END)
 
     # 2. The figures: the task's own between those of every task.
     with np.load(run.folder / "outputs.npz", allow_pickle=False) as stored:

@@ -101,6 +101,8 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
     weights = run.seed_folder(chosen) / "best.safetensors"
     measured = costs.measure(network, weights, test, run.settings.train.batch_size)
     details = objective.details(outputs[chosen], test, contract)
+    if by_slice := _by_slice(outputs, dataset):
+        details["by_slice"] = by_slice
     if isinstance(network, Diagnoses):
         details |= network.diagnose(dataset)
 
@@ -134,6 +136,19 @@ def evaluate(run: Run, dataset: Dataset, echo: Callable[[str], None] = print) ->
     write_atomically(run.folder / "scores.npz", lambda path: _save_arrays(path, by_example))
     write_json(run.folder / "evaluation.json", evaluation.model_dump())
     return evaluation
+
+
+def _by_slice(outputs: Mapping[int, Arrays], dataset: Dataset) -> dict[str, dict[str, float]]:
+    """Score the slices of the test split over all seeds, with 95 % intervals."""
+    test, clusters = dataset.test, dataset.test_clusters()
+    scores = np.stack([objective.slice_scores(each, test) for each in outputs.values()])
+    table = {}
+    for name, mask in objective.slices(test, dataset.contract).items():
+        inside = scores[:, mask]
+        low, high = mean_interval(inside, None if clusters is None else clusters[mask])
+        row = {"score": float(inside.mean()), "low": low, "high": high}
+        table[name] = row | {"examples": int(mask.sum())}
+    return table
 
 
 def _over_seeds(by_seed: Iterable[Metrics], pool: Callable[..., Any]) -> Metrics:
