@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test demo bench benchtraining benchserving pictures lock clean
+.PHONY: help setup check format test demo bench benchtraining benchserving benchkills pictures history lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 RUFF := $(BIN)/ruff --config ruff.toml
@@ -41,6 +41,9 @@ benchserving: setup ## compare the server with FastAPI, LitServe and BentoML, 40
 
 pictures: setup ## take screenshots of the demos for the README (needs Chromium; run make demo first)
 	$(BIN)/python scripts/pictures.py
+
+history: setup ## run the experiments that led to a task's defaults and ship their records (TASK=…)
+	$(BIN)/python scripts/history.py --task "$(TASK)"
 
 lock: setup ## update the versions that generated projects install (needs uv)
 	$(BIN)/python scripts/lock.py

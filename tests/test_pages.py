@@ -1,6 +1,9 @@
 """The generated pages are short, and what they say of files, links and lines is true."""
 
+import json
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -63,3 +66,36 @@ def test_the_architecture_page_counts_lines_right(cookies: Cookies) -> None:
             found, said = sum(lines(package / name) for name in paths), numbers[0].replace(",", "")
             assert abs(found - int(said)) <= 0.05 * found + 3, f"{paths}: {found}, not {said}"
     assert counted > 15
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_shipped_history_is_small_concluded_and_of_no_machine_or_project(
+    cookies: Cookies, task: str
+) -> None:
+    pages = bake(cookies, task=task) / "docs" / "experiments"
+    records = sorted(pages.glob("*/record.json"))
+    assert not records or len(records) >= 6
+    for path in records:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"/home/|/root/|/tmp/|/work/|[A-Z]:\\", text), path
+        assert json.loads(text)["info"]["settings"]["name"] == "history"
+        assert sum(file.stat().st_size for file in path.parent.iterdir()) < 40_000, path
+        assert "Not written yet." not in (path.with_name("README.md")).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_shipped_history_passes_the_check_of_pages_in_a_project_of_any_name(
+    cookies: Cookies, environment: Path, task: str
+) -> None:
+    project = bake(cookies, task=task, project_name="Cell Sorter")
+    count = len(list(project.glob("docs/experiments/*/record.json")))
+    done = subprocess.run(
+        [environment / "python", "-m", "cell_sorter.cli", "report", "--check"],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": "src"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = f"pages match the records of {count} experiments" if count else "no results yet"
+    assert done.stdout.strip() == said

@@ -5,14 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from matplotlib.figure import Figure
+from matplotlib.image import imread
 from mlflow import MlflowClient
 
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.config import load_settings
 from {{ cookiecutter.package_name }}.experiments import report
-from {{ cookiecutter.package_name }}.files import read_document
+from {{ cookiecutter.package_name }}.files import read_document, write_figure
 from {{ cookiecutter.package_name }}.task import baseline as task_baseline
 from {{ cookiecutter.package_name }}.task.objective import PRIMARY_METRIC
 from {{ cookiecutter.package_name }}.task.settings import Settings
@@ -185,3 +188,14 @@ def test_error_for_an_unreachable_mlflow_names_its_address(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
     assert cli.main(["train", "--config", str(CONFIG), *QUICK]) == 1
     assert "error: MLflow at sqlite:////proc/nowhere/mlflow.db" in capsys.readouterr().err
+
+
+def test_a_picture_has_the_same_bytes_each_time_and_an_opaque_white_edge(tmp_path: Path) -> None:
+    for name in ("first.png", "second.png"):
+        figure = Figure(figsize=(4, 3), layout="constrained", facecolor="none")
+        figure.subplots().plot([1, 2, 3], label="a line")
+        write_figure(tmp_path / name, figure)
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+    pixels = imread(tmp_path / "first.png")
+    sides = (pixels[:12], pixels[-12:], pixels[:, :12], pixels[:, -12:])
+    assert all(np.all(side == 1) for side in sides)

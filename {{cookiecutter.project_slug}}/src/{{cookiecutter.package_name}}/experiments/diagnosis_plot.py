@@ -5,10 +5,9 @@ from statistics import median
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..palette import BLUE, GREY, ORANGE
 from ..training.diagnosis import DEAD_WARNING, UPDATES, Diagnosis
-from .plots import BLUE, GREY
 
-RED = "#c2571a"
 LISTED = 24  # layers that fit into a panel; of more, every second, third … is named
 
 
@@ -41,7 +40,7 @@ def _rates(axis: Axes, found: Diagnosis) -> None:
         return
     axis.plot(test.rates, test.changes, color=BLUE)
     lines = {"falls fastest": (test.steepest(), GREY, "--"), "limit": (test.limit(), GREY, ":")}
-    for name, (value, color, style) in (lines | {"train.lr": (found.lr, RED, "-")}).items():
+    for name, (value, color, style) in (lines | {"train.lr": (found.lr, ORANGE, "-")}).items():
         axis.axvline(value, color=color, linestyle=style, label=f"{name}: {value:.2g}")
     fall = max(-min(test.changes), 1e-12)
     axis.set_ylim(-1.1 * fall, fall)
@@ -75,15 +74,15 @@ def _updates(axis: Axes, found: Diagnosis) -> None:
         _layers(axis, {k: median(updates[k][half:]) for k in found.rehearsal.matrices()})
         low, high = axis.get_xlim()
         low, high = min(low, UPDATES[0] / 3), max(high, UPDATES[1] * 3)
-        axis.axvspan(low, UPDATES[0], color=RED, alpha=0.12, linewidth=0)
-        axis.axvspan(UPDATES[1], high, color=RED, alpha=0.12, linewidth=0)
+        axis.axvspan(low, UPDATES[0], color=ORANGE, alpha=0.12, linewidth=0)
+        axis.axvspan(UPDATES[1], high, color=ORANGE, alpha=0.12, linewidth=0)
         axis.axvline(1e-3, color=GREY, linestyle="--")
         axis.set_xlim(low, high)
 
 
 def _dead(axis: Axes, found: Diagnosis) -> None:
     shares = [100 * share for share, _ in found.useless.values()]
-    colors = [RED if share >= 100 * DEAD_WARNING else BLUE for share in shares]
+    colors = [ORANGE if share >= 100 * DEAD_WARNING else BLUE for share in shares]
     axis.set(title="dead or saturated units", xlabel="% of a layer's units", xlim=(0, 100))
     axis.barh(range(len(shares)), shares, color=colors)
     axis.set_yticks(range(len(shares)), [_short(name) for name in found.useless], fontsize=7)

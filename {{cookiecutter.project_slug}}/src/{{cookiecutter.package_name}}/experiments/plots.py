@@ -2,11 +2,10 @@
 
 from matplotlib.figure import Figure
 
+from ..palette import BLUE, CYCLE, GREY
 from ..task.objective import METRICS, PRIMARY_METRIC
 from ..training.documents import Evaluation
 from ..training.runs import Run
-
-BLUE, GREY = "#1f5fa8", "#8a8f98"
 
 
 def curves(run: Run) -> Figure:
@@ -14,6 +13,8 @@ def curves(run: Run) -> Figure:
     figure = Figure(figsize=(8, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     metric = METRICS[PRIMARY_METRIC]
+    for axis in (left, right):
+        axis.set_prop_cycle(color=CYCLE)
     for seed in run.settings.train.seeds:
         state = run.history(seed)
         epochs = range(1, len(state.history) + 1)

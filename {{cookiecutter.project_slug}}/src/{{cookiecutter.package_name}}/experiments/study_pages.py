@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..files import Document, split_around_section, write_figure, write_json, write_text
+from ..palette import BLUE, GREY
 from ..task.objective import METRICS, PRIMARY_METRIC
 from ..training.documents import Interval
 from ..training.folds import CrossValidation
 from ..training.sweeps import SweepRecord
 from ..training.tuning import TuneRecord
-from .plots import BLUE, GREY
 from .report import RESULTS_END, TEMPLATES
 from .report import _number as number
 

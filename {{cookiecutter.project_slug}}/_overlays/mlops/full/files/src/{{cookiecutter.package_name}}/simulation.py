@@ -40,6 +40,7 @@ from .files import read_json, replace_section, write_figure, write_text
 from .interfaces import LabelledItem
 from .monitoring import online
 from .monitoring.ab_test import Verdict
+from .palette import BLACK, CYCLE, GREY
 from .store.database import open_log
 from .task import data, simulate
 from .task.contract import SCORE, Contract, Prediction
@@ -61,7 +62,6 @@ OBSERVATIONS = 20  # over all the traffic
 RETRAIN_SHARE = 0.45  # of the shifted traffic: what retraining learns from
 FINAL_SHARE = 0.1  # of it: what comes after the promotion; the A/B test gets the rest
 DRIFT_WINDOW = 120  # newest items that an observation's drift is measured on
-COLORS = ("#1f5fa8", "#c2571a", "#2a7f62", "#8a5fb0")
 WAIT_SECONDS = 60.0  # for the server to start or to switch models
 
 
@@ -325,7 +325,7 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
     # 1. Quality: a line for each model.
     versions = dict.fromkeys(name for seen in observations for name in seen.scores)
     names = ("first model", "retrained model")
-    for version, color, label in zip(versions, COLORS, names, strict=False):
+    for version, color, label in zip(versions, CYCLE, names, strict=False):
         served = [seen for seen in observations if version in seen.scores]
         requests = [seen.requests for seen in served]
         means = [seen.mean_scores[version] for seen in served]
@@ -337,9 +337,9 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
     features = {name for seen in observations for name in seen.drift}
     drift = {name: [seen.drift.get(name, np.nan) for seen in observations] for name in features}
     worst = sorted(features, key=lambda name: -np.nanmax(drift[name]))
-    for name, color in zip(worst, COLORS, strict=False):
+    for name, color in zip(worst, CYCLE, strict=False):
         bottom.plot(requests, drift[name], color=color, label=name)
-    bottom.axhline(0.1, color="#8a8f98", linewidth=0.8, linestyle=":")
+    bottom.axhline(0.1, color=GREY, linewidth=0.8, linestyle=":")
     bottom.set_yscale("symlog", linthresh=0.25)
     bottom.set_ylim(bottom=0)
     bottom.set_ylabel(f"drift (PSI) of the\nlast {DRIFT_WINDOW} items")
@@ -349,7 +349,7 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=8, loc="best")
         for place, _ in timeline.events:
-            axis.axvline(place, color="#555555", linewidth=0.8, linestyle="--")
+            axis.axvline(place, color=BLACK, linewidth=0.8, linestyle="--")
     for place, text in timeline.events:
         spot = (place, 1.02)
         top.annotate(text, spot, xycoords=("data", "axes fraction"), ha="center", fontsize=8)

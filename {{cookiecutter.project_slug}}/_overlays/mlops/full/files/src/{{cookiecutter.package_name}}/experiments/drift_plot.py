@@ -13,12 +13,13 @@ from matplotlib.ticker import MaxNLocator
 
 from ..files import write_figure
 from ..monitoring.drift import FeatureDrift
+from ..palette import BLUE, GREY
 
 MAX_PANELS, COLUMNS = 12, 3
 MAX_BARS = 8  # of the most frequent categories
 BINS = 30
-REFERENCE: dict[str, Any] = {"label": "reference", "color": "#8a8f98", "alpha": 0.5}
-ONLINE: dict[str, Any] = {"label": "online", "color": "#1f5fa8"}
+REFERENCE: dict[str, Any] = {"label": "reference", "color": GREY, "alpha": 0.5}
+ONLINE: dict[str, Any] = {"label": "online", "color": BLUE}
 
 
 def draw_drift(

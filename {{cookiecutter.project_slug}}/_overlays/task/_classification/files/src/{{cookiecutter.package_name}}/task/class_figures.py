@@ -7,9 +7,9 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 from ..arrays import Arrays
+from ..palette import BLUE, GREY
 from .class_metrics import reliability
 
-BLUE, GREY = "#1f5fa8", "#8a8f98"
 MAX_LABELLED = 20  # with more classes the cells and axes carry no text
 LONGEST_NAME = 30  # characters of a class
 

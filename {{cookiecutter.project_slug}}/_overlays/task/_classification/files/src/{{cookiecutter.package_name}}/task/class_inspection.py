@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..interfaces import Finding, Splits
+from ..palette import BLUE, ORANGE, SKY
 from .classes import short_list
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 FEWEST = 10  # training rows of a class; from fewer little is learned, and nothing measured
 LISTED = 20  # classes in the table and in the bars, the largest and the smallest
-SHADES = {"train": "#1f5fa8", "validation": "#7fa8d1", "test": "#c2571a"}
+SHADES = {"train": BLUE, "validation": SKY, "test": ORANGE}
 
 
 def count_classes(dataset: Splits, classes: int) -> dict[str, np.ndarray]:

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..arrays import Arrays
+from ..palette import BLACK, BLUE, CYCLE, GREY
 from . import baseline, clock, objective
 from .contract import QUANTILES
 from .data import Dataset
 
-BLUE, GREY, BLACK = "#1f5fa8", "#8a8f98", "#22252b"
 MAX_LAGS = 56  # windows: seven horizons of eight windows each
 
 
@@ -80,7 +80,7 @@ def _plot_steps(dataset: Dataset, outputs: Arrays) -> Figure:
     axis = figure.subplots()
     steps = np.arange(1, dataset.contract.horizon + 1)
     lines = [("Network", outputs, BLUE, 2.4)]
-    shades = ["#c9a227", "#b5651d", "#7a8f3c", "#6d6f73", "#a05a8c", "#3f8f8c"]
+    shades = CYCLE[1:]
     for (name, forecasts), shade in zip(baseline.fit_and_predict(dataset), shades, strict=False):
         lines.append((name, forecasts, shade, 1.2))
     for name, forecasts, color, width in lines:

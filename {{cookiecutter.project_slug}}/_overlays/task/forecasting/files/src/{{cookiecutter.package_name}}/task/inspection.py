@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..interfaces import Finding, Inspection
+from ..palette import BLUE, GOLD, ORANGE
 from . import clock
 from .data import Dataset
 from .settings import Settings
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 # Windows of a series may repeat by nature, and neighbours share most steps: no leak.
 EXAMPLE: tuple[str, ...] = ()
 ANSWER: str | None = None
-BLUE, SHADES = "#1f5fa8", {"validation": "#c9a227", "test": "#c2571a"}
+SHADES = {"validation": GOLD, "test": ORANGE}
 LISTED = 20  # series in the table
 SHOWN = 4  # series in the picture
 MANY_REPEATS = 0.5  # share of steps at which the value is the one before

@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..arrays import Arrays
+from ..palette import BLUE, GREY, ORANGE, PALE
 from . import baseline, objective, ranking
 from .data import Dataset
 
-BLUE, GREEN, GREY = "#1f5fa8", "#2e8b57", "#8a8f98"
-GREYS = ("#c8ccd2", "#a5aab3", "#7d838d", "#4f555e")
+GREYS = (PALE, "#a5aab3", "#7d838d", "#4f555e")  # of baselines
 EXAMPLE_USERS = 5
 EXAMPLE_ITEMS = 6
 
@@ -34,7 +34,7 @@ def plot_results(
     yield "long_tail.png", caption, plot_long_tail(lists, dataset)
     caption = (
         "Random test users: some of their items, the held-out items, and the first "
-        f"{EXAMPLE_ITEMS} recommendations; green: held out and among the first {objective.K}."
+        f"{EXAMPLE_ITEMS} recommendations; orange: held out and among the first {objective.K}."
     )
     yield "examples.png", caption, plot_examples(dataset, lists["Network"])
 
@@ -92,7 +92,7 @@ def plot_long_tail(lists: dict[str, np.ndarray], dataset: Dataset) -> Figure:
 
 
 def plot_examples(dataset: Dataset, lists: np.ndarray) -> Figure:
-    """Plot a table of users: their items, the held-out ones, the recommendations (hits green)."""
+    """Plot a table of users: their items, the held-out ones, the recommendations (hits orange)."""
     contract, test = dataset.contract, dataset.test
     names = ["", *(contract.titles or contract.items)]
     rows = np.random.default_rng(0).permutation(len(lists))[:EXAMPLE_USERS]
@@ -104,7 +104,7 @@ def plot_examples(dataset: Dataset, lists: np.ndarray) -> Figure:
     for title, left in columns.items():
         axis.text(left, -0.12, title, weight="bold", fontsize=9)
     for place, row in enumerate(rows):
-        axis.plot([0, 1], [place, place], color="#d0d4da", linewidth=0.8)
+        axis.plot([0, 1], [place, place], color=PALE, linewidth=0.8)
         axis.text(0, place + 0.14, _short(dataset.test_users[row], 90), fontsize=8, color=GREY)
         history, target = (test[name][row][test[name][row] > 0] for name in ("history", "target"))
         cells = {"has": history, "held out": target, "recommended": lists[row]}
@@ -115,7 +115,7 @@ def plot_examples(dataset: Dataset, lists: np.ndarray) -> Figure:
                 if is_last and title != "recommended":
                     text = f"… and {len(numbers) - line} more"
                 is_hit = number in target and number in lists[row, : objective.K]
-                color = GREEN if is_hit and title != "has" else "black"
+                color = ORANGE if is_hit and title != "has" else "black"
                 height = place + 0.28 + 0.125 * line
                 axis.text(columns[title], height, text, fontsize=8, color=color)
     return figure

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..interfaces import Finding, Inspection
+from ..palette import BLUE
 from .data import Dataset
 from .settings import Settings
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 EXAMPLE: tuple[str, ...] = ("history", "target")
 ANSWER: str | None = None
-BLUE = "#1f5fa8"
 MANY_NEW = 0.05  # share of held-out interactions with items that training has not seen
 FEW_USERS = 100  # in test: NDCG is then known to about ± 5 points
 

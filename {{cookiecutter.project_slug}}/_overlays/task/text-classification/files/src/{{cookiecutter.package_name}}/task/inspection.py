@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..interfaces import Finding, Inspection
+from ..palette import BLUE, ORANGE
 from .class_inspection import class_findings, class_table, count_classes, plot_classes
 from .data import Dataset
 from .settings import Settings
@@ -52,8 +53,8 @@ def plot_data(
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     plot_classes(left, counts, labels)
-    right.hist(lengths, bins=np.arange(0.5, most + 1, -(-most // 64)).tolist(), color="#1f5fa8")
-    right.axvline(most, color="#c2571a", linestyle="--", linewidth=1)
+    right.hist(lengths, bins=np.arange(0.5, most + 1, -(-most // 64)).tolist(), color=BLUE)
+    right.axvline(most, color=ORANGE, linestyle="--", linewidth=1)
     right.annotate("data.tokens", (most, 1.01), xycoords=("data", "axes fraction"), ha="center")
     right.set(xlabel="tokens per training text", ylabel="texts")
     right.spines[["top", "right"]].set_visible(False)
