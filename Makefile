@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test demo bench benchserving pictures lock clean
+.PHONY: help setup check format test demo bench benchserving benchkills pictures lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 RUFF := $(BIN)/ruff --config ruff.toml
@@ -35,6 +35,9 @@ bench: setup ## measure what generation costs, against a template of one file
 
 benchserving: setup ## compare the server with FastAPI, LitServe and BentoML, 40 minutes (ARGS=--quick)
 	@$(BIN)/python benchmarks/serving $(ARGS)
+
+benchkills: setup ## kill training at random moments, resume, compare every bit (ARGS='--processes 2')
+	@$(BIN)/python benchmarks/kills.py --task "$(TASK)" $(ARGS)
 
 pictures: setup ## take screenshots of the demos for the README (needs Chromium; run make demo first)
 	$(BIN)/python scripts/pictures.py
