@@ -1,11 +1,10 @@
-"""Kill a training run with SIGKILL at random moments, resume it until done, compare every bit.
+"""Kill training with SIGKILL at random moments, resume it until done, and compare every bit.
 
     python benchmarks/kills.py [--task TASK] [--processes 2] [--kills 20] [--minutes 30]
 
-Makes a project and its environment (kept in build/kills), trains it undisturbed, then kills whole
-families of processes after a random time: at start-up, in a step, while a checkpoint is written,
-during evaluation, and in runs that are already resumed. A run that reaches its end in between is
-compared with the undisturbed one; the next kill hits a new one. Linux only.
+Makes a project and its environment (kept in build/kills) and trains undisturbed. Then kills all
+processes of a train at a random moment, resumes it, kills that too, and so on; a run that gets to
+its end between two kills is compared, and the next kill hits a new run. Linux only.
 """
 
 import argparse
@@ -17,15 +16,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import demo  # noqa: E402  it is not installed
 
-SETTINGS = ["train.seeds=0,1", "train.epochs=12", "train.choose_epoch=metric"]
+EPOCHS = 30  # of two seeds: half of a train's seconds, the rest is its start
+SETTINGS = ["train.seeds=0,1", f"train.epochs={EPOCHS}", "train.choose_epoch=metric"]
 SETTINGS += ["train.precision=bfloat16", "train.ema=0.99", "train.accumulate=2"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
@@ -35,40 +35,37 @@ def main() -> int:
     parser.add_argument("--task", default="image-classification", choices=list(demo.NAMES))
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--minutes", type=float, default=30, help="no kill after this time")
+    parser.add_argument("--minutes", type=float, default=30, help="no more kills after this time")
     options = parser.parse_args()
     project = demo.bake(ROOT / "build" / "kills", options.task, "basic")
-    runs = project / "runs"
-    shutil.rmtree(runs, ignore_errors=True)
+    shutil.rmtree(project / "runs", ignore_errors=True)
+    (package,) = (path.parent.name for path in project.glob("src/*/cli.py"))
     torchrun = [*TORCHRUN, str(options.processes)] if options.processes > 1 else []
-    command = [str(interpreter(project)), *torchrun, "-m", f"{package(project)}.cli", "train"]
+    command = [str(interpreter(project)), *torchrun, "-m", f"{package}.cli", "train"]
     started = time.monotonic()
     train(project, [*command, *SETTINGS])
     seconds = time.monotonic() - started
-    expected = results(newest(runs))
-    draw = random.Random(options.processes)
-    kills, early, equal = 0, 0, []
-    latest = started + options.minutes * 60
-    run = None  # the one that was killed and is to be resumed
-    while (kills < options.kills and time.monotonic() < latest) or run:
-        again = ["--resume", str(run)] if run else SETTINGS
-        last = kills >= options.kills or time.monotonic() >= latest
-        moment = None if last else draw.uniform(0, seconds)
-        before = newest(runs)
-        if train(project, [*command, *again], moment):
-            kills += 1
-            made = newest(runs)
-            run = run or (made if made != before else None)
-            early += run is None
-            print(f"kill {kills} after {moment:.1f} s, {progress(run)}", flush=True)
+    (whole,) = done = runs(project)
+    draw, latest = random.Random(options.processes), started + options.minutes * 60
+    run, kills, equal = None, Counter[str](), []
+    while True:
+        more = kills.total() < options.kills and time.monotonic() < latest
+        if not more and run is None:
+            break
+        arguments = ["--resume", str(run)] if run else SETTINGS
+        killed = train(project, [*command, *arguments], draw.uniform(0, seconds) if more else None)
+        run = next(iter(runs(project) - done), None)
+        if killed:
+            kills[phase(run)] += 1
+            print(f"kill {kills.total()}: {phase(run)}", flush=True)
         else:
-            equal.append(results(newest(runs)) == expected)
-            print(f"run {len(equal)} is done, equal: {equal[-1]}", flush=True)
-            run = None
-    print(
-        f"{options.processes} process(es), {seconds:.0f} s undisturbed: {kills} kills, {early} of "
-        f"them before the run's folder was there; {sum(equal)} of {len(equal)} runs equal"
-    )
+            assert run is not None
+            equal.append(results(run) == results(whole))
+            print(f"run {len(equal)} is done; equal: {equal[-1]}", flush=True)
+            done, run = done | {run}, None
+    where = ", ".join(f"{count} {name}" for name, count in kills.items())
+    print(f"processes: {options.processes}; {seconds:.0f} s undisturbed; kills: {where}")
+    print(f"{sum(equal)} of {len(equal)} runs equal the undisturbed one")
     return 0 if equal and all(equal) else 1
 
 
@@ -78,20 +75,14 @@ def interpreter(project: Path) -> Path:
     return project / ".venv" / "bin" / "python"
 
 
-def package(project: Path) -> str:
-    (folder,) = (path.parent for path in project.glob("src/*/cli.py"))
-    return folder.name
-
-
 def train(project: Path, command: list[str], seconds: float | None = None) -> bool:
     """Train; return whether it was killed after `seconds`. Exit if it fails by itself."""
-    process = subprocess.Popen(
-        command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(command, cwd=project, text=True, **pipe)
     try:
         output, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.kill(process.pid, signal.SIGSTOP)  # torchrun starts nobody any more
+        os.kill(process.pid, signal.SIGSTOP)  # torchrun starts no more workers
         for pid in family(process.pid):
             os.kill(pid, signal.SIGKILL)
         process.communicate()  # until all have closed their output
@@ -103,36 +94,34 @@ def train(project: Path, command: list[str], seconds: float | None = None) -> bo
 
 def family(pid: int) -> list[int]:
     """A process, its children and theirs: torchrun's workers are in sessions of their own."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    children = "".join(p.read_text() for p in Path(f"/proc/{pid}/task").glob("*/children")).split()
     return [pid, *(found for child in children for found in family(int(child)))]
 
 
-def newest(runs: Path) -> Path | None:
-    return max((path.parent for path in runs.glob("*/run.json")), default=None)
+def runs(project: Path) -> set[Path]:
+    return {path.parent for path in project.glob("runs/*/run.json")}
 
 
-def progress(run: Path | None) -> str:
-    done = [history(path)["epoch"] for path in run.glob("seed-*/history.json")] if run else []
-    return f"epochs recorded {done}" if run else "before the run's folder was there"
+def phase(run: Path | None) -> str:
+    """How far a run has come."""
+    if run is None:
+        return "before the run was there"
+    epochs = [json.loads(path.read_text())["epoch"] for path in run.glob("seed-*/history.json")]
+    if not epochs:
+        return "before the first checkpoint"
+    return "in training" if sum(epochs) < 2 * EPOCHS else "after the last checkpoint"
 
 
-def history(path: Path) -> dict[str, Any]:
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return {key: value for key, value in found.items() if key != "seconds"}
-
-
-def results(run: Path | None) -> dict[str, object]:
-    """Histories without their seconds, and the tensors of the files: header and bytes."""
-    assert run is not None
-    found: dict[str, object] = {
-        path.parent.name: history(path) for path in run.glob("seed-*/history.json")
-    }
+def results(run: Path) -> dict[str, object]:
+    """Histories without their seconds, and the tensors of the files: descriptions and bytes."""
+    found: dict[str, object] = {}
+    for path in run.glob("seed-*/history.json"):
+        found[path.parent.name] = {**json.loads(path.read_text()), "seconds": None}
     for path in run.glob("seed-*/best.safetensors"):
         raw = path.read_bytes()
         end = 8 + int.from_bytes(raw[:8], "little")
-        header = json.loads(raw[8:end])
-        header.pop("__metadata__", None)
-        found[str(path.relative_to(run))] = (header, raw[end:])
+        tensors = {**json.loads(raw[8:end]), "__metadata__": None}
+        found[str(path.relative_to(run))] = (tensors, raw[end:])
     return found
 
 
