@@ -2,9 +2,8 @@
 
     python benchmarks/kills.py [--task TASK] [--processes 2] [--kills 20] [--minutes 30]
 
-Makes a project and its environment (kept in build/kills) and trains undisturbed. Then kills all
-processes of a train at a random moment, resumes it, kills that too, and so on; a run that gets to
-its end between two kills is compared, and the next kill hits a new run. Linux only.
+Makes a project (kept in build/kills) and trains undisturbed. Then kills all processes at a random
+moment, resumes, kills again, and so on; compares each run that gets to its end. Linux only.
 """
 
 import argparse
@@ -38,10 +37,11 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30, help="no more kills after this time")
     options = parser.parse_args()
     project = demo.bake(ROOT / "build" / "kills", options.task, "basic")
+    subprocess.run([sys.executable, "scripts/setup.py", "--no-dev"], cwd=project, check=True)
     shutil.rmtree(project / "runs", ignore_errors=True)
     (package,) = (path.parent.name for path in project.glob("src/*/cli.py"))
     torchrun = [*TORCHRUN, str(options.processes)] if options.processes > 1 else []
-    command = [str(interpreter(project)), *torchrun, "-m", f"{package}.cli", "train"]
+    command = [str(project / ".venv/bin/python"), *torchrun, "-m", f"{package}.cli", "train"]
     started = time.monotonic()
     train(project, [*command, *SETTINGS])
     seconds = time.monotonic() - started
@@ -59,26 +59,19 @@ def main() -> int:
             kills[phase(run)] += 1
             print(f"kill {kills.total()}: {phase(run)}", flush=True)
         else:
-            assert run is not None
             equal.append(results(run) == results(whole))
             print(f"run {len(equal)} is done; equal: {equal[-1]}", flush=True)
             done, run = done | {run}, None
-    where = ", ".join(f"{count} {name}" for name, count in kills.items())
-    print(f"processes: {options.processes}; {seconds:.0f} s undisturbed; kills: {where}")
+    print(f"processes: {options.processes}; {seconds:.0f} s undisturbed; kills: {dict(kills)}")
     print(f"{sum(equal)} of {len(equal)} runs equal the undisturbed one")
     return 0 if equal and all(equal) else 1
 
 
-def interpreter(project: Path) -> Path:
-    """Install the project and return its Python."""
-    subprocess.run([sys.executable, "scripts/setup.py", "--no-dev"], cwd=project, check=True)
-    return project / ".venv" / "bin" / "python"
-
-
 def train(project: Path, command: list[str], seconds: float | None = None) -> bool:
     """Train; return whether it was killed after `seconds`. Exit if it fails by itself."""
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    process = subprocess.Popen(command, cwd=project, text=True, **pipe)
+    process = subprocess.Popen(
+        command, cwd=project, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     try:
         output, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -103,7 +96,6 @@ def runs(project: Path) -> set[Path]:
 
 
 def phase(run: Path | None) -> str:
-    """How far a run has come."""
     if run is None:
         return "before the run was there"
     epochs = [json.loads(path.read_text())["epoch"] for path in run.glob("seed-*/history.json")]
