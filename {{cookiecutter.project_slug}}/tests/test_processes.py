@@ -207,5 +207,5 @@ def test_processes_that_cannot_connect_end_with_one_line(monkeypatch: pytest.Mon
     for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(processes.distributed, "init_process_group", refuse)
-    with pytest.raises(WorkError, match="cannot connect: .*nosuch$"), processes.connected():
+    with pytest.raises(WorkError, match=r"cannot connect: .*nosuch$"), processes.connected():
         pass
