@@ -39,6 +39,9 @@ benchtraining: setup ## compare the training loop with Accelerate, Lightning and
 benchserving: setup ## compare the server with FastAPI, LitServe and BentoML, 40 minutes (ARGS=--quick)
 	@$(BIN)/python benchmarks/serving $(ARGS)
 
+benchkills: setup ## kill training at random moments, resume, compare every bit (ARGS='--processes 2')
+	@$(BIN)/python benchmarks/kills.py --task "$(TASK)" $(ARGS)
+
 pictures: setup ## take screenshots of the demos for the README (needs Chromium; run make demo first)
 	$(BIN)/python scripts/pictures.py
 

@@ -198,3 +198,14 @@ def test_process_that_loses_another_ends_with_an_error(folder: Path) -> None:
 
 if __name__ == "__main__":
     train_in_processes(Path(sys.argv[1]))
+
+
+def test_processes_that_cannot_connect_end_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(backend: str) -> None:
+        raise RuntimeError("Unable to find address for: nosuch\nmore")
+
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes.distributed, "init_process_group", refuse)
+    with pytest.raises(WorkError, match=r"cannot connect: .*nosuch$"), processes.connected():
+        pass

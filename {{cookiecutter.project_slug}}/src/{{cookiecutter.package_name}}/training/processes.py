@@ -36,7 +36,7 @@ def rank() -> int:
 def connected() -> Iterator[None]:
     """Join the processes that `torchrun` has started; each gets its own GPU, one may print.
 
-    Raises UserError when there are fewer GPUs than processes.
+    Raises UserError when there are fewer GPUs than processes, WorkError when they cannot connect.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -46,7 +46,12 @@ def connected() -> Iterator[None]:
         if local >= there:
             raise UserError(f"torchrun: this machine has {there} GPUs; lower --nproc-per-node")
         torch.cuda.set_device(local)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        distributed.init_process_group(backend)
+    except RuntimeError as error:  # a wrong address or network card
+        reason = str(error).strip().partition("\n")[0]
+        raise WorkError(f"torchrun: the processes cannot connect: {reason}") from None
     if rank():
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 until the process ends
     yield
