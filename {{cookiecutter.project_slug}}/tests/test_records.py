@@ -149,7 +149,7 @@ def test_walkthrough_tells_what_failed_and_what_the_person_concluded(work: Path)
 def test_walkthrough_without_its_markers_is_named_before_anything_is_written(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    WALKTHROUGH.parent.mkdir(parents=True, exist_ok=True)
+    Path("README.md").unlink()
     WALKTHROUGH.write_text("Mine.\n", encoding="utf-8")
     assert report() == 2
     assert f"{WALKTHROUGH}: must hold these two lines" in capsys.readouterr().err
