@@ -96,6 +96,7 @@ def record_experiments(run: Run, against: str | None = None) -> list[Path]:
 
 def _record(run_folder: Path, info: RunInfo, folder: Path, against: str | None) -> None:
     evaluation = read_document(run_folder / "evaluation.json", Evaluation)
+    evaluation = evaluation.model_copy(update={"run": run_folder.name})  # it may have been renamed
     own = folder / evaluation.run
     records = {each.name: each for each in read_records(folder)}
     if against is not None and against not in records:
