@@ -57,7 +57,7 @@ def _layers(axis: Axes, values: dict[str, float]) -> None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 24 else f"…{name[-23:]}"
+    return name if len(name) <= 36 else f"…{name[-35:]}"
 
 
 def _gradients(axis: Axes, found: Diagnosis) -> None:
