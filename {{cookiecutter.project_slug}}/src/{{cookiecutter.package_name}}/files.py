@@ -71,7 +71,8 @@ def split_around_section(path: Path, begin: str, end: str) -> tuple[str, str]:
 def write_figure(path: Path, figure: "Figure") -> None:
     """Write a figure as PNG on an opaque white card; the same figure gives the same bytes."""
     style: Any = {"format": "png", "dpi": 144, "facecolor": "white", "metadata": {"Software": None}}
-    if layout := figure.get_layout_engine():
+    layout: Any = figure.get_layout_engine()
+    if layout is not None:
         layout.set(w_pad=0.12, h_pad=0.12)  # inches, from the edge where dark pages begin
     write_atomically(path, lambda temporary: figure.savefig(temporary, **style))
 
