@@ -114,8 +114,7 @@ def run_train(options: Namespace) -> None:
     Tracks the run with MLflow. Ctrl-C saves a checkpoint. A killed run can be resumed and ends at
     bit-identical weights.
 
-    Several processes share the examples of each step: torchrun --nproc-per-node 2 -m PACKAGE.cli
-    train. docs/training.md has the details.
+    Started by torchrun, several processes share the examples of each step: docs/training.md.
     """
     from ..experiments.tracked_runs import train_tracked
     from ..training import inspection, processes, runs
