@@ -5,7 +5,7 @@ from hashlib import sha256
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from .context import RequestContext, RequestError
+from .context import RequestContext, RequestError, hashed_key
 from .logs import logger
 from .models import CHAMPION
 from .predict import PATH, Predict
@@ -47,12 +47,13 @@ class RequestMiddleware:
         scheme, _, token = context.headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() == b"bearer":
             key = token
+        context.asker = hashed_key(key)
         return sha256(key).digest() in self._keys
 
     async def _route(self, context: RequestContext, receive: Receive, send: Send) -> None:
         """Let FastAPI respond: limit the body, add the headers, count and log."""
         scope, version = context.scope, self.models.version
-        scope.setdefault("state", {})["request_id"] = context.request_id
+        scope.setdefault("state", {}).update(request_id=context.request_id, asker=context.asker)
         status, remaining = 500, self.settings.max_body_bytes
 
         async def limited() -> Message:

@@ -34,7 +34,10 @@ class PredictionEvent(NamedTuple):
     model: ServedModel
     test: str | None  # the A/B test that ran
     unit: str  # the caller's, hashed; see ActiveModels.choose
-    request_id: str
+    request_id: str  # the server's own
+    client_id: str | None  # the caller's x-request-id
+    caller: str  # as the caller header says; empty without
+    asker: str  # the API key, hashed; empty without keys
     at: float  # seconds since the epoch
     seconds: float  # until the response
     body: bytes  # of the request
@@ -53,8 +56,14 @@ class PredictionObserver(Protocol):
     def start(self) -> None:
         """Start threads and tasks; called in the event loop."""
 
-    def update_metrics(self) -> None:
-        """Bring the metrics up to date before they are read; called in any thread."""
+    def update_metrics(self) -> bytes:
+        """Bring the metrics up to date before they are read, and return those of other processes in
+        Prometheus' text format; called in any thread."""
+        ...
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong beside predictions, for readiness."""
 
     async def stop(self, seconds: float) -> None:
         """Finish what is pending, within `seconds`."""
@@ -80,7 +89,7 @@ class Predict:
         """Answer with predictions or an error."""
         self.in_progress += 1
         # 1. Choose the model.
-        active, model, unit = self.models.active, None, ""
+        active, model, unit, caller = self.models.active, None, "", ""
         if active is not None:
             caller = context.headers.get(self._caller_header, b"").decode("latin-1")
             model, unit = active.choose(caller, context.request_id)
@@ -105,21 +114,23 @@ class Predict:
         finally:
             self.in_progress -= 1
         # 3. Count, log, let the shadow predict too. The observer counts off the request's path.
-        seconds, request_id = time.perf_counter() - context.started, context.request_id
+        seconds = time.perf_counter() - context.started
+        ids = context.own_id, context.client_id, caller, context.asker
         test = active.deployment.test
-        event = PredictionEvent(model, test, unit, request_id, time.time(), seconds, body, result)
+        event = PredictionEvent(model, test, unit, *ids, time.time(), seconds, body, result)
         self.observer.add(event)
         if active.challenger is not None:
             self._run_shadow(active, event, items)
         if context.access_log:
             context.log_access(PATH, 200, model.version, seconds)
         # 4. Write the response.
-        members = request_id.encode(), model.response_head, result.body
+        members = context.request_id.encode(), model.response_head, result.body
         content = b'{"request_id":"%b",%b,"predictions":%b}' % members
         milliseconds = result.queued * 1000, result.computed * 1000
         timing = b"queue;dur=%.3f, compute;dur=%.3f" % milliseconds
         headers = context.json_headers(content, model.version)
         headers += (b"x-model-variant", model.variant.encode()), (b"server-timing", timing)
+        headers.append((b"x-prediction-id", context.own_id.encode()))
         return 200, headers, content
 
     async def _read(self, context: RequestContext, receive: Receive) -> bytes:

@@ -88,7 +88,8 @@ def add_operation_routes(api: FastAPI, predict: Predict) -> None:
         if models.active is None:
             response.status_code = 503
             return Health(status="not ready", reason=models.problem)
-        return Health(status="ready", model_version=models.version, reason=models.problem)
+        reason = models.problem or predict.observer.problem
+        return Health(status="ready", model_version=models.version, reason=reason)
 
     summary = "Metrics for Prometheus"
 
@@ -96,8 +97,9 @@ def add_operation_routes(api: FastAPI, predict: Predict) -> None:
     async def prometheus() -> Response:
         """All metrics, in Prometheus' text format."""
         metrics.in_progress.set(predict.in_progress)
-        await asyncio.to_thread(predict.observer.update_metrics)
-        return Response(await asyncio.to_thread(metrics.render), media_type=CONTENT_TYPE_LATEST)
+        others = await asyncio.to_thread(predict.observer.update_metrics)
+        own = await asyncio.to_thread(metrics.render)
+        return Response(own + others, media_type=CONTENT_TYPE_LATEST)
 
 
 def add_docs_routes(api: FastAPI) -> None:

@@ -17,12 +17,13 @@ from ..bundle.load import BadBundle, verify_bundle
 from ..config import UserError
 from .logs import configure_logs, logger
 from .metrics import MULTIPROC_VARIABLE
-from .settings import CoreServerSettings, as_environment, misspelt_variables
+from .settings import as_environment, misspelt_variables
+from .wiring import ServerSettings, beside_server
 
 KEEP_ALIVE_SECONDS = 75  # longer than the 60 s of common proxies, so that they close first
 
 
-def serve(settings: CoreServerSettings) -> None:
+def serve(settings: ServerSettings) -> None:
     """Serve until SIGTERM or Ctrl-C, finish open requests, exit with code 0. Raises UserError when
     the address is not available or the deployment is damaged."""
     configure_logs(settings.log_level)
@@ -48,7 +49,12 @@ def serve(settings: CoreServerSettings) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=settings.drain_seconds,
     )
-    if settings.workers == 1:
+    with beside_server(settings):
+        _run(config, listener)
+
+
+def _run(config: uvicorn.Config, listener: socket.socket) -> None:
+    if config.workers == 1:
         uvicorn.Server(config).run([listener])
         return
     gc.enable()  # the workers load the application, not this process
@@ -59,7 +65,7 @@ def serve(settings: CoreServerSettings) -> None:
         shutil.rmtree(os.environ[MULTIPROC_VARIABLE], ignore_errors=True)
 
 
-def _verify_deployment(settings: CoreServerSettings) -> None:
+def _verify_deployment(settings: ServerSettings) -> None:
     """Refuse to start on a damaged deployment; a missing one may still arrive."""
     if not (settings.deployment_dir / deployment.DEPLOYMENT).exists():
         return
@@ -72,7 +78,7 @@ def _verify_deployment(settings: CoreServerSettings) -> None:
         raise UserError(str(error)) from None
 
 
-def _listen(settings: CoreServerSettings) -> socket.socket:
+def _listen(settings: ServerSettings) -> socket.socket:
     """Open the socket that all workers accept on."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)

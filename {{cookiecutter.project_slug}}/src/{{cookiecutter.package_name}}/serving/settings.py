@@ -85,6 +85,7 @@ def as_environment(settings: CoreServerSettings) -> dict[str, str]:
     return {
         ENV_PREFIX + name.upper(): ",".join(value) if isinstance(value, list) else str(value)
         for name, value in values.items()
+        if value is not None
     }
 
 

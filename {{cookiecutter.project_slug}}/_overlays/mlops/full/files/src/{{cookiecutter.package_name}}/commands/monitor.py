@@ -89,7 +89,7 @@ def _log_feedback(options: Namespace) -> Iterator[Record]:
     from ..bundle.deployment import champion_path
     from ..bundle.load import load_contract
     from ..store.database import open_log
-    from ..store.feedback import InvalidGroundTruth, UnknownRequest, record_feedback
+    from ..store.feedback import RefusedFeedback, record_feedback
 
     settings = read_settings(options)
     score = load_contract(champion_path(settings.paths.deployment)[0]).score_json
@@ -97,9 +97,8 @@ def _log_feedback(options: Namespace) -> Iterator[Record]:
     def record(batch: list[FeedbackLine]) -> dict[str, int]:
         try:
             return record_feedback(log, [line.feedback for line in batch], score)._asdict()
-        except (UnknownRequest, InvalidGroundTruth) as error:
-            index = error.indices[0] if isinstance(error, UnknownRequest) else error.index
-            raise UserError(f"{options.file}: row {batch[index].row}: {error}") from None
+        except RefusedFeedback as error:
+            raise UserError(f"{options.file}: row {batch[error.index].row}: {error}") from None
 
     with open_log(settings.live.database) as log:
         yield record
