@@ -10,9 +10,10 @@ from typing import Any, cast
 from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }}.serving.collector import Collector
+from {{ cookiecutter.package_name }}.serving.feedback_socket import SOCKET
 from {{ cookiecutter.package_name }}.serving.prediction_log import PredictionLog
 
-from .servers import inside
+from .servers import inside, until
 
 
 def observer(client: TestClient) -> PredictionLog:
@@ -27,6 +28,7 @@ def collecting(client: TestClient) -> Iterator[Collector]:
     thread = threading.Thread(target=collector.run, args=[ended, False])
     thread.start()
     try:
+        until((collector.folder / SOCKET).exists)
         yield collector
     finally:
         ended.set()

@@ -172,6 +172,8 @@ class PredictionLog:
 
     def _write(self) -> None:
         """Append what waits to the spool; what finds no room is lost."""
+        if not self._unwritten:
+            return
         try:
             while self._unwritten:
                 self.spool.append(self._unwritten[0][1])
