@@ -192,7 +192,7 @@ class Collector:
         except ValueError as error:
             path: Path = error.args[1]
             path.rename(path.with_suffix(".damaged"))
-            self.metrics.refused.inc()
+            self.metrics.refused.labels("damaged").inc()
             logger.error("a segment is set aside", extra={"fields": {"reason": error.args[0]}})
         except OSError as error:
             raise DatabaseError(f"{self.folder}: {error.strerror or error}") from None
@@ -206,7 +206,7 @@ class Collector:
             if len(rows) > 1:  # find it by halves
                 middle = len(rows) // 2
                 return self._write(rows[:middle]) + self._write(rows[middle:])
-            self.metrics.refused.inc()
+            self.metrics.refused.labels("refused").inc()
             fields = {"reason": str(error), "request_id": rows[0].request_id}
             logger.error("prediction log lost a row", extra={"fields": fields})
             return 0

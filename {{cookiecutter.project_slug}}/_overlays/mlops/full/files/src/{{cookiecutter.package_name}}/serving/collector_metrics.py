@@ -46,7 +46,9 @@ class CollectorMetrics:
         prometheus.ProcessCollector(namespace="collector", registry=registry)
         self.rows = Counter("prediction_log_rows", "Rows written", registry=registry)
         text = "Rows that the database refused, and damaged parts of the spool"
-        self.refused = Counter("prediction_log_refused", text, registry=registry)
+        self.refused = Counter("prediction_log_refused", text, ["reason"], registry=registry)
+        for reason in ("refused", "damaged"):  # so that a rate begins with the first one
+            self.refused.labels(reason)
         self.errors = Counter("prediction_log_errors", "Failed writes", registry=registry)
         self.feedback = Counter("feedback", "Labels received", BY_MODEL, registry=registry)
         self.measured = Measured()
