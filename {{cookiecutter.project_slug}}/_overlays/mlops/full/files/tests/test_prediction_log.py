@@ -17,8 +17,8 @@ from {{ cookiecutter.package_name }}.bundle.load import load_bundle
 from {{ cookiecutter.package_name }}.config import UserError, load_settings
 from {{ cookiecutter.package_name }}.interfaces import LabelledItem
 from {{ cookiecutter.package_name }}.serving import collector, columns, prediction_log
-from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 from {{ cookiecutter.package_name }}.serving.collector import Collector
+from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 from {{ cookiecutter.package_name }}.store import spool
 from {{ cookiecutter.package_name }}.store.row import PredictionRow
 from {{ cookiecutter.package_name }}.task.contract import Item

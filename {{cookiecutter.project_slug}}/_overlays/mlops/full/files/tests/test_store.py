@@ -348,6 +348,20 @@ def test_database_that_comes_back_is_written_to_again(postgres: Any, fresh: str)
     database.close()
 
 
+def test_log_works_behind_pgbouncer_in_transaction_mode(fresh: str, answers: Answers) -> None:
+    try:
+        services.need("pgbouncer")
+    except services.Missing as missing:
+        pytest.skip(str(missing))
+    with services.pgbouncer(fresh) as pooled, closing(Database(pooled)) as database:
+        database.migrate()
+        for number in range(12):  # psycopg would prepare a statement that comes five times
+            assert insert_predictions(database, [answers.row(f"r{number}")]) == 1
+            some = feedbacks(answers, (f"r{number}", 0))
+            assert record_feedback(database, some, score(answers)).new == 1
+        assert sum(step.rows for step in prune_log(database, 2000.0, 2000.0)) == 12
+
+
 def test_locked_file_blocks_writers_and_not_readers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,7 +76,7 @@ class Collector:
             logger.info("another collector reads the spool; waiting for its end")
             if ended.wait(5):
                 return
-        self._report(None)
+        self._write_status(None)
         with FeedbackServer(self.folder, self.feedback):
             if measure:
                 threading.Thread(target=self._measure_loop, args=[ended], daemon=True).start()
@@ -162,11 +162,13 @@ class Collector:
         if problem is not None and self._failures in LOGGED_FAILURES:
             fields = {"reason": problem, "spool": str(self.folder)}
             logger.error("prediction log cannot be written", extra={"fields": fields})
-        if problem != self.problem or not (self.folder / COLLECTOR_STATUS).exists():
-            with suppress(OSError):
-                status = {"problem": problem, "pid": os.getpid()}
-                write_json(self.folder / COLLECTOR_STATUS, status)
+        if problem != self.problem:
+            self._write_status(problem)
         self.problem = problem
+
+    def _write_status(self, problem: str | None) -> None:
+        with suppress(OSError):  # a full disk; the spool's own error says so
+            write_json(self.folder / COLLECTOR_STATUS, {"problem": problem, "pid": os.getpid()})
 
     def _migrate(self) -> None:
         if not self._migrated:
