@@ -342,9 +342,13 @@ def test_collecting_again_after_a_kill_between_writing_and_noting_it_adds_no_row
 ) -> None:
     for _ in range(3):
         client.post("/v1/predict", json=example)
+    observer(client).flush()
+    killed = Collector(observer(client).settings)
     with monkeypatch.context() as patch:
         patch.setattr(spool.SpoolReader, "commit", lambda *_: None)
-        assert len(written(client)) == 3
+        assert killed._collect_some() == 3
+    killed.close()
+    assert spool.waiting(Path("predictions.db.spool")).rows == 3
     assert len(written(client)) == 3
 
 

@@ -16,7 +16,7 @@ from {{ cookiecutter.package_name }}.store.spool import waiting
 
 from .prediction_log import log_rows
 from .quick import ground_truths
-from .servers import Server, failed_start, processes, running, total, until
+from .servers import Answer, Server, failed_start, processes, running, total, until
 from .test_operations import services
 from .test_workers import (
     end_during_a_request,
@@ -89,17 +89,23 @@ def test_killed_collector_is_started_again_and_writes_every_row_once(
     with running(deployment) as server:
         answers = [server.send("/v1/predict", example)]
         for _ in range(3):
-            before = until(lambda: collector(server)) or 0
-            until(lambda sent=len(answers): len(log_rows_so_far()) == sent)
-            answers += [server.send("/v1/predict", example) for _ in range(5)]
-            os.kill(before, signal.SIGKILL)
-            answers += [server.send("/v1/predict", example) for _ in range(5)]
-            until(lambda old=before: collector(server) not in (None, old))
+            answers += kill_collector(server, example, len(answers))
         assert {answer.status for answer in answers} == {200}
         server.process.send_signal(signal.SIGTERM)
         assert ended(server) == 0
     ids = [row["request_id"] for row in log_rows()]
     assert sorted(ids) == sorted(answer.headers["x-prediction-id"] for answer in answers)
+
+
+def kill_collector(server: Server, example: dict[str, Any], rows: int) -> list[Answer]:
+    """Kill the collector once it has written `rows`; return answers from before and after."""
+    before = until(lambda: collector(server)) or 0
+    until(lambda: len(log_rows_so_far()) == rows)
+    answers = [server.send("/v1/predict", example) for _ in range(5)]
+    os.kill(before, signal.SIGKILL)
+    answers += [server.send("/v1/predict", example) for _ in range(5)]
+    until(lambda: collector(server) not in (None, before))
+    return answers
 
 
 def test_collector_of_a_killed_server_writes_what_is_there_and_ends(
@@ -131,9 +137,7 @@ def log_rows_so_far() -> list[dict[str, Any]]:
         return []
 
 
-def test_serving_process_has_no_database_library(
-    deployment: Path, example: dict[str, Any]
-) -> None:
+def test_server_imports_no_database_library(deployment: Path, example: dict[str, Any]) -> None:
     script = (
         "import json, sys\n"
         "from fastapi.testclient import TestClient\n"

@@ -44,7 +44,9 @@ from .wiring import (
 TRANSACTION_ROWS = 1000
 RETRY_SECONDS = (0.25, 0.5, 1, 2, 5)  # before a failed write is repeated; the last one recurs
 LOGGED_FAILURES = (1, 11, 101)  # failures in a row; not every one is logged
+END_SECONDS = 2.0  # in which a failed write is repeated at the end
 LOCK_SECONDS = 2.0  # that feedback waits for a write in progress
+LOCKED_SECONDS = 5.0  # between looks whether another collector has ended
 PRUNE_SECONDS = 3600.0
 FIRST_PRUNE_SECONDS = 60.0  # after the start
 JUMP_SECONDS = 300.0  # more than a clock is corrected by in normal operation
@@ -71,20 +73,18 @@ class Collector:
         self._metrics_written = 0.0
 
     def run(self, ended: threading.Event, measure: bool = True) -> None:
-        """Collect until `ended`, then for at most `drain_seconds` what is left."""
-        while not self.reader.lock():
-            logger.info("another collector reads the spool; waiting for its end")
-            if ended.wait(5):
-                return
+        """Collect until `ended`, then once more what is left."""
+        if not self._become_reader(ended):
+            return
         self._write_status(None)
         with FeedbackServer(self.folder, self.feedback):
             if measure:
                 threading.Thread(target=self._measure_loop, args=[ended], daemon=True).start()
             while not ended.is_set():
                 ended.wait(self._step())
-            deadline = time.monotonic() + self.settings.drain_seconds
-            while self._step() and self._failures and time.monotonic() < deadline:
-                time.sleep(RETRY_SECONDS[0])
+            deadline = time.monotonic() + END_SECONDS
+            while (pause := self._step()) == 0 or (self._failures and time.monotonic() < deadline):
+                time.sleep(min(pause, RETRY_SECONDS[0]))
         self.write_metrics()
         self.close()
 
@@ -94,8 +94,10 @@ class Collector:
 
     def collect(self) -> int:
         """Write all that waits in the spool; return the number of rows. Raises DatabaseError."""
-        with self._writing:
-            return self._collect()
+        total = 0
+        while rows := self._collect_some():
+            total += rows
+        return total
 
     def feedback(self, content: dict[str, Any]) -> dict[str, Any]:
         """Record feedback that the server passes on; return its answer, or what is wrong."""
@@ -105,7 +107,8 @@ class Collector:
             feedbacks = [Feedback[GroundTruth].model_validate(one) for one in content["feedback"]]
             champion = deployment.champion_path(self.settings.deployment_dir)[0]
             score = load_contract(champion).score_json
-            self._collect()  # a prediction made a moment ago counts
+            while self._collect():  # a prediction made a moment ago counts
+                pass
             asker, only = content["asker"], not content["any_request"]
             counts = record_feedback(self.database, feedbacks, score, asker, only)
         except RefusedFeedback as error:
@@ -142,8 +145,8 @@ class Collector:
     def _step(self) -> float:
         """Collect, and prune a little from time to time; return the seconds to pause."""
         try:
-            rows = self.collect()
-            pruned = self._prune()
+            rows = self._collect_some()
+            pruned = not rows and self._prune()
         except DatabaseError as error:
             self._failures += 1
             self.metrics.errors.inc()
@@ -156,7 +159,27 @@ class Collector:
             self._report(None)
         if rows or time.monotonic() - self._metrics_written > METRICS_SECONDS:
             self.write_metrics()
-        return 0.001 if pruned else min(self.settings.log_seconds, 1.0)
+        return 0 if rows or pruned else min(self.settings.log_seconds, 1.0)
+
+    def _become_reader(self, ended: threading.Event) -> bool:
+        """Wait until the spool can be read and nobody else does; False if told to end before."""
+        told = None
+        while True:
+            try:
+                if self.reader.lock():
+                    return True
+                reason = f"{self.folder}: another collector reads it"
+            except OSError as error:
+                reason = f"{self.folder}: {error.strerror or error}"
+            if reason != told:
+                logger.warning("the collector waits", extra={"fields": {"reason": reason}})
+                told = reason
+            if ended.wait(LOCKED_SECONDS):
+                return False
+
+    def _collect_some(self) -> int:
+        with self._writing:
+            return self._collect()
 
     def _report(self, problem: str | None) -> None:
         if problem is not None and self._failures in LOGGED_FAILURES:
@@ -176,21 +199,19 @@ class Collector:
             self._migrated = True
 
     def _collect(self) -> int:
-        total, rows, ends = 0, [], {}
+        """Write a transaction of what waits in the spool; return how many rows that was."""
+        rows: list[PredictionRow] = []
+        ends: dict[Path, int] = {}
         try:
             self._migrate()
             for path, chunk, end in self.reader.read():
                 rows += rows_of(chunk)
                 ends[path] = end
                 if len(rows) >= TRANSACTION_ROWS:
-                    total += self._write(rows)
-                    self.reader.commit(ends)
-                    rows, ends = [], {}
-            if ends:
-                total += self._write(rows)
-                self.reader.commit(ends)
-                for _ in self.reader.read():  # deletes segments that are done
                     break
+            if ends:
+                self._write(rows)
+                self.reader.commit(ends)
         except ValueError as error:
             path: Path = error.args[1]
             path.rename(path.with_suffix(".damaged"))
@@ -198,23 +219,23 @@ class Collector:
             logger.error("a segment is set aside", extra={"fields": {"reason": error.args[0]}})
         except OSError as error:
             raise DatabaseError(f"{self.folder}: {error.strerror or error}") from None
-        return total
+        return len(rows)
 
-    def _write(self, rows: list[PredictionRow]) -> int:
+    def _write(self, rows: list[PredictionRow]) -> None:
         """Write rows; a rejected row does not affect the others."""
         try:
             written = insert_predictions(self.database, rows)
         except RowsRejected as error:
             if len(rows) > 1:  # find it by halves
-                middle = len(rows) // 2
-                return self._write(rows[:middle]) + self._write(rows[middle:])
+                self._write(rows[: len(rows) // 2])
+                self._write(rows[len(rows) // 2 :])
+                return
             self.metrics.refused.labels("refused").inc()
             fields = {"reason": str(error), "request_id": rows[0].request_id}
             logger.error("prediction log lost a row", extra={"fields": fields})
-            return 0
-        self.metrics.rows.inc(written)
-        self.written += written
-        return written
+        else:
+            self.metrics.rows.inc(written)
+            self.written += written
 
     def _prune(self) -> bool:
         """Delete a few old rows once an hour; True while there may be more."""

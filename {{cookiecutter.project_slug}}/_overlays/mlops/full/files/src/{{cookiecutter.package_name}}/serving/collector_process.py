@@ -18,12 +18,12 @@ from .wiring import ServerSettings, spool_folder
 
 RESTART_SECONDS = (0.5, 1, 2, 5, 10, 30)  # before it is started again; the last one recurs
 STEADY_SECONDS = 60.0  # after which an end is no longer one in a row
-STOP_SECONDS = 2.0  # beyond the drain, for a collector that does not end by itself
+STOP_SECONDS = 3.0  # for the collector to finish; what it does not manage stays in the spool
 
 
 @contextmanager
 def running_collector(settings: ServerSettings) -> Iterator[None]:
-    """Run a collector; at the end it writes what is in the spool, within `drain_seconds`."""
+    """Run a collector; at the end it writes what is in the spool, if that takes a moment."""
     ended = threading.Event()
     current: list[subprocess.Popen[bytes]] = []
 
@@ -62,24 +62,16 @@ def running_collector(settings: ServerSettings) -> Iterator[None]:
     finally:
         ended.set()
         for process in current:
-            _stop(process, settings.drain_seconds)
+            if process.stdin is not None:
+                process.stdin.close()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:  # a kill costs it nothing
+                process.kill()
+                process.wait()
         if rows := spool.waiting(spool_folder(settings)).rows:
             fields = {"rows": rows, "folder": str(spool_folder(settings))}
             logger.warning(
                 "predictions wait in the spool; the next start or `collect` logs them",
                 extra={"fields": fields},
             )
-
-
-def _stop(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Let the collector finish what is there; what it does not manage stays in the spool."""
-    if process.stdin is not None:
-        process.stdin.close()
-    for signal_, wait in ((None, seconds), (process.terminate, STOP_SECONDS), (process.kill, 10)):
-        if signal_ is not None:
-            signal_()
-        try:
-            process.wait(wait)
-        except subprocess.TimeoutExpired:
-            continue
-        return
