@@ -18,7 +18,14 @@ from ..arrays import Arrays
 from ..interfaces import InvalidItem
 from .classes import OUTPUTS as OUTPUTS
 from .classes import SCORE, ClassContract, Classified, GroundTruth
-from .pixels import FORMATS, ImageSpec, Resize, UnusableImage, read_picture
+from .pixels import (
+    FORMATS,
+    ImageSpec,
+    Resize,
+    UnusableImage,
+    decoding_seconds,
+    read_picture,
+)
 
 # In the order of `forward`; per input, the names of its variable axes ({1: "time"}).
 INPUTS: dict[str, dict[int, str]] = {"image": {}}
@@ -90,6 +97,9 @@ class Contract(ClassContract):
             else:
                 images[index] = self._from_pixels(index, item.pixels or [])
         return {"image": images}
+
+    def encoding_seconds(self, item: Item) -> float:
+        return 0.0 if item.image is None else decoding_seconds(item.image, self.max_pixels)
 
     def decode(self, outputs: Arrays, items: Sequence[Item]) -> list[Prediction]:
         """Decode `logits` (item, class) into one prediction per item."""
