@@ -38,6 +38,24 @@ BAD_ITEMS = [
 ]
 
 
+# unusual items, which are answered or refused
+ODD_ITEMS = [
+    {"text": text}
+    for text in (
+        "axis\0 : int",
+        "\ud800 axis",
+        "a" * 100_000,
+        "\u0301" * 5_000,
+        "中文" * 5_000,
+        "[CLS] [MASK] [SEP]",
+        "\u202e\u200b\ufeff",
+        "\x85\u2028",
+        "🦘" * 300,
+        "." * 3_000,
+    )
+]
+
+
 def request_items(dataset: Dataset) -> list[dict]:
     """Build the items (JSON) of requests from the rows of the test split."""
     return [{"text": text} for text in dataset.texts["test"]]

@@ -4,7 +4,6 @@ The server imports this module: it needs NumPy, Pillow and pydantic only.
 """
 
 import base64
-import binascii
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -126,10 +125,10 @@ class Contract(ClassContract):
         try:
             file = BytesIO(base64.b64decode(text, validate=True))
             return scaled(read_picture(file, self.spec, self.max_pixels).levels)
-        except binascii.Error:
-            raise InvalidItem(index, "image", "is not valid base64") from None
         except UnusableImage as error:
             raise InvalidItem(index, "image", str(error)) from None
+        except ValueError:
+            raise InvalidItem(index, "image", "is not valid base64") from None
 
     def _from_pixels(self, index: int, pixels: list[list[float]]) -> np.ndarray:
         if self.color:
