@@ -92,7 +92,7 @@ def test_hostile_item_gets_the_same_result_alone_and_beside_others(
     queue = ModelQueue(bundle, LatencyProfile(1, 1), pool)
     good = [Item.model_validate(item) for item in request_items[:2]]
     (expected,) = queue.run([PendingRequest(good)])
-    refused = 0
+    answered = 0
     for value in hostile:
         try:
             item = Item.model_validate_json(json.dumps(value))
@@ -102,13 +102,13 @@ def test_hostile_item_gets_the_same_result_alone_and_beside_others(
         before, beside, after = queue.run(
             [PendingRequest(good), PendingRequest([item]), PendingRequest(good)]
         )
-        refused += isinstance(alone, InvalidItem)
+        answered += isinstance(alone, RequestResult)
         for result, wanted in ((before, expected), (beside, alone), (after, expected)):
             assert type(result) is type(wanted)
             assert isinstance(result, RequestResult | InvalidItem), value
             assert close(comparable(result), comparable(wanted), 1e-5), value
     pool.close()
-    assert refused, "no item passed the schema and was refused by the contract"
+    assert answered > 10, "too few of them are valid"
 
 
 def comparable(result: Any) -> Any:

@@ -27,8 +27,8 @@ MAX_CHARACTERS = 100_000
 # longer than this on average.
 CHARACTERS_PER_TOKEN = 32
 ORDINARY_CHARACTERS = 500
-# Measured on one core: to cut a text, and to tokenize what is left of it, before and after the model
-CUT_SECONDS, TOKENIZE_SECONDS = 3e-8, 5e-7  # per character
+# Per character, measured on one core: to cut a text, and to tokenize what is left of it.
+CUT_SECONDS, TOKENIZE_SECONDS = 3e-8, 5e-7
 
 
 class Item(BaseModel):
