@@ -31,6 +31,8 @@ BAD_ITEMS = [
     ({"pixels": [["dark"] * 8] * 8}, "pixels"),
     ({"pixels": [[0.0] * 8] * 8, "image": "x"}, "image"),
     ({"pixels": [[0.0] * 8] * 8, "colour": "red"}, "colour"),
+    ({"pixels": [[0.0] * 8] * 8, "top_k": 0}, "top_k"),
+    ({"pixels": [[0.0] * 8] * 8, "top_k": True}, "top_k"),
 ]
 
 

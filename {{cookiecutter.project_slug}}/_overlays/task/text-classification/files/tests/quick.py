@@ -35,6 +35,8 @@ BAD_ITEMS = [
     ({"text": "\u0000\u0007"}, "text"),
     ({"text": "axis " * 20_001}, "text"),
     ({"text": "axis", "label": "int"}, "label"),
+    ({"text": "axis", "top_k": 0}, "top_k"),
+    ({"text": "axis", "top_k": "3"}, "top_k"),
 ]
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..arrays import Arrays
 from ..interfaces import InvalidItem
 from .classes import OUTPUTS as OUTPUTS
-from .classes import SCORE, ClassContract, Classified, GroundTruth
+from .classes import SCORE, ClassContract, Classified, GroundTruth, TopK
 from .pixels import (
     FORMATS,
     ImageSpec,
@@ -43,6 +43,7 @@ class Item(BaseModel):
     pixels: PixelRows | None = Field(
         default=None, description="grey levels from 0 to 1, row by row, in the model's size"
     )
+    top_k: TopK = None
 
 
 class Prediction(Classified):
@@ -102,7 +103,7 @@ class Contract(ClassContract):
 
     def decode(self, outputs: Arrays, items: Sequence[Item]) -> list[Prediction]:
         """Decode `logits` (item, class) into one prediction per item."""
-        return [Prediction(**fields) for fields in self.decoded(outputs)]
+        return [Prediction(**fields) for fields in self.decoded(outputs, [i.top_k for i in items])]
 
     def item(self, image: np.ndarray) -> dict[str, Any]:
         """Build a request's item (JSON) from an encoded image (channel, row, column)."""

@@ -17,7 +17,7 @@ from ..arrays import Arrays
 from ..config import UserError
 from ..interfaces import InvalidItem
 from .classes import OUTPUTS as OUTPUTS
-from .classes import SCORE, ClassContract, Classified, GroundTruth
+from .classes import SCORE, ClassContract, Classified, GroundTruth, TopK
 
 # In the order of `forward`; per input, the names of its variable axes besides the batch.
 INPUTS: dict[str, dict[int, str]] = {"tokens": {1: "token"}}
@@ -41,6 +41,7 @@ class Item(BaseModel):
         max_length=MAX_CHARACTERS,
         description="text to classify; what exceeds the model's length is not read",
     )
+    top_k: TopK = None
 
 
 class Prediction(Classified):
@@ -96,9 +97,10 @@ class Contract(ClassContract):
     def decode(self, outputs: Arrays, items: Sequence[Item]) -> list[Prediction]:
         """Decode `logits` (item, class) into one prediction per item."""
         rows = self.tokenize([item.text for item in items])
+        decoded = self.decoded(outputs, [item.top_k for item in items])
         return [
             Prediction(**fields, truncated=self.is_truncated(item.text, row))
-            for fields, item, row in zip(self.decoded(outputs), items, rows, strict=True)
+            for fields, item, row in zip(decoded, items, rows, strict=True)
         ]
 
     def features(self, inputs: Arrays) -> Arrays:
