@@ -85,21 +85,16 @@ class PendingRequest:
 
 
 class TimedItems(list[Item]):
-    """Items that end a loop over them once a deadline has passed."""
+    """Items that raise DeadlineExceeded in a loop over them once it is too late."""
 
-    def __init__(self, items: list[Item], deadline: float) -> None:
-        super().__init__(items)
-        self.deadline = deadline
+    __slots__ = ("deadline",)
+    deadline: float
 
     def __iter__(self) -> Iterator[Item]:
         for item in super().__iter__():
-            self.check()
+            if time.perf_counter() > self.deadline:
+                raise DeadlineExceeded
             yield item
-
-    def check(self) -> None:
-        """Raise DeadlineExceeded if it is too late."""
-        if time.perf_counter() > self.deadline:
-            raise DeadlineExceeded
 
 
 class LatencyProfile(NamedTuple):
@@ -233,7 +228,10 @@ class ModelQueue:
         A batch that fails is halved until those that fail are alone: nobody fails for others.
         """
         now = time.perf_counter()
-        results = iter(self._run([request for request in requests if now <= request.deadline]))
+        valid = [request for request in requests if now <= request.deadline]
+        if len(valid) == len(requests):
+            return self._run(requests)
+        results = iter(self._run(valid))
         return [
             next(results) if now <= request.deadline else DeadlineExceeded() for request in requests
         ]
@@ -244,11 +242,14 @@ class ModelQueue:
         started = time.perf_counter()
         try:
             # 1. Encode, infer, decode.
-            items = TimedItems(_items(requests), min(request.deadline for request in requests))
-            inputs = self.bundle.contract.encode(items)
-            items.check()
+            items = [item for request in requests for item in request.items]
+            timed = TimedItems(items)
+            timed.deadline = min([request.deadline for request in requests])
+            inputs = self.bundle.contract.encode(timed)
+            if time.perf_counter() > timed.deadline:
+                raise DeadlineExceeded
             outputs = self.bundle.run(inputs)
-            predictions = self.bundle.contract.decode(outputs, _items(requests))
+            predictions = self.bundle.contract.decode(outputs, items)
             # 2. Cut the predictions into requests.
             batch, slices, stop = BatchResult(inputs, outputs, len(items)), [], 0
             for request in requests:
@@ -297,12 +298,6 @@ def resolve(requests: list[PendingRequest], results: list[Result]) -> None:
             request.future.set_exception(result)
         else:
             request.future.set_result(result)
-
-
-def _items(requests: list[PendingRequest]) -> list[Item]:
-    if len(requests) == 1:
-        return requests[0].items
-    return [item for request in requests for item in request.items]
 
 
 def _lower_priority() -> None:

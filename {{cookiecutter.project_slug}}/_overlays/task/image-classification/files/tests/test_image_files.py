@@ -1,6 +1,7 @@
 """Every kind of picture becomes the levels that a person sees, alike in training and serving."""
 
 import base64
+import threading
 import tracemalloc
 from io import BytesIO
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from {{ cookiecutter.package_name }}.interfaces import InvalidItem
@@ -317,3 +319,23 @@ def test_memory_for_a_large_picture_is_bounded(mode: str) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 5 * image.width * image.height
+
+
+def test_server_decodes_large_pictures_in_a_worker_and_small_ones_inline(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def watched(*arguments: Any) -> pixels.Picture:
+        threads.append(threading.current_thread().name)
+        return pixels.read_picture(*arguments)
+
+    monkeypatch.setattr(contract, "read_picture", watched)
+    for image in (Image.new("L", (8, 8)), Image.new("L", (2000, 2000))):
+        answer = client.post("/v1/predict", json={"items": [{"image": text(saved(image))}]})
+        assert answer.status_code == 200, answer.text
+    inline = client.get("/v1/models").json()["models"][0]["engine"] == "inline"
+    assert [name.startswith("worker") for name in threads] == [not inline, True]
+    many = [{"image": text(saved(Image.new("L", (4000, 4000))))}] * 20
+    assert client.post("/v1/predict", json={"items": many}).status_code == 413
+    assert len(threads) == 2, "nothing of it was decoded"
