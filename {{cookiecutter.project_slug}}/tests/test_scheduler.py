@@ -255,6 +255,7 @@ def test_slow_items_are_encoded_alone_in_a_worker_of_their_own(
         await asyncio.gather(*slow)
         with pytest.raises(TooSlow):
             queue.submit(items[:1] * 50, math.inf)
+        await queue.submit([items[0], *items[1:2] * 49], math.inf)
         contract.seconds = 0.6
         session.gate.clear()
         running = queue.submit(items[:1], math.inf)
@@ -266,7 +267,7 @@ def test_slow_items_are_encoded_alone_in_a_worker_of_their_own(
 
     asyncio.run(race())
     slow_pool.close()
-    assert session.sizes == [1] * len(session.sizes)
+    assert session.sizes == [1] * 4 + [50] + [1] * 3
     assert session.threads.count(threading.main_thread().name) == 1
 
 
@@ -347,6 +348,21 @@ def test_inline_batches_are_bounded(
     asyncio.run(many())
     assert sum(session.sizes) == 100
     assert max(session.sizes) == 10  # half a millisecond each
+
+
+def test_inline_batches_are_bounded_by_the_time_to_encode_too(
+    make: Callable[..., ModelQueue], bundle: Bundle, session: Session, items: list[Item]
+) -> None:
+    contract = PickyContract(bundle.contract, items[0], KeyError(), "none")
+    contract.seconds = 0.0011
+    queue = with_contract(make(INLINE), contract)
+
+    async def many() -> None:
+        await asyncio.gather(*(queue.submit(items[:1], math.inf) for _ in range(8)))
+
+    asyncio.run(many())
+    assert session.sizes == [4, 4]
+    assert max(session.sizes) < queue._max_inline_batch
 
 
 def test_free_worker_takes_all_queued_requests(

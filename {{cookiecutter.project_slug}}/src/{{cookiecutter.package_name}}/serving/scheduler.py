@@ -13,10 +13,12 @@ import math
 import os
 import threading
 import time
+from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import accumulate
 from typing import NamedTuple
 
 from pydantic import TypeAdapter
@@ -255,6 +257,7 @@ class ModelQueue:
             for request in requests:
                 start, stop = stop, stop + len(request.items)
                 slices.append((_predictions.dump_json(predictions[start:stop]), start, stop))
+            self.on_batch(len(items))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # whatever it is (a panic in Rust is no Exception)
@@ -262,7 +265,6 @@ class ModelQueue:
             if not half:
                 return [error if isinstance(error, Exception) else RuntimeError(repr(error))]
             return [*self._run(requests[:half]), *self._run(requests[half:])]
-        self.on_batch(len(items))
         computed = time.perf_counter() - started
         return [
             RequestResult(body, batch, start, stop, started - request.arrived, computed)
@@ -271,18 +273,19 @@ class ModelQueue:
 
     def _encoding_seconds(self, items: list[Item]) -> float:
         """Estimate by as many items as show that the request is slow. Raises TooSlow."""
-        seconds = 0.0
+        estimate, seconds = self.bundle.contract.encoding_seconds, 0.0
         for number, item in enumerate(items, 1):
-            seconds += self.bundle.contract.encoding_seconds(item)
+            seconds += estimate(item)
             if seconds > SLOW_SECONDS:
                 seconds *= len(items) / number
                 break
-        if seconds > MAX_SLOW_SECONDS:
+        if seconds > MAX_SLOW_SECONDS and (seconds := sum(map(estimate, items))) > MAX_SLOW_SECONDS:
             raise TooSlow(seconds)
         return seconds
 
     def _run_inline(self) -> None:
-        size = self._max_inline_batch
+        encoding = list(accumulate(request.encoding for request in self._this_turn))
+        size = min(self._max_inline_batch, max(1, bisect(encoding, MAX_TURN_SECONDS)))
         requests, self._this_turn = self._this_turn[:size], self._this_turn[size:]
         if self._this_turn:  # after other callbacks of the event loop
             asyncio.get_running_loop().call_soon(self._run_inline)
