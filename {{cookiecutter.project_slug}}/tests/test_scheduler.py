@@ -365,6 +365,23 @@ def test_inline_batches_are_bounded_by_the_time_to_encode_too(
     assert max(session.sizes) < queue._max_inline_batch
 
 
+def test_batches_of_workers_are_bounded_by_the_time_to_encode_too(
+    make: Callable[..., ModelQueue], bundle: Bundle, session: Session, items: list[Item]
+) -> None:
+    contract = PickyContract(bundle.contract, items[0], KeyError(), "none")
+    contract.seconds = 0.004
+    queue = with_contract(make(), contract)
+
+    async def many() -> None:
+        session.gate.clear()
+        futures = [queue.submit(items[:1], math.inf) for _ in range(31)]
+        session.gate.set()
+        await asyncio.gather(*futures)
+
+    asyncio.run(many())
+    assert session.sizes == [1, 12, 12, 6]
+
+
 def test_free_worker_takes_all_queued_requests(
     make: Callable[..., ModelQueue], session: Session, items: list[Item]
 ) -> None:

@@ -215,13 +215,16 @@ class ModelQueue:
 
     def next_batch(self) -> list[PendingRequest]:
         """Take the requests of a worker's next batch, at least one."""
-        requests = [self.requests.popleft()]
-        items = len(requests[0].items)
-        while self.requests and items + len(self.requests[0].items) <= self._max_batch:
+        requests: list[PendingRequest] = []
+        items, encoding = 0, 0.0
+        while self.requests:
+            more = items + len(self.requests[0].items), encoding + self.requests[0].encoding
+            if requests and (more[0] > self._max_batch or more[1] > MAX_BATCH_SECONDS):
+                break
             requests.append(self.requests.popleft())
-            items += len(requests[-1].items)
+            items, encoding = more
         self._queued_items -= items
-        self._queued_encoding -= sum(request.encoding for request in requests)
+        self._queued_encoding -= encoding
         return requests
 
     def run(self, requests: list[PendingRequest]) -> list[Result]:
