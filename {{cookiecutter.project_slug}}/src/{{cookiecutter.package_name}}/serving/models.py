@@ -165,7 +165,10 @@ class ModelManager:
         self.problem = f"cannot be loaded: {unexpected!r}" if unexpected else str(error)
         fields = {"reason": self.problem, "model_version": self.version}
         if self._failures == 1:
-            logger.info("waiting for a deployment", extra={"fields": fields})
+            message = (
+                "deployment cannot be loaded yet" if self._seen else "waiting for a deployment"
+            )
+            logger.info(message, extra={"fields": fields})
         elif self._failures == 2 and self._seen:  # without the file nothing is refused
             self.metrics.refused.inc()
             logger.error("deployment refused", exc_info=unexpected, extra={"fields": fields})
