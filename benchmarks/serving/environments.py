@@ -14,6 +14,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # of the servers too: nobody pays for reports
 TEMPLATE = Path(__file__).parents[2]
 PEERS = Path(__file__).parent / "peers"
 BUILD = TEMPLATE / "build" / "bench"

@@ -119,5 +119,6 @@ def sha256(path: Path) -> str:
 def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise BadBundle(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # a path with NUL is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise BadBundle(f"{path}: cannot be read: {reason}") from None

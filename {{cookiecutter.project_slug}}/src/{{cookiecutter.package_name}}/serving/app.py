@@ -44,10 +44,9 @@ def create_app(settings: ServerSettings) -> ASGIApp:
         observer.start()
         gc.freeze()  # what is loaded stays: later collections skip it
         gc.enable()
-        watch = asyncio.create_task(models.watch())
+        models.start()
         yield
-        watch.cancel()
-        models.pool.close()
+        models.stop()
         await observer.stop(settings.drain_seconds)
 
     # 3. The API

@@ -20,12 +20,13 @@ from .context import RawResponse, RequestContext, RequestError
 from .logs import logger
 from .metrics import ServerMetrics
 from .models import CHAMPION, ActiveModels, ModelManager, ServedModel
-from .scheduler import DeadlineExceeded, Overloaded, RequestResult
+from .scheduler import MAX_SLOW_SECONDS, DeadlineExceeded, Overloaded, RequestResult, TooSlow
 from .schemas import predict_request
 from .settings import CoreServerSettings
 
 PATH = "/v1/predict"
 MAX_SHADOW_REQUESTS = 64  # that may wait for the shadow
+PIECE_BYTES = 2**18  # are decompressed at once; between pieces the event loop answers others
 
 
 class PredictionEvent(NamedTuple):
@@ -161,7 +162,7 @@ class Predict:
         if len(body) > limit:
             raise RequestError.too_large(limit)
         encoding = headers.get(b"content-encoding")
-        return _decompress(body, encoding, limit) if encoding else body
+        return await _decompress(body, encoding, limit) if encoding else body
 
     def _deadline(self, context: RequestContext) -> float:
         """Return when, by `time.perf_counter`, inference must have started."""
@@ -198,7 +199,7 @@ class Predict:
             result = await model.queue.submit(items, started + self.settings.deadline_ms / 1000)
         except Exception as error:  # of the challenger: nobody waits for its response
             self.metrics.shadow_dropped.inc()
-            if not isinstance(error, (Overloaded, DeadlineExceeded, InvalidItem)):
+            if not isinstance(error, (Overloaded, DeadlineExceeded, InvalidItem, TooSlow)):
                 fields = {"model_version": model.version}
                 logger.exception("shadow failed", extra={"fields": fields})
             return
@@ -220,6 +221,12 @@ def _request_error(error: Exception, request_id: str) -> RequestError:
         case Overloaded():
             headers = {"retry-after": "1"}
             return RequestError(503, [], "server overloaded, retry later", "overloaded", headers)
+        case TooSlow(args=[seconds]):
+            message = (
+                f"would take about {seconds:.0f} s to read, more than {MAX_SLOW_SECONDS:g}: send "
+                "fewer or smaller items"
+            )
+            return RequestError(413, ["body", "items"], message, "too_slow")
         case DeadlineExceeded():
             message = "deadline exceeded before inference started"
             return RequestError(504, [], message, "deadline")
@@ -236,7 +243,7 @@ def _body_part(message: Message) -> tuple[bytes, bool]:
     return message.get("body", b""), message.get("more_body", False)
 
 
-def _decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
+async def _decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
     coding = encoding.strip().lower()
     if coding == b"identity":
         return body
@@ -245,7 +252,10 @@ def _decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
         raise RequestError(415, ["header", "content-encoding"], message, "content_encoding")
     decompressor = zlib.decompressobj(wbits=31)
     try:
-        content = decompressor.decompress(body, limit + 1)
+        content = bytearray(decompressor.decompress(body, PIECE_BYTES))
+        while decompressor.unconsumed_tail and len(content) <= limit:
+            await asyncio.sleep(0)
+            content += decompressor.decompress(decompressor.unconsumed_tail, PIECE_BYTES)
     except zlib.error as error:
         raise RequestError(400, ["body"], f"body is not valid gzip: {error}", "gzip") from None
     if len(content) > limit:
@@ -253,4 +263,4 @@ def _decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
     if not decompressor.eof or decompressor.unused_data:
         fault = "data follow its end" if decompressor.eof else "it is truncated"
         raise RequestError(400, ["body"], f"body is not one whole gzip stream: {fault}", "gzip")
-    return content
+    return bytes(content)
