@@ -44,7 +44,7 @@ def started(deployment: Path, **settings: Any) -> Iterator[TestClient]:
     """Start the application in this process."""
     fast = {name: 0.02 for name in INTERVALS if name in ServerSettings.model_fields}
     application = create_app(ServerSettings(deployment_dir=deployment, **{**fast, **settings}))
-    with TestClient(application, raise_server_exceptions=False) as client:
+    with TestClient(application, "http://127.0.0.1", raise_server_exceptions=False) as client:
         answered: set[tuple[str, str, int]] = set()
 
         def record(answer: Any) -> None:

@@ -146,7 +146,7 @@ def open_request(url: str, body: bytes) -> tuple[socket.socket, bytes]:
     """Open a connection; also return a whole request to send over it."""
     host, port = url.removeprefix("http://").split(":")
     head = (
-        "POST /v1/predict HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
+        "POST /v1/predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     )
     return socket.create_connection((host, int(port)), timeout=20), head.encode() + body

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import re
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 
 from starlette.exceptions import HTTPException
-from starlette.types import Scope
+from starlette.types import Message, Receive, Scope
 
 from .logs import logger
 from .metrics import ServerMetrics
+from .settings import CoreServerSettings
 
 SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 UNLOGGED_ROUTES = {"/healthz", "/readyz", "/metrics"}  # requested by machines every few seconds
@@ -72,6 +75,31 @@ class RequestContext:
         client_id = self.headers.get(b"x-request-id", b"")
         self.request_id = client_id.decode() if SAFE_ID.fullmatch(client_id) else new_request_id()
 
+    async def read_body(self, receive: Receive, settings: CoreServerSettings) -> bytes:
+        """Read and decompress the body. Raises RequestError as soon as it cannot be accepted."""
+        limit, seconds = settings.max_body_bytes, settings.body_seconds
+        length = self.headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > limit:
+            raise RequestError.too_large(limit)
+        body, more = _body_part(await receive())
+        if more:
+            parts = bytearray(body)
+            try:
+                async with asyncio.timeout(seconds):
+                    while more and len(parts) <= limit:
+                        body, more = _body_part(await receive())
+                        parts += body
+            except TimeoutError:
+                message = f"body did not arrive within {seconds:g} s"
+                # What still arrives of this body must not be read as the next request.
+                close = {"connection": "close"}
+                raise RequestError(408, ["body"], message, "body_too_slow", close) from None
+            body = bytes(parts)
+        if len(body) > limit:
+            raise RequestError.too_large(limit)
+        encoding = self.headers.get(b"content-encoding")
+        return _decompress(body, encoding, limit) if encoding else body
+
     def response_headers(self, version: str) -> Headers:
         """Return the headers of every response."""
         return [(b"x-request-id", self.request_id.encode()), (b"x-model-version", version.encode())]
@@ -111,6 +139,33 @@ class RequestContext:
                 "model_version": version,
             }
             logger.log(level, "request", extra={"fields": fields})
+
+
+def _body_part(message: Message) -> tuple[bytes, bool]:
+    """Return a part of the body and whether more follows."""
+    if message["type"] == "http.disconnect":
+        raise RequestError(499, [], "the client disconnected", "disconnected")
+    return message.get("body", b""), message.get("more_body", False)
+
+
+def _decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
+    coding = encoding.strip().lower()
+    if coding == b"identity":
+        return body
+    if coding != b"gzip":
+        message = f"unsupported content-encoding {coding.decode('latin-1')}, use gzip or none"
+        raise RequestError(415, ["header", "content-encoding"], message, "content_encoding")
+    decompressor = zlib.decompressobj(wbits=31)
+    try:
+        content = decompressor.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise RequestError(400, ["body"], f"body is not valid gzip: {error}", "gzip") from None
+    if len(content) > limit:
+        raise RequestError.too_large(limit)
+    if not decompressor.eof or decompressor.unused_data:
+        fault = "data follow its end" if decompressor.eof else "it is truncated"
+        raise RequestError(400, ["body"], f"body is not one whole gzip stream: {fault}", "gzip")
+    return content
 
 
 def new_request_id() -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_FEEDBACK = 1000  # labels per request
 WRITE_SECONDS = 2.0  # for the newest predictions to reach the log
+MAX_THREADS = 4  # that store feedback at once
+STORE_SECONDS = 5.0  # to store it, waiting for a thread included
 
 
 class ItemFeedback(Feedback[GroundTruth]):
@@ -44,7 +46,7 @@ class FeedbackResponse(BaseModel):
     same: int
 
 
-FEEDBACK_ERRORS = {status: ERRORS[status] for status in (400, 401, 413, 422)} | describe_errors(
+FEEDBACK_ERRORS = {status: ERRORS[status] for status in (400, 401, 408, 413, 415, 422)} | describe_errors(
     {
         404: "Request ids that the log does not contain; the first five are named",
         503: "The prediction log is unavailable or disabled, or no model is loaded",
@@ -53,6 +55,8 @@ FEEDBACK_ERRORS = {status: ERRORS[status] for status in (400, 401, 413, 422)} | 
 
 
 def add_feedback_route(api: FastAPI, events: PredictionEvents) -> None:
+    slots = asyncio.Semaphore(MAX_THREADS)
+
     @api.post(
         "/v1/feedback",
         responses=FEEDBACK_ERRORS,
@@ -61,12 +65,32 @@ def add_feedback_route(api: FastAPI, events: PredictionEvents) -> None:
     )
     async def feedback(request: Request, content: FeedbackRequest) -> FeedbackResponse:
         """Store all labels or none. Sending them again changes nothing."""
-        counts = await asyncio.to_thread(_store, content.feedback, events)
+        counts = await _store_in_time(content.feedback, events, slots)
         for (version, variant), count in counts.by_model.items():
             events.log_metrics.feedback(version, variant).inc(count)
         new, changed, same, _ = counts
         request_id = request.state.request_id
         return FeedbackResponse(request_id=request_id, new=new, changed=changed, same=same)
+
+
+async def _store_in_time(
+    feedback: Sequence[ItemFeedback], events: PredictionEvents, slots: asyncio.Semaphore
+) -> FeedbackCounts:
+    """Store labels in a thread. Raises RequestError, 503 when the database does not answer."""
+
+    def release(stored: asyncio.Future[FeedbackCounts]) -> None:
+        slots.release()  # not before: a thread that hangs keeps its slot
+        stored.cancelled() or stored.exception()  # nobody may wait for it any more
+
+    try:
+        async with asyncio.timeout(STORE_SECONDS):
+            await slots.acquire()
+            stored = asyncio.ensure_future(asyncio.to_thread(_store, feedback, events))
+            stored.add_done_callback(release)
+            return await asyncio.shield(stored)
+    except TimeoutError:
+        message = f"the prediction log did not answer within {STORE_SECONDS:g} s"
+        raise RequestError(503, [], message, "log", {"retry-after": "5"}) from None
 
 
 def _store(feedback: Sequence[ItemFeedback], events: PredictionEvents) -> FeedbackCounts:

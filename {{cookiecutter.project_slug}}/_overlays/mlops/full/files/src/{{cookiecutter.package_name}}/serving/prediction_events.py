@@ -54,7 +54,8 @@ class PredictionEvents:
             self._wake.set()
 
     def add_routes(self, api: FastAPI) -> None:
-        add_feedback_route(api, self)
+        if self.settings.feedback:
+            add_feedback_route(api, self)
 
     def start(self) -> None:
         self.log.start()

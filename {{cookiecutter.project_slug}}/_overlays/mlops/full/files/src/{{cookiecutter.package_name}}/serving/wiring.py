@@ -26,6 +26,7 @@ class ServerSettings(CoreServerSettings):
     database_url: str = setting(
         DEFAULT_DATABASE, "prediction log: sqlite:///FILE or postgresql://…; none: no log"
     )
+    feedback: bool = setting(True, "take ground truth over HTTP, at /v1/feedback")
     log_inputs: Literal["all", "sampled", "none"] = setting(
         "all", "which inputs to log; retraining needs them"
     )
