@@ -28,7 +28,7 @@ class HeaderTooLarge(Exception):
 class BoundedProtocol(HttpToolsProtocol):
     """Bound headers and connections, ignore `Upgrade`. The application's state has the settings."""
 
-    _in_header = False
+    _waiting = False  # for the rest of a header, or for the first part of its body
     _refused = False
     _bytes = 0  # received since a header or a part of a body was complete
     _timer: asyncio.TimerHandle | None = None  # runs while no request has arrived
@@ -69,11 +69,12 @@ class BoundedProtocol(HttpToolsProtocol):
             else:
                 self._refuse(400, "invalid HTTP request", "http")
             return
-        self._restart_timer(waiting=self.cycle is None or self.cycle.response_complete)
+        idle = self.cycle is None or self.cycle.response_complete
+        self._restart_timer(waiting=self._waiting or idle)
 
     # httptools calls the next four while it parses.
     def on_message_begin(self) -> None:
-        self._in_header = True
+        self._waiting = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -82,16 +83,16 @@ class BoundedProtocol(HttpToolsProtocol):
             length = sum(len(name) + len(value) + 4 for name, value in self.headers)
             if len(self.url) + length > self._limit:
                 raise HeaderTooLarge
-        self._in_header, self._bytes = False, 0
+        self._bytes = 0
         if not self.parser.should_upgrade():  # else it is parsed once more
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._bytes = 0
+        self._waiting, self._bytes = False, 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._bytes = 0
+        self._waiting, self._bytes = False, 0
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
@@ -123,8 +124,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _time_out(self) -> None:
         seconds = self._settings.header_seconds
-        if self._in_header:
-            self._refuse(408, f"header did not arrive within {seconds:g} s", "header_too_slow")
+        if self._waiting:
+            message = f"request did not arrive within {seconds:g} s"
+            self._refuse(408, message, "request_too_slow")
         else:
             self.transport.close()
 

@@ -66,7 +66,9 @@ class CoreServerSettings(Section):
         1000, "open connections per process; more get 503 and are closed", ge=1
     )
     max_header_bytes: int = setting(65536, "bytes per header; more get 431", ge=1024)
-    header_seconds: float = setting(10.0, "seconds to receive a header; slower ones get 408", gt=0)
+    header_seconds: float = setting(
+        10.0, "seconds for a header and the begin of its body; slower ones get 408", gt=0
+    )
     max_items: int = setting(256, "items per request; more get 422", ge=1)
     max_body_bytes: int = setting(
         4 * 2**20, "bytes per body, also decompressed; more get 413", ge=1024
