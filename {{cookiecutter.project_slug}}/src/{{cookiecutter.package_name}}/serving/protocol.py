@@ -70,7 +70,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse(400, "invalid HTTP request", "http")
             return
         idle = self.cycle is None or self.cycle.response_complete
-        self._restart_timer(waiting=self._waiting or idle)
+        self._restart_timer(waiting=idle or (self._waiting and self.cycle.more_body))
 
     # httptools calls the next four while it parses.
     def on_message_begin(self) -> None:
