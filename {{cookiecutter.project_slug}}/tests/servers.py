@@ -167,12 +167,15 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def running(deployment: Path, **settings: Any) -> Iterator[Server]:
-    """Start a real server and wait until it is ready; it is killed if the test does not end it."""
+def running(deployment: Path, code: str | None = None, **settings: Any) -> Iterator[Server]:
+    """Start a real server and wait until it is ready; it is killed if the test does not end it.
+
+    `code` is a program that starts it in another way than `serve`.
+    """
     log = deployment.parent / f"log-{time.monotonic_ns()}"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", cli.__name__, "serve"],
+            [sys.executable, *(["-c", code] if code else ["-m", cli.__name__, "serve"])],
             env=environment(deployment, log, **settings),
             stderr=output,
         )

@@ -13,9 +13,9 @@ import pytest
 
 from .servers import Server, running, total, until
 
-LIMITS = {"max_header_bytes": 4096, "header_seconds": 0.5, "max_connections": 20}
+LIMITS: dict[str, Any] = {"max_header_bytes": 4096, "header_seconds": 0.5, "max_connections": 20}
 JSON = "content-type: application/json"
-H2C = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQCAAAAAAIAAAAA"
+H2C = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQCAAAA"
 
 
 @pytest.fixture(scope="module")

@@ -163,13 +163,15 @@ def test_request_in_progress_is_answered_before_the_end(
     assert line["model_version"]
 
 
-def end_during_a_request(server: Server, example: dict[str, Any]) -> None:
+def end_during_a_request(
+    server: Server, example: dict[str, Any], number: signal.Signals = signal.SIGTERM
+) -> None:
     """Send half a request, end the server, send the rest; the response must be complete."""
     connection, content = open_request(server.url, json.dumps(example).encode())
     with connection:
         connection.sendall(content[:-10])
         time.sleep(0.2)
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(number)
         time.sleep(0.2)
         connection.sendall(content[-10:])
         answer = b""

@@ -64,7 +64,6 @@ def create_app(settings: ServerSettings) -> ASGIApp:
         description=f"Serves the models in `{settings.deployment_dir}`.",
         version="1",
         lifespan=lifespan,
-        root_path=settings.root_path,
         openapi_url="/openapi.json" if settings.docs else None,
         docs_url=None,  # FastAPI's own page fetches its scripts from the internet
         redoc_url=None,

@@ -21,7 +21,7 @@ SIGNALS = [
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
 ]
 REQUEST_SHARE = 0.7  # of the time after the lame duck, for open requests; the log has the rest
-MARGIN = 0.05  # of `drain_seconds`, kept back for the end itself
+END_SECONDS = 0.3  # for uvicorn and Python to end, once all is done
 
 
 class Drain:
@@ -62,8 +62,7 @@ class Drain:
         """Return the seconds for what is left to do, once the requests are finished."""
         self.begin()
         assert self.deadline is not None
-        margin = MARGIN * self.settings.drain_seconds
-        return max(0.0, self.deadline - time.monotonic() - margin)
+        return max(0.0, self.deadline - time.monotonic() - END_SECONDS)
 
     def _force(self) -> None:
         fields = {"drain_seconds": self.settings.drain_seconds}
@@ -74,7 +73,9 @@ class Drain:
 
 def request_seconds(settings: CoreServerSettings) -> float:
     """Return how long open requests may take, after the lame duck."""
-    return REQUEST_SHARE * (settings.drain_seconds - settings.lame_duck_seconds)
+    return REQUEST_SHARE * max(
+        0.0, settings.drain_seconds - settings.lame_duck_seconds - END_SECONDS
+    )
 
 
 def end_with_supervisor() -> None:

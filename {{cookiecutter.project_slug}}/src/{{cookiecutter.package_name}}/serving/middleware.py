@@ -45,7 +45,8 @@ class RequestMiddleware:
         """Let FastAPI respond: read the body, add the headers, count and log."""
         head = context.scope["method"] == "HEAD"  # is answered like GET, without the body
         method = "GET" if head else context.scope["method"]
-        scope = {**context.scope, "method": method, "path": self.settings.root_path + path}
+        root = self.settings.root_path
+        scope = {**context.scope, "method": method, "root_path": root, "path": root + path}
         scope.setdefault("state", {})["request_id"] = context.request_id
         version, status, unread = self.models.version, 500, True
 

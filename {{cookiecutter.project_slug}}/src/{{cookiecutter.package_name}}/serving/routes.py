@@ -98,7 +98,13 @@ def add_operation_routes(api: FastAPI, predict: Predict, drain: Drain) -> None:
         return
     summary = "Metrics for Prometheus"
 
-    @api.get("/metrics", tags=["operation"], summary=summary, response_class=PlainTextResponse)
+    @api.get(
+        "/metrics",
+        tags=["operation"],
+        summary=summary,
+        response_class=PlainTextResponse,
+        responses={401: ERRORS[401]},
+    )
     async def prometheus() -> Response:
         """All metrics, in Prometheus' text format."""
         metrics.in_progress.set(predict.in_progress)

@@ -79,7 +79,7 @@ class CoreServerSettings(Section):
     )
     queue_seconds: float = setting(0.5, "seconds of work that may queue; beyond it 503", gt=0)
     drain_seconds: float = setting(
-        8.0, "seconds from SIGTERM to the end: lame duck, open requests, log", ge=0.5
+        8.0, "seconds from SIGTERM to the end: lame duck, open requests, log", ge=1
     )
     lame_duck_seconds: float = setting(
         0.0, "of these, seconds in which /readyz says 503 and requests are still accepted", ge=0

@@ -1,6 +1,9 @@
 """Ground truth over HTTP, and the metrics of drift and live quality."""
 
+import gzip
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from .prediction_log import observer
 from .quick import BAD_GROUND_TRUTHS, ground_truths
 from .servers import inside, install_copy, rehashed, replace_champion, sample, started, until
 from .test_access import KEYS, WITHOUT_KEY, assert_asks_for_a_key
-from .test_serving import endless
+from .test_serving import direct, endless, messages
 
 
 def predicted(client: TestClient, items: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
@@ -176,6 +179,76 @@ def test_feedback_while_the_database_is_unavailable_gets_503_with_retry_after(
         path.rmdir()
         monkeypatch.setattr(feedback, "WRITE_SECONDS", 10.0)
         assert counts(send(client, one)) == (1, 0, 0)
+
+
+def test_compressed_feedback_is_taken(
+    client: TestClient, request_items: list[dict[str, Any]]
+) -> None:
+    (prediction,) = predicted(client, request_items[:1], "one")
+    one = {"request_id": "one", "truth": ground_truths(prediction)[0]}
+    content = gzip.compress(json.dumps({"feedback": [one]}).encode())
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    assert counts(client.post("/v1/feedback", content=content, headers=headers)) == (1, 0, 0)
+    cut = client.post("/v1/feedback", content=content[:-1], headers=headers)
+    assert (cut.status_code, cut.json()["detail"][0]["type"]) == (400, "gzip")
+    bomb = gzip.compress(b" " * 2**24)
+    assert client.post("/v1/feedback", content=bomb, headers=headers).status_code == 413
+    headers["content-encoding"] = "br"
+    assert client.post("/v1/feedback", content=content, headers=headers).status_code == 415
+
+
+def test_slow_feedback_gets_408(deployment: Path) -> None:
+    with started(deployment, body_seconds=0.05) as client:
+        parts = messages(b'{"feedback"')
+        status, headers, answer = direct(client, inside(client), parts, "/v1/feedback")
+        assert (status, answer["detail"][0]["type"]) == (408, "body_too_slow")
+        assert headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("bad", [r"\u0000", r"a\u0000", r"\ud800", r"a\n", "a b", "", "x" * 65])
+def test_ids_that_no_request_has_get_422(
+    client: TestClient, request_items: list[dict[str, Any]], bad: str
+) -> None:
+    """PostgreSQL knows no NUL, and UTF-8 no lone surrogate."""
+    truth = json.dumps(ground_truths(predicted(client, request_items[:1], "one")[0])[0])
+    content = f'{{"feedback": [{{"request_id": "{bad}", "truth": {truth}}}]}}'
+    headers = {"content-type": "application/json"}
+    answer = client.post("/v1/feedback", content=content.encode(), headers=headers)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["detail"][0]["loc"] == ["body", "feedback", 0, "request_id"]
+
+
+def test_feedback_can_be_closed(deployment: Path) -> None:
+    with started(deployment, feedback=False) as client:
+        assert send(client).status_code == 404
+        assert "/v1/feedback" not in client.get("/openapi.json").json()["paths"]
+
+
+def test_hanging_database_delays_no_metrics_and_holds_few_threads(
+    client: TestClient, request_items: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (prediction,) = predicted(client, request_items[:1], "one")
+    one = {"request_id": "one", "truth": ground_truths(prediction)[0]}
+    release, hanging = threading.Event(), []
+
+    def hang(*_: object) -> None:
+        hanging.append(1)
+        release.wait()
+
+    try:
+        with monkeypatch.context() as patch, ThreadPoolExecutor(12) as callers:
+            patch.setattr(feedback, "_store", hang)
+            patch.setattr(feedback, "STORE_SECONDS", 0.5)
+            calls = [callers.submit(send, client, one) for _ in range(12)]
+            until(lambda: len(hanging) == feedback.MAX_THREADS)
+            assert sample(client, "model_loaded") == 1
+            answers = [call.result() for call in calls]
+            assert len(hanging) == feedback.MAX_THREADS
+    finally:
+        release.set()
+    assert {answer.status_code for answer in answers} == {503}
+    assert {answer.headers["retry-after"] for answer in answers} == {"5"}
+    assert counts(send(client, one)) == (1, 0, 0)
 
 
 def measure(client: TestClient) -> None:

@@ -2,10 +2,13 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from {{ cookiecutter.package_name }} import cli
 
 from .prediction_log import log_rows
 from .quick import ground_truths
@@ -65,6 +68,42 @@ def test_sigterm_under_load_loses_no_row(
         answers = end_under_load(server, example)
     answered = {answer.json["request_id"] for answer in answers}
     assert answered <= {row["request_id"] for row in log_rows()}
+
+
+HANGING = """
+import sys, time
+from {package}.serving import feedback
+from {package}.serving.logs import logger
+
+def hang(*_):
+    logger.error("hangs")
+    time.sleep(1000)
+
+feedback._store = hang
+from {package}.cli import main
+sys.exit(main(["serve"]))
+"""
+
+
+def test_feedback_on_a_hanging_database_does_not_keep_the_server_from_its_end(
+    deployment: Path, example: dict[str, Any]
+) -> None:
+    code = HANGING.format(package=cli.__package__)
+    with running(deployment, code, drain_seconds=4) as server:
+        answer = server.send("/v1/predict", example).json
+        one = {"request_id": answer["request_id"]}
+        one["truth"] = ground_truths(answer["predictions"][0])[0]
+        with ThreadPoolExecutor(12) as callers:
+            calls = [
+                callers.submit(server.send, "/v1/feedback", {"feedback": [one]}) for _ in range(12)
+            ]
+            until(lambda: "hangs" in server.log.read_text(encoding="utf-8"))
+            assert server.send("/metrics").status == 200
+            server.process.send_signal(signal.SIGTERM)
+            assert ended(server) == 0
+            for call in calls:
+                call.exception()
+    assert len(log_rows()) == 1
 
 
 def test_request_in_progress_at_the_end_is_logged(

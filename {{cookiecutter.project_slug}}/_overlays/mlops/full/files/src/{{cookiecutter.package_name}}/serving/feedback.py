@@ -46,7 +46,9 @@ class FeedbackResponse(BaseModel):
     same: int
 
 
-FEEDBACK_ERRORS = {status: ERRORS[status] for status in (400, 401, 408, 413, 415, 422)} | describe_errors(
+FEEDBACK_ERRORS = {
+    status: ERRORS[status] for status in (400, 401, 408, 413, 415, 422)
+} | describe_errors(
     {
         404: "Request ids that the log does not contain; the first five are named",
         503: "The prediction log is unavailable or disabled, or no model is loaded",
@@ -80,7 +82,8 @@ async def _store_in_time(
 
     def release(stored: asyncio.Future[FeedbackCounts]) -> None:
         slots.release()  # not before: a thread that hangs keeps its slot
-        stored.cancelled() or stored.exception()  # nobody may wait for it any more
+        if not stored.cancelled():
+            stored.exception()  # is not reported as forgotten where nobody waits any more
 
     try:
         async with asyncio.timeout(STORE_SECONDS):
