@@ -102,7 +102,7 @@ def _secrets_in_files(variables: Mapping[str, KeyPath], env: Mapping[str, str]) 
     secrets = {}
     for name, key in variables.items():
         file = f"{name}_FILE"
-        if key[-1] not in SECRETS or name in env or file not in env or file in variables:
+        if key[-1] not in SECRETS or name in env or not env.get(file) or file in variables:
             continue
         try:
             secrets[name] = Path(env[file]).read_text(encoding="utf-8").strip()

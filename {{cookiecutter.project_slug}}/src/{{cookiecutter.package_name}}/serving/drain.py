@@ -65,8 +65,8 @@ class Drain:
         return max(0.0, self.deadline - time.monotonic() - END_SECONDS)
 
     def _force(self) -> None:
-        fields = {"drain_seconds": self.settings.drain_seconds}
-        fields["threads"] = ", ".join(thread.name for thread in threading.enumerate())
+        threads = ", ".join(thread.name for thread in threading.enumerate())
+        fields = {"drain_seconds": self.settings.drain_seconds, "threads": threads}
         logger.error("not ended in time, ending now", extra={"fields": fields})
         os._exit(1)
 

@@ -99,8 +99,9 @@ class CoreServerSettings(Section):
     @field_validator("api_keys_file")
     @classmethod
     def _usable_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        if path is not None:
-            read_keys(path, info.data.get("environment", ""))
+        if path is None or path == Path():  # APP_API_KEYS_FILE= is as good as none
+            return None
+        read_keys(path, info.data.get("environment", ""))
         return path
 
     @field_validator("metrics")
