@@ -220,7 +220,7 @@ def test_secret_may_be_in_a_file(tmp_path: Path) -> None:
     )
     variables["APP_DATABASE_URL"] = "sqlite:///first.db"
     assert load_settings(Schema, None, [], variables).database_url == "sqlite:///first.db"
-    with pytest.raises(UserError, match=r"\$APP_DATABASE_URL_FILE: nowhere: cannot be read: No such"):
+    with pytest.raises(UserError, match=r"\$APP_DATABASE_URL_FILE: nowhere: cannot be read"):
         load_settings(Schema, None, [], {"APP_DATABASE_URL_FILE": "nowhere"})
 
 
@@ -235,7 +235,8 @@ def test_invalid_server_setting_names_its_source() -> None:
         load_settings(ServerSettings, None, [], {"APP_PORT": "http"})
     with pytest.raises(UserError, match=r"command line: prt=1: no such setting, did you mean port"):
         load_settings(ServerSettings, None, ["prt=1"], {})
-    assert serving.misspelt_variables(ServerSettings, {"APP_PROT": "1", "APP_ENV": "x", "APP_API_KEYS_FILE": "k"}) == [
+    variables = {"APP_PROT": "1", "APP_ENV": "x", "APP_API_KEYS_FILE": "keys"}
+    assert serving.misspelt_variables(ServerSettings, variables) == [
         "$APP_PROT is not a setting, did you mean $APP_PORT?"
     ]
 

@@ -33,9 +33,9 @@ class Drain:
 
     def handle_signals(self) -> None:
         """Take the signals over from uvicorn; called in the event loop, once uvicorn has them."""
-        if threading.current_thread() is not threading.main_thread():
-            return  # a test's server
-        stop: Any = signal.getsignal(signal.SIGTERM)
+        stop = signal.getsignal(signal.SIGTERM)
+        if threading.current_thread() is not threading.main_thread() or not callable(stop):
+            return  # without uvicorn, in tests
         loop = asyncio.get_running_loop()
 
         def handle(number: int, frame: FrameType | None) -> None:
