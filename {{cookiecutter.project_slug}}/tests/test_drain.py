@@ -113,14 +113,19 @@ def test_stopped_worker_does_not_keep_the_supervisor(deployment: Path) -> None:
         assert ended(server) == 0
 
 
-def test_silent_client_does_not_outlast_the_drain(deployment: Path) -> None:
+def test_request_that_outlasts_the_drain_is_cut_off_with_503_and_told(deployment: Path) -> None:
     with running(deployment, drain_seconds=3) as server:
         connection, content = open_request(server.url, b"{}")
         with connection:
             connection.sendall(content[:-1])
             server.process.send_signal(signal.SIGTERM)
-            assert ended(server) == 0
-        assert any("timeout graceful shutdown exceeded" in str(line) for line in server.lines())
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert ended(server) == 0
+        messages = [line["message"] for line in server.lines()]
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b'"ending"' in answer
+    assert "Cancel 1 running task(s), timeout graceful shutdown exceeded" in messages
+    assert "Exception in ASGI application" not in str(messages)
 
 
 def test_hanging_end_is_forced_and_told(deployment: Path) -> None:

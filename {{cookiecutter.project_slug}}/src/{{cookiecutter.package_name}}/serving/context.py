@@ -59,6 +59,11 @@ class RequestError(HTTPException):
         return RequestError(503, [], f"no model: {problem}", "no_model", headers)
 
     @staticmethod
+    def ending() -> RequestError:
+        headers = {"retry-after": "1", "connection": "close"}
+        return RequestError(503, [], "the server is ending", "ending", headers)
+
+    @staticmethod
     def internal() -> RequestError:
         return RequestError(500, [], "internal server error", "internal")
 

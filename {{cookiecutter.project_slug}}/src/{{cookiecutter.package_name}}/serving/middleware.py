@@ -1,10 +1,12 @@
 """The outermost ASGI application: access, dispatch, limits, headers, metrics and access log."""
 
+import asyncio
+
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
 from .access import Access
-from .context import RequestContext
+from .context import RequestContext, RequestError
 from .logs import logger
 from .models import CHAMPION
 from .predict import PATH, Predict
@@ -27,15 +29,21 @@ class RequestMiddleware:
         path = scope["path"]
         if self._prefix and path.startswith(self._prefix):  # proxies leave it or take it away
             path = path[len(self._prefix) - 1 :]
-        if error := self.access.refusal(path, context.headers):
-            version, route = self.models.version, PATH if path == PATH else "unknown"
-            status, headers, body = context.error_response(error, version)
-            context.finish(route, status, version, CHAMPION)
-        elif path == PATH and scope["method"] == "POST":
-            status, headers, body = await self.predict.respond(context, receive)
-        else:
-            await self._route(context, path, receive, send)
-            return
+        try:
+            if error := self.access.refusal(path, context.headers):
+                status, headers, body = context.error_response(error, self.models.version)
+                route = PATH if path == PATH else "unknown"
+                context.finish(route, status, self.models.version, CHAMPION)
+            elif path == PATH and scope["method"] == "POST":
+                status, headers, body = await self.predict.respond(context, receive)
+            else:
+                await self._route(context, path, receive, send)
+                return
+        except asyncio.CancelledError:  # by uvicorn: the drain has no time left for requests
+            error = RequestError.ending()
+            status, headers, body = context.error_response(error, self.models.version)
+            if path == PATH:  # _route has counted its own
+                context.finish(path, status, self.models.version, CHAMPION)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -70,6 +78,9 @@ class RequestMiddleware:
 
         try:
             await self.api(scope, whole_body, respond)
+        except asyncio.CancelledError:
+            status = 503
+            raise
         except Exception:  # FastAPI has responded with 500 and raises it again
             fields = {"request_id": context.request_id}
             logger.exception("unexpected error", extra={"fields": fields})
