@@ -17,7 +17,9 @@ from .metrics import ServerMetrics
 from .models import CHAMPION
 from .settings import CoreServerSettings
 
-LINGER_SECONDS = 1.0  # for a client to finish sending, so that it can read why it was refused
+# For a refused client to finish sending: who is cut off while it sends cannot read why.
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 2**22
 OFFERS = {b"connection", b"upgrade", b"http2-settings"}  # headers about this connection alone
 
 
@@ -49,10 +51,12 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._bytes += len(data)
         if self._refused:
+            if self._bytes > LINGER_BYTES:
+                self.transport.close()
             return
         self._unset_keepalive_if_required()
-        self._bytes += len(data)
         try:
             while data:
                 try:
