@@ -68,8 +68,11 @@ def test_lame_duck_answers_requests_and_is_not_ready(
         until(all_know)
         assert server.send("/v1/predict", example).status == 200
         assert server.send("/healthz").status == 200
-        for pid in pids:  # the second signal ends the lame duck
+        for pid in pids:  # as systemd does; the lame duck goes on
             os.kill(pid, signal.SIGTERM)
+        assert server.send("/readyz").status == 503
+        for pid in pids:  # Ctrl-C ends it
+            os.kill(pid, signal.SIGINT)
         assert ended(server) == 0
 
 

@@ -39,15 +39,17 @@ class Drain:
         loop = asyncio.get_running_loop()
 
         def handle(number: int, frame: FrameType | None) -> None:
-            if self.deadline is not None:  # the second signal: no lame duck any more
+            # systemd signals workers and supervisor, and that the workers: SIGTERM may come twice.
+            at_once = number == signal.SIGINT or _is_orphan()
+            if self.deadline is None:
+                self.begin()
+                timer = threading.Timer(self.settings.drain_seconds, self._force)
+                timer.daemon = True
+                timer.start()
+                delay = 0 if at_once else self.settings.lame_duck_seconds
+                loop.call_soon_threadsafe(loop.call_later, delay, stop, signal.SIGTERM, None)
+            elif at_once:
                 stop(number, frame)
-                return
-            self.begin()
-            timer = threading.Timer(self.settings.drain_seconds, self._force)
-            timer.daemon = True
-            timer.start()
-            delay = 0 if number == signal.SIGINT else self.settings.lame_duck_seconds
-            loop.call_soon_threadsafe(loop.call_later, delay, stop, signal.SIGTERM, None)
 
         for number in SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets SIGHUP
@@ -87,11 +89,15 @@ def end_with_supervisor() -> None:
     def watch() -> None:
         supervisor.join()
         logger.error("the supervisor is gone, ending")
-        for _ in range(2):  # the second one: without a lame duck, the port must become free
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="supervisor", daemon=True).start()
+
+
+def _is_orphan() -> bool:
+    """Return whether the supervisor is gone: then the port must become free soon."""
+    supervisor = multiprocessing.parent_process()
+    return supervisor is not None and not supervisor.is_alive()
 
 
 class DaemonThreads(ThreadPoolExecutor):

@@ -139,7 +139,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refused = True
         self._restart_timer(waiting=False)
         self._metrics.requests("unknown", str(status), "none", CHAMPION).inc()
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        begun = self.cycle and self.cycle.response_started and not self.cycle.response_complete
+        if not begun and not self.transport.is_closing():
             request_id = new_request_id()
             body = RequestError(status, ["header"], message, kind).body(request_id)
             lines = [

@@ -210,8 +210,9 @@ def test_ids_that_no_request_has_get_422(
     client: TestClient, request_items: list[dict[str, Any]], bad: str
 ) -> None:
     """PostgreSQL knows no NUL, and UTF-8 no lone surrogate."""
-    truth = json.dumps(ground_truths(predicted(client, request_items[:1], "one")[0])[0])
-    content = f'{{"feedback": [{{"request_id": "{bad}", "truth": {truth}}}]}}'
+    (prediction,) = predicted(client, request_items[:1], "one")
+    one = {"request_id": "ID", "truth": ground_truths(prediction)[0]}
+    content = json.dumps({"feedback": [one]}).replace("ID", bad)
     headers = {"content-type": "application/json"}
     answer = client.post("/v1/feedback", content=content.encode(), headers=headers)
     assert answer.status_code == 422, answer.text
