@@ -295,7 +295,7 @@ def slow_clients(folder: Path, body: bytes) -> str:
         time.sleep(3)
         alone, load.seconds = load.seconds, []
         head = (
-            b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"POST /v1/predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             b"content-length: %d\r\n\r\n" % len(body)
         )
         slow = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(200)]

@@ -75,7 +75,7 @@ async def running(*given: str) -> AsyncIterator[Any]:
         asyncio.Queue(),
         asyncio.Queue(),
     )
-    task = asyncio.create_task(app({"type": "lifespan"}, inbox.get, outbox.put))
+    task = asyncio.create_task(app({"type": "lifespan", "state": {}}, inbox.get, outbox.put))
     inbox.put_nowait({"type": "lifespan.startup"})
     assert (await outbox.get())["type"] == "lifespan.startup.complete"
     yield app

@@ -177,11 +177,15 @@ async def messages(*parts: bytes, end: str = "silent") -> AsyncIterator[dict[str
 
 
 def direct(
-    client: TestClient, application: Any, sent: AsyncIterator[Any], **headers: str
+    client: TestClient,
+    application: Any,
+    sent: AsyncIterator[Any],
+    path: str = "/v1/predict",
+    **headers: str,
 ) -> tuple[int, dict[str, str], Any]:
     """Run an ASGI application in the server's event loop; its status, headers and content."""
     encoded = [(name.replace("_", "-").encode(), text.encode()) for name, text in headers.items()]
-    path, received = "/v1/predict", []
+    received = []
     scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode()}
     scope |= {"root_path": "", "query_string": b"", "http_version": "1.1", "scheme": "http"}
     scope["headers"] = [(b"content-type", b"application/json"), *encoded]

@@ -6,13 +6,12 @@ small model needs. FastAPI only documents the route, and tests keep the two alik
 
 import asyncio
 import time
-import zlib
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from fastapi import FastAPI
 from pydantic import TypeAdapter, ValidationError
-from starlette.types import Message, Receive
+from starlette.types import Receive
 
 from ..interfaces import InvalidItem
 from ..task.contract import Item
@@ -26,7 +25,6 @@ from .settings import CoreServerSettings
 
 PATH = "/v1/predict"
 MAX_SHADOW_REQUESTS = 64  # that may wait for the shadow
-PIECE_BYTES = 2**18  # are decompressed at once; between pieces the event loop answers others
 
 
 class PredictionEvent(NamedTuple):
@@ -135,34 +133,13 @@ class Predict:
         return 200, headers, content
 
     async def _read(self, context: RequestContext, receive: Receive) -> bytes:
-        """Read and decompress the body. Raises RequestError as soon as it cannot be accepted."""
-        headers, limit = context.headers, self.settings.max_body_bytes
-        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        """Read the body. Raises RequestError as soon as it cannot be accepted."""
+        media_type = context.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if media_type != b"application/json":
             name = media_type.decode("latin-1") or "missing"
             message = f"content-type is {name}, must be application/json"
             raise RequestError(415, ["header", "content-type"], message, "content_type")
-        length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > limit:
-            raise RequestError.too_large(limit)
-        body, more = _body_part(await receive())
-        if more:
-            seconds, parts = self.settings.body_seconds, bytearray(body)
-            try:
-                async with asyncio.timeout(seconds):
-                    while more and len(parts) <= limit:
-                        body, more = _body_part(await receive())
-                        parts += body
-            except TimeoutError:
-                message = f"body did not arrive within {seconds:g} s"
-                # What still arrives of this body must not be read as the next request.
-                close = {"connection": "close"}
-                raise RequestError(408, ["body"], message, "body_too_slow", close) from None
-            body = bytes(parts)
-        if len(body) > limit:
-            raise RequestError.too_large(limit)
-        encoding = headers.get(b"content-encoding")
-        return await _decompress(body, encoding, limit) if encoding else body
+        return await context.read_body(receive, self.settings)
 
     def _deadline(self, context: RequestContext) -> float:
         """Return when, by `time.perf_counter`, inference must have started."""
@@ -234,33 +211,3 @@ def _request_error(error: Exception, request_id: str) -> RequestError:
             fields = {"request_id": request_id}
             logger.error("unexpected error", exc_info=error, extra={"fields": fields})
             return RequestError.internal()
-
-
-def _body_part(message: Message) -> tuple[bytes, bool]:
-    """Return a part of the body and whether more follows."""
-    if message["type"] == "http.disconnect":
-        raise RequestError(499, [], "the client disconnected", "disconnected")
-    return message.get("body", b""), message.get("more_body", False)
-
-
-async def _decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
-    coding = encoding.strip().lower()
-    if coding == b"identity":
-        return body
-    if coding != b"gzip":
-        message = f"unsupported content-encoding {coding.decode('latin-1')}, use gzip or none"
-        raise RequestError(415, ["header", "content-encoding"], message, "content_encoding")
-    decompressor = zlib.decompressobj(wbits=31)
-    try:
-        content = bytearray(decompressor.decompress(body, PIECE_BYTES))
-        while decompressor.unconsumed_tail and len(content) <= limit:
-            await asyncio.sleep(0)
-            content += decompressor.decompress(decompressor.unconsumed_tail, PIECE_BYTES)
-    except zlib.error as error:
-        raise RequestError(400, ["body"], f"body is not valid gzip: {error}", "gzip") from None
-    if len(content) > limit:
-        raise RequestError.too_large(limit)
-    if not decompressor.eof or decompressor.unused_data:
-        fault = "data follow its end" if decompressor.eof else "it is truncated"
-        raise RequestError(400, ["body"], f"body is not one whole gzip stream: {fault}", "gzip")
-    return bytes(content)

@@ -1,5 +1,6 @@
 """Ground truth over HTTP, and the metrics of drift and live quality."""
 
+import gzip
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from .prediction_log import collecting, observer
 from .quick import BAD_GROUND_TRUTHS, ground_truths
 from .servers import inside, install_copy, rehashed, replace_champion, sample, started, until
 from .test_access import KEYS, WITHOUT_KEY, assert_asks_for_a_key
-from .test_serving import endless
+from .test_serving import direct, endless, messages
 
 
 @pytest.fixture
@@ -254,6 +255,50 @@ def test_feedback_while_the_database_is_unavailable_gets_503_with_retry_after(
             refused("unable to open")
             path.rmdir()
             assert counts(send(client, one)) == (1, 0, 0)
+
+
+def test_compressed_feedback_is_taken(
+    client: TestClient, request_items: list[dict[str, Any]]
+) -> None:
+    (prediction,) = predicted(client, request_items[:1], "one")
+    one = {"request_id": "one", "truth": ground_truths(prediction)[0]}
+    content = gzip.compress(json.dumps({"feedback": [one]}).encode())
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    assert counts(client.post("/v1/feedback", content=content, headers=headers)) == (1, 0, 0)
+    cut = client.post("/v1/feedback", content=content[:-1], headers=headers)
+    assert (cut.status_code, cut.json()["detail"][0]["type"]) == (400, "gzip")
+    bomb = gzip.compress(b" " * 2**24)
+    assert client.post("/v1/feedback", content=bomb, headers=headers).status_code == 413
+    headers["content-encoding"] = "br"
+    assert client.post("/v1/feedback", content=content, headers=headers).status_code == 415
+
+
+def test_slow_feedback_gets_408(deployment: Path) -> None:
+    with started(deployment, body_seconds=0.05) as client:
+        parts = messages(b'{"feedback"')
+        status, headers, answer = direct(client, inside(client), parts, "/v1/feedback")
+        assert (status, answer["detail"][0]["type"]) == (408, "body_too_slow")
+        assert headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("bad", [r"\u0000", r"a\u0000", r"\ud800", r"a\n", "a b", "", "x" * 65])
+def test_ids_that_no_request_has_get_422(
+    client: TestClient, request_items: list[dict[str, Any]], bad: str
+) -> None:
+    """PostgreSQL knows no NUL, and UTF-8 no lone surrogate."""
+    (prediction,) = predicted(client, request_items[:1], "one")
+    one = {"request_id": "ID", "truth": ground_truths(prediction)[0]}
+    content = json.dumps({"feedback": [one]}).replace("ID", bad)
+    headers = {"content-type": "application/json"}
+    answer = client.post("/v1/feedback", content=content.encode(), headers=headers)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["detail"][0]["loc"] == ["body", "feedback", 0, "request_id"]
+
+
+def test_feedback_can_be_closed(deployment: Path) -> None:
+    with started(deployment, feedback=False) as client:
+        assert send(client).status_code == 404
+        assert "/v1/feedback" not in client.get("/openapi.json").json()["paths"]
 
 
 def measure(client: TestClient, collector: Collector) -> None:

@@ -44,7 +44,7 @@ from .wiring import (
 TRANSACTION_ROWS = 1000
 RETRY_SECONDS = (0.25, 0.5, 1, 2, 5)  # before a failed write is repeated; the last one recurs
 LOGGED_FAILURES = (1, 11, 101)  # failures in a row; not every one is logged
-END_SECONDS = 2.0  # in which a failed write is repeated at the end
+END_SECONDS = 1.0  # in which a failed write is repeated at the end
 LOCK_SECONDS = 2.0  # that feedback waits for a write in progress
 LOCKED_SECONDS = 5.0  # between looks whether another collector has ended
 PRUNE_SECONDS = 3600.0

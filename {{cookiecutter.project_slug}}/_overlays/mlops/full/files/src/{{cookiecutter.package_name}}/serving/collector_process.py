@@ -18,7 +18,7 @@ from .wiring import ServerSettings, spool_folder
 
 RESTART_SECONDS = (0.5, 1, 2, 5, 10, 30)  # before it is started again; the last one recurs
 STEADY_SECONDS = 60.0  # after which an end is no longer one in a row
-STOP_SECONDS = 3.0  # for the collector to finish; what it does not manage stays in the spool
+STOP_SECONDS = 2.0  # for the collector to finish; what it does not manage stays in the spool
 
 
 @contextmanager

@@ -42,7 +42,9 @@ class FeedbackResponse(BaseModel):
     same: int
 
 
-FEEDBACK_ERRORS = {status: ERRORS[status] for status in (400, 401, 413, 422)} | describe_errors(
+FEEDBACK_ERRORS = {
+    status: ERRORS[status] for status in (400, 401, 408, 413, 415, 422)
+} | describe_errors(
     {
         404: "Request ids that the log does not contain; the first five are named",
         409: "An id that its caller sent with several requests; theirs are named",

@@ -66,7 +66,8 @@ class PredictionLog:
             self._wake.set()
 
     def add_routes(self, api: FastAPI) -> None:
-        add_feedback_route(api, self)
+        if self.settings.feedback:
+            add_feedback_route(api, self)
 
     def start(self) -> None:
         self._thread.start()

@@ -36,6 +36,7 @@ class ServerSettings(CoreServerSettings):
     spool_dir: Path | None = setting(
         None, "where predictions wait for the database; default: beside SQLite's file, or ./spool"
     )
+    feedback: bool = setting(True, "take ground truth over HTTP, at /v1/feedback")
     log_inputs: Literal["all", "sampled", "none"] = setting(
         "all", "which inputs to log; retraining needs them"
     )
