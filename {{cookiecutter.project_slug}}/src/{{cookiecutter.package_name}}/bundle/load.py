@@ -1,11 +1,13 @@
 """Read and verify a bundle. No torch, no MLflow: the server uses this."""
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 from pydantic import ValidationError
 
 from ..arrays import Arrays
@@ -14,6 +16,9 @@ from ..files import first_error
 from ..task import contract
 from ..task.contract import Contract
 from .manifest import Manifest, Signature, TensorInfo
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
@@ -52,6 +57,8 @@ def run(session: onnxruntime.InferenceSession, inputs: Arrays) -> Arrays:
 
 def load_bundle(folder: Path, manifest_sha256: str | None = None) -> Bundle:
     """Load the bundle in `folder`. Raises BadBundle for a missing, changed or unsuitable file."""
+    import onnxruntime  # 30 MB that whoever only reads contracts does without
+
     # 1. Every file is the one that was packed.
     manifest = verify_bundle(folder, manifest_sha256)
     # 2. This server's code can read the contract.
