@@ -881,3 +881,25 @@ def test_slices_are_large_enough_and_have_a_mask_per_user(dataset: Dataset) -> N
     masks = objective.slices(dataset.test, dataset.contract)
     assert {"never seen", "seen in training", "5 to 9 items"} <= set(masks)
     assert all(mask.sum() >= 20 and len(mask) == len(dataset.test_users) for mask in masks.values())
+
+
+def test_details_say_how_popular_and_rare_items_are_found(small: Contract) -> None:
+    shares = small.shares
+    popular, rare = int(shares.argmax()), int(shares.argmin())
+    split = {
+        "history": np.zeros((2, 1), int),
+        "target": np.array([[popular + 1, 0], [rare + 1, popular + 1]]),
+        "seen": np.ones(2, bool),
+    }
+    lists = np.full((2, 10), popular + 1)  # recommends the most popular item only
+    by = objective._by_popularity(lists, split, small)
+    assert by["popular"]["recall"] == 1
+    assert by["popular"]["share_of_lists"] == 1
+    assert by["popular"]["share_of_held_out"] == pytest.approx(2 / 3)
+    assert by["rare"] == {
+        "recall": 0,
+        "share_of_lists": 0,
+        "share_of_held_out": pytest.approx(1 / 3),
+        "items": by["rare"]["items"],
+    }
+    assert by["popular"]["items"] < by["rare"]["items"]
