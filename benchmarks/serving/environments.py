@@ -111,7 +111,8 @@ def model(name: str) -> Model:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     settings = [f"model.width={WIDTHS[name]}", "train.epochs=2", "train.seeds=[0]"]
-    config = ["--config", str(PROJECT / "configs" / "default.yaml")]
+    # A copy outside of the project: with it, the commands work in this folder.
+    config = ["--config", shutil.copy(PROJECT / "configs" / "default.yaml", folder)]
     for command in ("train", "evaluate", "deploy"):
         run(folder, str(PROJECT / ".venv" / "bin" / "bench"), command, *config, *settings)
     _export(folder, WIDTHS[name])
