@@ -142,7 +142,7 @@ def test_server_imports_no_database_library(deployment: Path, example: dict[str,
         "import json, sys\n"
         "from fastapi.testclient import TestClient\n"
         f"from {app.__name__} import from_environment\n"
-        "with TestClient(from_environment()) as client:\n"
+        "with TestClient(from_environment(), 'http://127.0.0.1') as client:\n"
         "    assert client.post('/v1/predict', json=json.loads(sys.argv[1])).status_code == 200\n"
         "    assert client.get('/metrics').status_code == 200\n"
         "print({'sqlalchemy', 'alembic', 'psycopg'} & set(sys.modules))"

@@ -18,7 +18,9 @@ from .wiring import ServerSettings, spool_folder
 
 RESTART_SECONDS = (0.5, 1, 2, 5, 10, 30)  # before it is started again; the last one recurs
 STEADY_SECONDS = 60.0  # after which an end is no longer one in a row
-STOP_SECONDS = 2.0  # for the collector to finish; what it does not manage stays in the spool
+# Of drain_seconds, for the collector to finish (requests: REQUEST_SHARE). What it does not manage
+# stays in the spool.
+STOP_SHARE = 0.2
 
 
 @contextmanager
@@ -65,7 +67,7 @@ def running_collector(settings: ServerSettings) -> Iterator[None]:
             if process.stdin is not None:
                 process.stdin.close()
             try:
-                process.wait(STOP_SECONDS)
+                process.wait(STOP_SHARE * settings.drain_seconds)
             except subprocess.TimeoutExpired:  # a kill costs it nothing
                 process.kill()
                 process.wait()
