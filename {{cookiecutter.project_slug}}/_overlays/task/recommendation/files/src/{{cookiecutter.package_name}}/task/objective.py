@@ -91,13 +91,14 @@ def metrics(outputs: Arrays, split: Arrays, contract: Contract) -> Metrics:
 
 
 def details(outputs: Arrays, split: Arrays, contract: Contract) -> dict[str, Any]:
-    """Compute the metrics by length of the list, by length of the history, and for users in
-    training and new ones."""
+    """Compute the metrics by length of the list, by length of the history, for users in training
+    and new ones, and by popularity of the items."""
     lists = ranking.recommend(outputs, split, max(TABLE_K))
     return {
         "by_k": {str(k): _list_metrics(lists, split, contract, k) for k in TABLE_K},
         "by_history": _group_metrics(_by_history(split), lists, split, contract),
         "by_user": _group_metrics(_by_user(split), lists, split, contract),
+        "by_popularity": _by_popularity(lists[:, :K], split, contract),
     }
 
 
@@ -116,6 +117,32 @@ def _by_history(split: Arrays) -> dict[str, np.ndarray]:
 
 def _by_user(split: Arrays) -> dict[str, np.ndarray]:
     return {"never seen": ~split["seen"], "seen in training": split["seen"]}
+
+
+def _by_popularity(
+    lists: np.ndarray, split: Arrays, contract: Contract
+) -> dict[str, dict[str, float]]:
+    """Compare items that have a third of the training interactions each.
+
+    Recall is over all held-out items of the third; the shares are of all recommended places and
+    of all held-out items.
+    """
+    counts = np.array(contract.counts)
+    order = np.argsort(-counts, kind="stable")
+    third = np.full(len(counts) + 1, -1)  # of the item with this number; 0 is padding
+    third[order + 1] = 3 * (np.cumsum(counts[order]) - counts[order]) // max(counts.sum(), 1)
+    shown, relevant = third[lists], third[split["target"]]
+    is_found = (split["target"][:, :, None] == lists[:, None, :]).any(axis=2)
+    table = {}
+    for place, name in enumerate(("frequent", "middle", "rare")):
+        held_out = relevant == place
+        table[name] = {
+            "recall": float(is_found[held_out].sum() / max(held_out.sum(), 1)),
+            "share of places": float((shown == place).sum() / max((shown >= 0).sum(), 1)),
+            "share of held-out": float(held_out.sum() / max((relevant >= 0).sum(), 1)),
+            "items": int((third[1:] == place).sum()),
+        }
+    return table
 
 
 def _group_metrics(
