@@ -258,22 +258,29 @@ def check(settings: Settings, command: str) -> list[str]:
     """
     folder = settings.paths.experiments
     pages = {folder / each.name / "README.md": each for each in read_records(folder)}
-    mend = f"run: {command} report --run"
+
+    def mend(run: str, path: Path | str) -> str:
+        if not run or (settings.paths.runs / run).exists():
+            return f"run: {command} report --run {run}".rstrip()
+        # The record came with the project or from another machine: report cannot write it here.
+        return f"the run {run} is not here; restore the committed file: git checkout -- {path}"
+
     lines = []
     for page, record in pages.items():
         if not page.exists() or page.read_text(encoding="utf-8") != _page(record, folder):
-            lines.append(f"{page}: does not match {record.name}/record.json; {mend} {record.name}")
+            advice = mend(record.name, page)
+            lines.append(f"{page}: does not match {record.name}/record.json; {advice}")
     seals = folder / HASHES
     if not seals.exists():
         last = next(reversed(pages.values())).name if pages else ""
-        return [*lines, f"{seals}: missing; {mend} {last}"] if pages else lines
+        return [*lines, f"{seals}: missing; {mend(last, seals)}"] if pages else lines
     sealed = read_document(seals, _Seals)
     index = folder / "README.md"
     if not index.exists() or index.read_text(encoding="utf-8") != _index_page(folder):
-        lines.append(f"{index}: does not match the records; {mend} {sealed.run}")
+        lines.append(f"{index}: does not match the records; {mend(sealed.run, index)}")
     for name, expected in sealed.files.items():
         if not Path(name).exists() or _hash(Path(name)) != expected:
-            lines.append(f"{name}: changed since the report; {mend} {sealed.run}")
+            lines.append(f"{name}: changed since the report; {mend(sealed.run, name)}")
     return lines
 
 
