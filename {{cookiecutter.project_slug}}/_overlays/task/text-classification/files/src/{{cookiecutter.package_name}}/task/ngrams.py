@@ -55,8 +55,9 @@ class NgramClassifier(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         buckets = self.buckets(tokens)
         # Each occurrence of an n-gram has its part of 1 + log(number of its occurrences).
-        count = torch.zeros(tokens.shape[0], BUCKETS, device=tokens.device)
-        count = count.scatter_add(1, buckets, torch.ones_like(self.idf[buckets])).gather(1, buckets)
+        seen = torch.zeros(tokens.shape[0], BUCKETS, device=tokens.device)
+        ones = torch.ones_like(buckets, dtype=seen.dtype)
+        count = seen.scatter_add(1, buckets, ones).gather(1, buckets)
         weight = (buckets > 0) * self.idf[buckets] * (1 + count.log())
         norm = (weight.square() / count).sum(dim=1, keepdim=True).clamp(min=1e-9).sqrt()
         share = weight / count / norm
