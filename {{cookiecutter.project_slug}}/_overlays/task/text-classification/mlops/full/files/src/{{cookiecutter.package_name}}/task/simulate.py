@@ -18,7 +18,7 @@ MORE_TRAFFIC = "raise data.test_share, or add texts"
 
 BOILERPLATE = "Input data of the function, any array or sequence that can be converted to one."
 OPENING_WORDS = 12
-# Requests. Retraining learns from the earlier labels alone, so the normal ones must not be many more
+# Requests. Retraining learns from the earlier labels alone, so normal ones must not be many more
 # than the shifted ones before it, or it sees nothing of the shift.
 MAX_NORMAL, MAX_SHIFTED = 250, 1100
 NORMAL_SHARE = 0.4  # of the held-out rows, if there is no unseen library for the shifted ones
