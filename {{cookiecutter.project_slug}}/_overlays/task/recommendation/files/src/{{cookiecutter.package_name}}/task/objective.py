@@ -111,7 +111,7 @@ def _by_popularity(lists: np.ndarray, split: Arrays, contract: Contract) -> dict
     order = np.argsort(-contract.shares, kind="stable")
     before = np.cumsum(contract.shares[order]) - contract.shares[order]
     group = np.empty(len(order), int)
-    group[order] = np.minimum(3 * before / contract.shares.sum(), 2).astype(int)
+    group[order] = np.minimum(3 * before / contract.shares.sum() + 1e-9, 2).astype(int)
     targets = split["target"]
     users = np.broadcast_to(np.arange(len(lists))[:, None], targets.shape)[targets > 0]
     wanted = targets[targets > 0] - 1
