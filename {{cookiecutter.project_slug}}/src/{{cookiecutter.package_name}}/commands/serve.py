@@ -56,7 +56,8 @@ def run_deploy(options: Namespace) -> None:
     doubts = deploy_doubts(run, evaluation)
     if doubts and not options.force:
         raise WorkError(
-            f"run {run.name} was not deployed: it is significantly worse than {'; and '.join(doubts)}"
+            f"run {run.name} was not deployed: it is significantly worse than "
+            f"{'; and '.join(doubts)}"
             '; improve it, choose another with --run, or deploy it with --force --reason "why"'
         )
     print(f"exporting run {run.name}, seed {evaluation.chosen_seed} …")

@@ -165,7 +165,7 @@ def lead_over(run: Run, other: Run) -> tuple[float, Interval]:
         with np.load(path, allow_pickle=False) as stored:
             chosen = read_document(each.folder / "evaluation.json", Evaluation).chosen_seed
             scores.append(stored[str(chosen)].astype(np.float64))
-            clusters = stored["clusters"] if "clusters" in stored else None
+            clusters = stored.get("clusters")
     lead = (1 if HIGHER_IS_BETTER else -1) * (scores[0] - scores[1])
     return float(lead.mean()), mean_interval(lead[None], clusters)
 

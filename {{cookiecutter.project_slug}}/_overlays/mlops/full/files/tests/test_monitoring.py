@@ -409,6 +409,7 @@ def test_forecast_power_is_about_that_of_simulated_tests() -> None:
     generator, units = random(), 1200
     challenger = np.arange(units) % 2 == 0
     promoted, forecasts = [], []
+    verdict = ab_test.compare_split(np.arange(0), challenger[:0], np.zeros(0), 0.5)
     for _ in range(200):
         right = generator.random(units) < np.where(challenger, 0.88, 0.8)
         verdict = ab_test.compare_split(np.arange(units), challenger, right, 0.5)

@@ -2,8 +2,8 @@
 
 Collected rows are kept in numbered files; each holds all rows of the one before and the new ones.
 New rows are split in order of time, the latest to test, as neighbours resemble each other. A row
-keeps its split for ever, a caller stays in the split that it was seen in first, and no copy of a held-out row, here or in the original data, is trained
-on.
+keeps its split for ever, a caller stays in the split that it was seen in first, and no copy of a
+held-out row, here or in the original data, is trained on.
 """
 
 import hashlib

@@ -81,7 +81,8 @@ def retrain(
     """Train and try a new model, with `if_needed` only when a trigger fires.
 
     `force` disregards a running A/B test and a pending retrain; `again` is the command that
-    resumes this one; `override` is why a challenger starts whatever the gate says. UserError when the deployed model has another name than the settings.
+    resumes this one; `override` is why a challenger starts whatever the gate says. UserError when
+    the deployed model has another name than the settings.
     """
     folder = settings.paths.runs
     folder.mkdir(parents=True, exist_ok=True)
