@@ -152,6 +152,24 @@ def compare(record: Record, base: Record, folder: Path) -> Comparison:
     )
 
 
+def lead_over(run: Run, other: Run) -> tuple[float, Interval]:
+    """Measure the lead of the seed that a run would deploy over that of another run, paired by test
+    example, with its 95 % interval; (0, (0, 0)) where they have no test rows in common."""
+    if run.info.data.fingerprint != other.info.data.fingerprint:
+        return 0.0, (0.0, 0.0)
+    scores, clusters = [], None
+    for each in (run, other):
+        path = each.folder / "scores.npz"
+        if not path.exists():
+            return 0.0, (0.0, 0.0)
+        with np.load(path, allow_pickle=False) as stored:
+            chosen = read_document(each.folder / "evaluation.json", Evaluation).chosen_seed
+            scores.append(stored[str(chosen)].astype(np.float64))
+            clusters = stored.get("clusters")
+    lead = (1 if HIGHER_IS_BETTER else -1) * (scores[0] - scores[1])
+    return float(lead.mean()), mean_interval(lead[None], clusters)
+
+
 def changes(record: Record, records: dict[str, Record]) -> list[str]:
     """List the settings that differ from those of the run that it is compared with."""
     if record.comparison is None or record.comparison.against not in records:

@@ -48,7 +48,7 @@ class LabelledExample:
     at: float  # of the request, seconds since 1970
     item: Any
     truth: Any
-    caller: str | None = None  # a hash, the same in all A/B tests
+    caller: str = ""  # a hash, the same in all A/B tests; empty: unknown
 
     @property
     def key(self) -> tuple[str, int]:
@@ -118,7 +118,7 @@ def read_labelled(database: Database) -> list[LabelledExample]:
         except ValueError:  # a body with two keys `items` was kept as it came
             continue
         truth = json.loads(row.truth)
-        example = LabelledExample(row.request_id, row.item, row.at, item, truth, row.caller)
+        example = LabelledExample(row.request_id, row.item, row.at, item, truth, row.caller or "")
         examples.setdefault(example.key, example)  # both variants may have got one id
     return list(examples.values())
 

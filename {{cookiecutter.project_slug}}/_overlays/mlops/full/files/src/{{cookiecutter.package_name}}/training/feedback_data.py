@@ -30,7 +30,7 @@ class FeedbackRow(BaseModel):
     split: Split
     item: Any
     truth: Any
-    caller: str | None = None  # a hash; rows from before it was kept, or without one, have none
+    caller: str = ""  # a hash, the same in all A/B tests; empty: unknown
 
     @property
     def key(self) -> tuple[str, int]:
