@@ -37,7 +37,7 @@ class NgramClassifier(nn.Module):
         from sklearn.feature_extraction.text import TfidfTransformer
         from sklearn.linear_model import LogisticRegression
 
-        buckets = self.buckets(torch.from_numpy(tokens)).numpy()
+        buckets = self.buckets(torch.from_numpy(np.asarray(tokens))).numpy()
         rows, places = np.nonzero(buckets)
         ones = np.ones(len(rows))
         counts = csr_matrix((ones, (rows, buckets[rows, places])), shape=(len(tokens), BUCKETS))
