@@ -198,9 +198,11 @@ def test_rows_beyond_the_limit_of_the_spool_are_counted_as_lost(
     deployment: Path, example: dict[str, Any]
 ) -> None:
     with started(deployment, log_seconds=60) as client:
-        observer(client).spool.max_bytes = 4000
+        client.post("/v1/predict", json=example)
+        size = sample(client, "prediction_log_waiting_bytes")  # of one chunk
+        observer(client).spool.max_bytes = round(3.5 * size)
         lost = waiting = 0.0
-        for number in range(1, 31):
+        for number in range(2, 11):
             assert client.post("/v1/predict", json=example).status_code == 200
             lost = sample(client, "prediction_log_lost_total", reason="full")
             waiting = sample(client, "prediction_log_waiting")
