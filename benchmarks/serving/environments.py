@@ -116,7 +116,7 @@ def model(name: str) -> Model:
     for command in ("train", "evaluate", "deploy"):
         run(folder, str(PROJECT / ".venv" / "bin" / "bench"), command, *config, *settings)
     _export(folder, WIDTHS[name])
-    run(folder, str(python("torch")), str(PEERS / "reference.py"))
+    run(folder, str(PROJECT / ".venv" / "bin" / "python"), str(PEERS / "reference.py"))
     stamp.write_text(state)
     return Model(name, folder)
 
