@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
 from {{ cookiecutter.package_name }}.bundle.load import load_bundle
 from {{ cookiecutter.package_name }}.config import UserError, load_settings
@@ -452,3 +453,18 @@ def test_old_rows_are_deleted(
     with started(deployment, log_days=30) as client, collecting(client):
         client.post("/v1/predict", json=example, headers={"x-request-id": "new"})
         until(lambda: [row["client_id"] for row in log_rows()] == ["new"])
+
+
+def test_collect_once_writes_what_a_stopped_server_left(
+    deployment: Path, example: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with started(deployment, log_seconds=60) as client:
+        for _ in range(3):
+            client.post("/v1/predict", json=example)
+    assert cli.main(["collect", "--once"]) == 0
+    assert capsys.readouterr().out == "3 predictions written from predictions.db.spool\n"
+    assert len(log_rows()) == 3
+    folder_in_the_way(Path("elsewhere.db"))
+    assert cli.main(["collect", "--once", "database_url=sqlite:///elsewhere.db"]) == 1
+    assert "0 predictions wait in elsewhere.db.spool" in capsys.readouterr().err
+    assert cli.main(["collect", "--once", "database_url=none"]) == 2

@@ -27,6 +27,7 @@ def run_collect(options: Namespace) -> None:
     """
     from ..serving.collector import Collector
     from ..serving.logs import configure_logs
+    from ..store.spool import waiting
 
     # 1. The database and the spool
     settings = load_settings(ServerSettings, overrides=options.settings)
@@ -46,7 +47,8 @@ def run_collect(options: Namespace) -> None:
     # 3. Collect.
     collector.run(ended)
     if options.once and collector.problem:
-        raise WorkError(f"nothing is lost, but rows still wait in {collector.folder}")
+        rows = waiting(collector.folder).rows
+        raise WorkError(f"{collector.problem}; {rows} predictions wait in {collector.folder}")
     if options.once:
         print(f"{collector.written} predictions written from {collector.folder}")
 
