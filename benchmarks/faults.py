@@ -9,6 +9,7 @@ schemathesis on the path. Linux only.
 """
 
 import argparse
+import fcntl
 import http.client
 import importlib.util
 import json
@@ -73,7 +74,8 @@ class Server:
     def metric(self, name: str) -> float:
         """The sum over all labels."""
         lines = self.get("/metrics")[1].splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+        named = (line.rpartition(" ") for line in lines)
+        return sum(float(value) for head, _, value in named if head.partition("{")[0] == name)
 
     def memory(self) -> float:
         """Proportional set size in MB."""
@@ -162,6 +164,31 @@ def killed(folder: Path, body: bytes) -> str:
     )
 
 
+def collector_killed(folder: Path, body: bytes) -> str:
+    """kill -9 of the collector under load, ten times."""
+    server = Server(folder)
+    status = folder / "predictions.db.spool" / "collector.json"
+    with Load(server, body) as load:
+        before = 0
+        for _ in range(10):
+            until(
+                lambda old=before: status.exists() and json.loads(status.read_text())["pid"] != old
+            )
+            time.sleep(1)
+            before = json.loads(status.read_text())["pid"]
+            os.kill(before, signal.SIGKILL)
+    waited = server.metric("prediction_log_waiting")
+    until(lambda: server.metric("prediction_log_waiting") == 0)
+    server.stop()
+    with closing(sqlite3.connect(folder / "predictions.db")) as connection:
+        (rows,) = connection.execute("SELECT count(*) FROM predictions").fetchone()
+    missing = len(set(load.answered) - logged(folder))
+    return (
+        f"of {len(load.answered):,} answers {missing} not logged, {rows - len(load.answered)} rows "
+        f"too many; {load.failed} failed; {waited:.0f} rows waited at the end"
+    )
+
+
 def terminated(folder: Path, body: bytes) -> str:
     """SIGTERM under load, ten times."""
     lost = answered = 0
@@ -221,20 +248,20 @@ def database_hangs(folder: Path, body: bytes) -> str:
 
 
 def disk_full(folder: Path, body: bytes) -> str:
-    """The log's files may not grow for 10 s, then may again."""
+    """The server's files may not grow for 10 s, then may again."""
     server = Server(folder)
     with Load(server, body, pause=0.004) as load:
         time.sleep(2)
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
         time.sleep(10)
-        errors = server.metric("prediction_log_errors_total")
+        waited = server.metric("prediction_log_waiting")
         endless = resource.RLIM_INFINITY, resource.RLIM_INFINITY
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, endless)
         time.sleep(1)
     until(lambda: server.metric("prediction_log_waiting") == 0)
     server.stop()
     lost = len(set(load.answered) - logged(folder))
-    return f"{errors:.0f} writes failed, {load.failed} predictions failed, {lost} rows lost"
+    return f"{waited:.0f} rows waited in memory, {load.failed} predictions failed, {lost} rows lost"
 
 
 def swapped(folder: Path, body: bytes) -> str:
@@ -268,7 +295,7 @@ def slow_clients(folder: Path, body: bytes) -> str:
         time.sleep(3)
         alone, load.seconds = load.seconds, []
         head = (
-            b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"POST /v1/predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             b"content-length: %d\r\n\r\n" % len(body)
         )
         slow = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(200)]
@@ -384,6 +411,7 @@ FAULTS: dict[str, Callable[[Path, bytes], str]] = {
     fault.__name__.replace("_", "-"): fault
     for fault in (
         killed,
+        collector_killed,
         terminated,
         database_stopped,
         database_hangs,
@@ -445,7 +473,10 @@ def example(folder: Path) -> bytes:
 
 
 def logged(folder: Path) -> set[str]:
-    """The request ids in the prediction log."""
+    """The request ids in the prediction log, once no collector writes it any more."""
+    lock = folder / "predictions.db.spool" / "collector.lock"
+    with lock.open() as file:  # a collector holds it
+        fcntl.flock(file, fcntl.LOCK_EX)
     with closing(sqlite3.connect(folder / "predictions.db")) as connection:
         return {row[0] for row in connection.execute("SELECT request_id FROM predictions")}
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,11 +44,13 @@ WINDOWS = 400
 REFERENCE = 2000  # rows
 TESTS, UNITS = 1000, 3000
 CLUSTERED = 400
+LONG = 6000  # units of a test near a perfect score
 
 
 def main() -> int:
     start = time.process_time()
-    lines = [*drift_figures(), "", *ab_figures(), "", *clustered_figures()]
+    figures = (drift_figures, ab_figures, rare_figures, clustered_figures)
+    lines = "\n\n".join("\n".join(part()) for part in figures).split("\n")
     text = PAGE.read_text(encoding="utf-8")
     head, rest = text.split(BEGIN)
     tail = rest.split(END)[1]
@@ -220,6 +223,63 @@ def ab_figures() -> list[str]:
     return lines
 
 
+def rare_figures() -> list[str]:
+    """Measure tests near a perfect score, where long no caller fails, with `least_effect` .005."""
+    rules = ab.TestRules(least_effect=0.005, score_range=1.0)
+    lines = [
+        f"A/B near a perfect score, `least_effect` 0.005, {TESTS} tests of {LONG} units, in %; "
+        "without the least variance in brackets:",
+        "",
+        "| Champion → challenger right | Share | Promoted | Stopped |",
+        "|---|---:|---:|---:|",
+    ]
+    for number, (first, second) in enumerate([(0.99, 0.999), (0.99, 0.995), (0.99, 0.99)]):
+        for share in (0.1, 0.5, None):
+            generator = np.random.default_rng([SEED, 400 + number, int(100 * (share or 0))])
+            cells = []
+            for extremes in (ab.UNSEEN_EXTREMES, 0):
+                ab.UNSEEN_EXTREMES, kept = extremes, ab.UNSEEN_EXTREMES
+                promoted, stopped = rare_tests(generator, first, second, share, rules)
+                ab.UNSEEN_EXTREMES = kept
+                cells.append((promoted, stopped))
+            columns = [f"{percent(a)} ({percent(b)})" for a, b in zip(*cells, strict=True)]
+            name = f"{100 * first:g} → {100 * second:g} %"
+            lines.append(f"| {name} | {share or 'shadow'} | {' | '.join(columns)} |")
+    return lines
+
+
+def rare_tests(
+    generator: Random, first: float, second: float, share: float | None, rules: Any
+) -> tuple[float, float]:
+    """Return the shares of tests ever promoted and ever stopped, looked at every 10 units."""
+    looks = np.arange(9, LONG, 10)
+    ends = np.zeros(2)
+    for _ in range(TESTS):
+        # The failures of one model are independent of the other's, the worst case for a shadow run.
+        right = generator.random((2, LONG)) < np.array([[first], [second]])
+        if share is None:
+            gain = right[1].astype(float) - right[0]
+            count, mean = looks + 1, gain.cumsum()[looks] / (looks + 1)
+            variance = (np.square(gain).cumsum()[looks] - count * mean**2) / (count - 1)
+            least = ab.UNSEEN_EXTREMES / count
+            half = ab.interval_width(count, rules) * np.sqrt(np.maximum(variance, least) / count)
+            low, high, enough = mean - half, mean + half, count >= rules.least_units
+        else:
+            chosen = generator.random(LONG) < share
+            groups = []
+            for row, mask in ((right[0], ~chosen), (right[1], chosen)):
+                count, hits = mask.cumsum()[looks], (row & mask).cumsum()[looks]
+                mean = hits / np.maximum(count, 1)
+                variance = count * mean * (1 - mean) / np.maximum(count - 1, 1)
+                groups.append(ab.UnitStats(count, mean, variance))
+            _, low, high = ab.confidence_interval(*groups, rules)
+            enough = np.minimum(groups[0].count, groups[1].count) >= rules.least_units
+        up, down = (low > 0) & enough, (high < rules.least_effect) & enough
+        both = [np.flatnonzero(side)[0] if side.any() else LONG for side in (up, down)]
+        ends += both[0] < both[1], both[1] < both[0]  # what is said first ends the test
+    return tuple(ends / TESTS)
+
+
 class Tests:
     """Many tests at once: arrays (tests, units) of scores and of the variant."""
 
@@ -245,7 +305,9 @@ class Tests:
 
     def verdicts(self) -> tuple[float, float, np.ndarray]:
         """Return the shares ever promoted and ever stopped, and units until promotion or inf."""
-        _, low, high = ab.confidence_interval(*self.groups, ab.TestRules())
+        bounded = 1.0 if self.scores.min() >= 0 else None
+        rules = ab.TestRules(score_range=bounded)
+        _, low, high = ab.confidence_interval(*self.groups, rules)
         up, down = (low > 0) & self.enough, (high < 0) & self.enough
         units = np.where(up.any(axis=1), up.argmax(axis=1) + 1, np.inf)
         return up.any(axis=1).mean(), down.any(axis=1).mean(), units

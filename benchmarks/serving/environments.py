@@ -14,6 +14,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # of the servers too: nobody pays for reports
 TEMPLATE = Path(__file__).parents[2]
 PEERS = Path(__file__).parent / "peers"
 BUILD = TEMPLATE / "build" / "bench"
@@ -110,11 +111,12 @@ def model(name: str) -> Model:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     settings = [f"model.width={WIDTHS[name]}", "train.epochs=2", "train.seeds=[0]"]
-    config = ["--config", str(PROJECT / "configs" / "default.yaml")]
+    # A copy outside of the project: with it, the commands work in this folder.
+    config = ["--config", shutil.copy(PROJECT / "configs" / "default.yaml", folder)]
     for command in ("train", "evaluate", "deploy"):
         run(folder, str(PROJECT / ".venv" / "bin" / "bench"), command, *config, *settings)
     _export(folder, WIDTHS[name])
-    run(folder, str(python("torch")), str(PEERS / "reference.py"))
+    run(folder, str(PROJECT / ".venv" / "bin" / "python"), str(PEERS / "reference.py"))
     stamp.write_text(state)
     return Model(name, folder)
 

@@ -215,6 +215,8 @@ def overhead(raw: dict[str, Any]) -> list[str]:
         for off in spent[flights[0]]
     ]
     rows.append(["**all of these together**", *map(number, cost(spent).values())])
+    collector = [number(statistics.median(raw["collected"][flight])) for flight in flights]
+    rows.append(["beside it: the collector, a second process", *collector])
     places = dict.fromkeys(place for flight in flights for place in profiles[flight])
     where = [[f"`{x}`", *(number(profiles[f].get(x)) for f in flights)] for x in places]
     rounds = len(next(iter(spent[flights[0]].values())))

@@ -44,7 +44,7 @@ def started(deployment: Path, **settings: Any) -> Iterator[TestClient]:
     """Start the application in this process."""
     fast = {name: 0.02 for name in INTERVALS if name in ServerSettings.model_fields}
     application = create_app(ServerSettings(deployment_dir=deployment, **{**fast, **settings}))
-    with TestClient(application, raise_server_exceptions=False) as client:
+    with TestClient(application, "http://127.0.0.1", raise_server_exceptions=False) as client:
         answered: set[tuple[str, str, int]] = set()
 
         def record(answer: Any) -> None:
@@ -167,12 +167,15 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def running(deployment: Path, **settings: Any) -> Iterator[Server]:
-    """Start a real server and wait until it is ready; it is killed if the test does not end it."""
+def running(deployment: Path, code: str | None = None, **settings: Any) -> Iterator[Server]:
+    """Start a real server and wait until it is ready; it is killed if the test does not end it.
+
+    `code` is a program that starts it in another way than `serve`.
+    """
     log = deployment.parent / f"log-{time.monotonic_ns()}"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", cli.__name__, "serve"],
+            [sys.executable, *(["-c", code] if code else ["-m", cli.__name__, "serve"])],
             env=environment(deployment, log, **settings),
             stderr=output,
         )

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from {{ cookiecutter.package_name }}.client import Client
 from {{ cookiecutter.package_name }}.config import UserError, load_settings
+from {{ cookiecutter.package_name }}.serving.app import create_app
 from {{ cookiecutter.package_name }}.serving.schemas import ErrorResponse, PredictResponse
 from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 
 from .quick import BAD_ITEMS
-from .servers import sample, started
+from .servers import inside, running, sample, started, until
 
 KEYS = "first-key,second-key"
 WITHOUT_KEY = [
@@ -35,6 +37,8 @@ PAGE = "https://pages.example"
         {"x-api-key": "second-key"},
         {"authorization": "Bearer first-key"},
         {"authorization": "bearer second-key"},
+        {"x-api-key": "first-key", "authorization": "Bearer of-another-service"},
+        {"x-api-key": "of-another-service", "authorization": "Bearer first-key"},
     ],
 )
 def test_each_api_key_is_accepted_in_both_headers(
@@ -95,6 +99,161 @@ def test_error_of_an_invalid_setting_shows_no_secret() -> None:
     with pytest.raises(UserError) as raised:
         load_settings(ServerSettings, None, ["api_keys=hunter2,x", "environment=test"])
     assert "hunter2" not in str(raised.value)
+
+
+def status(client: TestClient, path: str = "/v1/models", **headers: str) -> int:
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.get(path, headers=headers).status_code
+
+
+def test_keys_in_a_file_change_without_a_restart(deployment: Path, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("old-key\n")
+    with started(deployment, api_keys_file=file, api_keys="fixed-key") as client:
+        keys = ("old-key", "new-key", "fixed-key")
+
+        def valid() -> list[bool]:
+            return [status(client, x_api_key=key) == 200 for key in keys]
+
+        assert valid() == [True, False, True]
+        for text, expected in (
+            ("old-key\nnew-key\n", [True, True, True]),  # callers change over
+            ("new-key", [False, True, True]),
+        ):
+            file.write_text(text)
+            until(lambda expected=expected: valid() == expected)
+
+
+@pytest.mark.parametrize("content", ["", "\n,\n", None, b"\xff"])
+def test_unusable_file_of_keys_keeps_the_keys_and_is_logged_once(
+    deployment: Path, tmp_path: Path, content: str | bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text("a-key\n")
+    with started(deployment, api_keys_file=file) as client:
+        if content is None:
+            file.unlink()
+        else:
+            file.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+        def failures() -> list[str]:
+            return [r.message for r in caplog.records if r.message == "API keys not changed"]
+
+        until(failures)
+        assert status(client, x_api_key="a-key") == 200
+        assert status(client) == 401
+        inside(client).access.read_keys()
+        assert len(failures()) == 1
+        file.write_text("b-key")
+        until(lambda: status(client, x_api_key="b-key") == 200)
+
+
+def test_start_without_a_usable_file_of_keys_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    for content, reason in ((None, "cannot be read"), ("", "holds no key"), ("secret", "")):
+        if content is not None:
+            file.write_text(content)
+        variables = {"APP_API_KEYS_FILE": str(file), "APP_ENVIRONMENT": "production"}
+        with pytest.raises(UserError, match=r"^\$APP_API_KEYS_FILE: .*" + reason):
+            load_settings(ServerSettings, None, [], variables)
+
+
+def test_client_takes_its_key_from_the_file(
+    deployment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "keys").write_text("first-key\nsecond-key\n")
+    monkeypatch.delenv("APP_API_KEYS", raising=False)
+    monkeypatch.setenv("APP_API_KEYS_FILE", str(tmp_path / "keys"))
+    with running(deployment) as server, Client(server.url) as client:
+        assert server.send("/v1/models").status == 401
+        assert client.get("/v1/models")["models"]
+
+
+@pytest.mark.parametrize(("access", "expected"), [("open", 200), ("key", 401), ("off", 404)])
+def test_metrics_can_be_closed(deployment: Path, access: str, expected: int) -> None:
+    with started(deployment, api_keys=KEYS, metrics=access) as client:
+        assert status(client, "/metrics") == expected
+        assert status(client, "/healthz") == 200
+        with_key = status(client, "/metrics", x_api_key="first-key")
+        assert with_key == (404 if access == "off" else 200)
+
+
+def test_metrics_with_a_key_need_one() -> None:
+    with pytest.raises(UserError, match="command line: metrics=key: set api_keys"):
+        load_settings(ServerSettings, None, ["metrics=key"])
+
+
+def test_docs_can_be_closed(deployment: Path) -> None:
+    application = create_app(ServerSettings(deployment_dir=deployment, docs=False))
+    with TestClient(application, "http://127.0.0.1") as client:
+        for path in ("/docs", "/openapi.json", "/", "/swagger/swagger-ui.css"):
+            assert status(client, path) == 404, path
+        assert status(client, "/v1/models") == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "host", "allowed"),
+    [
+        ({}, "127.0.0.1:8000", True),
+        ({}, "LocalHost:8000", True),
+        ({}, "[::1]:8000", True),
+        ({}, "rebound.example", False),
+        ({}, "127.0.0.1.rebound.example:8000", False),
+        ({"host": "0.0.0.0"}, "rebound.example", True),
+        ({"allowed_hosts": "api.example, b.example"}, "API.example:80", True),
+        ({"allowed_hosts": "api.example"}, "127.0.0.1", True),
+        ({"host": "0.0.0.0", "allowed_hosts": "api.example"}, "rebound.example", False),
+        ({"allowed_hosts": "*"}, "rebound.example", True),
+    ],
+)
+def test_foreign_host_header_is_refused(
+    deployment: Path,
+    example: dict[str, Any],
+    settings: dict[str, str],
+    host: str,
+    allowed: bool,
+) -> None:
+    """DNS rebinding: a web page whose own name points at this machine."""
+    with started(deployment, **settings) as client:
+        client.event_hooks = {}  # this refusal is the same for all routes and documented for none
+        headers = {"host": host}
+        for answer in (
+            client.post("/v1/predict", json=example, headers=headers),
+            client.get("/metrics", headers=headers),
+        ):
+            assert answer.status_code == (200 if allowed else 400)
+            if not allowed:
+                assert answer.json()["detail"][0]["loc"] == ["header", "host"]
+        assert status(client, "/healthz", host=host) == 200, "platforms use any name"
+
+
+@pytest.mark.parametrize("sent", ["/models/one", ""], ids=["left", "removed"])
+def test_server_works_behind_a_proxy_that_adds_a_prefix(
+    deployment: Path, example: dict[str, Any], sent: str
+) -> None:
+    settings = {"root_path": "/models/one", "api_keys": KEYS}
+    with started(deployment, **settings) as client:
+        client.event_hooks = {"response": []}
+        key = {"x-api-key": "first-key"}
+        assert client.post(f"{sent}/v1/predict", json=example).status_code == 401
+        assert client.post(f"{sent}/v1/predict", json=example, headers=key).status_code == 200
+        assert status(client, f"{sent}/v1/models") == 401
+        assert status(client, f"{sent}/v1/models", **key) == 200
+        assert sample(client, "http_requests_total", route="/v1/predict", status="200") == 1
+        page = client.get(f"{sent}/docs").text
+        for link in re.findall(r"""(?:src|href)=["']([^"']+)""", page):
+            assert status(client, f"{sent}/{link}") == 200, link
+        assert "url: 'openapi.json'" in page
+        schema = client.get(f"{sent}/openapi.json").json()
+        assert schema["servers"] == [{"url": "/models/one"}]  # for "try it out"
+        assert "/v1/predict" in schema["paths"]
+        assert client.head(f"{sent}/docs").status_code == 200
+
+
+@pytest.mark.parametrize("prefix", ["models", "/models/", "/mo dels", "//"])
+def test_invalid_prefix_is_refused(prefix: str) -> None:
+    with pytest.raises(UserError, match="root_path"):
+        load_settings(ServerSettings, None, [f"root_path={prefix}"])
 
 
 def test_cors_is_off_by_default(client: TestClient, example: dict[str, Any]) -> None:

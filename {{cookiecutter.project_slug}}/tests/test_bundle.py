@@ -1,6 +1,7 @@
 """The bundle is complete, faithful to the trained network, and refused when anything changed."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -182,6 +183,33 @@ def test_training_and_serving_encode_the_same_way(bundle: Path) -> None:
     for name, array in encoded.items():
         row = dataset.test[name][:1][tuple(map(slice, array.shape))]  # it may be filled up
         np.testing.assert_allclose(array, row, atol=0.01)
+
+
+def test_loading_and_predicting_leaves_no_trace_in_the_home_folder(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """ONNX Runtime's telemetry, on by default, writes there at once and calls home later."""
+    code = (
+        f"import sys, {cli.__package__}.bundle.load as load\n"
+        "import numpy as np\n"
+        "bundle = load.load_bundle(load.Path(sys.argv[1]))\n"
+        "inputs = {end.name: np.zeros([size if isinstance(size, int) else 1 for size in end.shape],"
+        " np.float32 if end.type == 'tensor(float)' else end.type[7:-1])"
+        " for end in bundle.manifest.signature.inputs}\n"
+        "print(list(bundle.run(inputs)))"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("ORT_", "XDG_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(bundle)],
+        env={**inherited, "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("['")
+    assert list(home.rglob("*")) == []
 
 
 def test_server_imports_neither_torch_nor_mlflow() -> None:

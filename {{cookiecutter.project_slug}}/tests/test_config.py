@@ -207,12 +207,36 @@ def test_keys_and_folders_that_look_like_numbers_stay_text(config_file: Path) ->
     assert load_settings(Settings, config_file, [], env).paths.deployment == Path("7")
 
 
+def test_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    class Schema(Section):
+        database_url: str = "none"
+        port: int = 1
+
+    file = tmp_path / "url"
+    file.write_text("sqlite:///of-a-file.db\n")
+    variables = {"APP_DATABASE_URL_FILE": str(file), "APP_PORT_FILE": str(file)}
+    assert load_settings(Schema, None, [], variables) == Schema(
+        database_url="sqlite:///of-a-file.db"
+    )
+    variables["APP_DATABASE_URL"] = "sqlite:///first.db"
+    assert load_settings(Schema, None, [], variables).database_url == "sqlite:///first.db"
+    with pytest.raises(UserError, match=r"\$APP_DATABASE_URL_FILE: nowhere: cannot be read"):
+        load_settings(Schema, None, [], {"APP_DATABASE_URL_FILE": "nowhere"})
+
+
+def test_every_server_setting_is_documented() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+    for name, _, _ in describe_settings(ServerSettings):
+        assert f"`APP_{name.upper()}`" in page, name
+
+
 def test_invalid_server_setting_names_its_source() -> None:
     with pytest.raises(UserError, match=r"\$APP_PORT: port=http: input should be a valid integer"):
         load_settings(ServerSettings, None, [], {"APP_PORT": "http"})
     with pytest.raises(UserError, match=r"command line: prt=1: no such setting, did you mean port"):
         load_settings(ServerSettings, None, ["prt=1"], {})
-    assert serving.misspelt_variables(ServerSettings, {"APP_PROT": "1", "APP_ENV": "x"}) == [
+    variables = {"APP_PROT": "1", "APP_ENV": "x", "APP_API_KEYS_FILE": "keys"}
+    assert serving.misspelt_variables(ServerSettings, variables) == [
         "$APP_PROT is not a setting, did you mean $APP_PORT?"
     ]
 

@@ -18,6 +18,8 @@ def test_size_and_latency_of_the_chosen_network_are_in_the_model_card(trained: P
     assert 0 < costs.parameters <= sum(array.size for array in load_file(weights).values())
     assert costs.item_ms > 0
     assert costs.batch_ms > 0
+    assert costs.peak_memory_bytes is not None
+    assert 50e6 < costs.peak_memory_bytes < 50e9
     text = (trained / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert f"| {costs.parameters:,} " in text
     assert f"| {costs.item_ms:.2f} ms " in text

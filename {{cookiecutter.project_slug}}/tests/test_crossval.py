@@ -59,3 +59,10 @@ def test_interval_over_folds_counts_the_overlap_of_training_sets() -> None:
     low, high = estimate(values).interval
     naive = 2.776 * values.std(ddof=1) / np.sqrt(5)
     assert (high - low) / 2 == pytest.approx(1.5 * naive, rel=1e-3)  # √(1/5 + 1/4) = 1.5 / √5
+
+
+def test_intervals_of_several_leads_are_wider_than_that_of_one() -> None:
+    values = np.array([0.1, 0.3, 0.2])
+    (low, high), (lowest, highest) = (estimate(values, n).interval for n in (1, 4))
+    # Student's t with 2 degrees of freedom at 0.975 and at 1 - 0.025 / 4
+    assert (highest - lowest) / (high - low) == pytest.approx(8.860 / 4.303, rel=0.001)

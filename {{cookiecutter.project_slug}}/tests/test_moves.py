@@ -26,7 +26,7 @@ from {{ cookiecutter.package_name }}.client import Client
 from {{ cookiecutter.package_name }}.training import runs
 
 from . import servers
-from .conftest import CONFIG, PROJECT
+from .conftest import CONFIG, FORCE, PROJECT
 from .quick import QUICK
 
 AWKWARD = "Präfix #1 50% x"  # of which SQLite's and MLflow's addresses must not trip
@@ -91,8 +91,9 @@ def test_project_works_in_another_folder(
     original.rename(place) if moved else shutil.copytree(original, place)
     second_run(place)
     enter(monkeypatch, place)
-    for command in ("report", "deploy", "evaluate"):
-        assert run(command, "--run", "second") == 0
+    assert run("report", "--run", "second") == 0
+    assert run("deploy", "--run", "second", *FORCE) == 0
+    assert run("evaluate", "--run", "second") == 0
     assert run("rollback", "--reason", "a test") == 0
     assert "warning" not in capsys.readouterr().err
     assert all(location.startswith(place.as_uri()) for location in locations(place))
@@ -110,7 +111,7 @@ def test_bundle_is_uploaded_again_where_mlflows_artifacts_are_missing(
     shutil.rmtree(work / "mlartifacts")
     shutil.rmtree(work / "deployment")
     # A process of its own: MLflow keeps a run's place, which is another folder's in this one.
-    command = [sys.executable, "-m", cli.__name__, "deploy", "--config", str(CONFIG)]
+    command = [sys.executable, "-m", cli.__name__, "deploy", "--config", str(CONFIG), *FORCE]
     subprocess.run(command, check=True, timeout=300)
     assert list((work / "mlartifacts").rglob("model.onnx"))
 
@@ -243,9 +244,9 @@ def test_locked_mlflow_database_is_one_line(
     second_run(work)
     with closing(sqlite3.connect(work / "mlflow.db", isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
-        assert run("deploy", "--run", "second") == 1
+        assert run("deploy", "--run", "second", *FORCE) == 1
     assert one_line(capsys).endswith("database is locked")
-    assert run("deploy", "--run", "second") == 0
+    assert run("deploy", "--run", "second", *FORCE) == 0
 
 
 def test_mlflow_database_of_another_version_is_one_line(
@@ -281,14 +282,15 @@ def test_full_disk_is_one_line_and_changes_no_file(
     enter(monkeypatch, work)
     second_run(work)
     before = listing(work)
+    arguments = [command, "--run", "second", *(FORCE if command == "deploy" else [])]
     with full_disk(size):
-        code = run(command, "--run", "second")
+        code = run(*arguments)
     assert code == 1
     one_line(capsys)
     left = {path: content for path, content in listing(work).items() if path in before}
     assert {path for path in before if left.get(path) != before[path]} <= rewritten(work)
     assert not list(work.rglob(f".{os.getpid()}-*"))
-    assert run(command, "--run", "second") == 0
+    assert run(*arguments) == 0
 
 
 def rewritten(work: Path) -> set[Path]:

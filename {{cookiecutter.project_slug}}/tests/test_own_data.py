@@ -16,7 +16,7 @@ from {{ cookiecutter.package_name }}.experiments.report import EXAMPLE_BEGIN, EX
 from {{ cookiecutter.package_name }}.files import read_json, write_json
 
 from . import servers
-from .conftest import CONFIG, PROJECT
+from .conftest import CONFIG, FORCE, PROJECT
 from .quick import DEFAULT_WORDS, own_data
 
 AWKWARD = ["a|b", "<b>x</b>", "`tick` *star*", "two\nlines", "back\\slash\\|", "[x](y)", "``", ""]
@@ -43,8 +43,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         assert run("train", *own_data(folder / "data" / "own")) == 0
-        for command in ("report", "deploy"):
-            assert run(command, "--run", run_name(folder)) == 0
+        assert run("report", "--run", run_name(folder)) == 0
+        assert run("deploy", "--run", run_name(folder), *FORCE) == 0
     return folder
 
 
@@ -81,9 +81,10 @@ def tables(text: str) -> list[list[int]]:
 def test_no_page_speaks_of_the_default_data(own: Path) -> None:
     pages = [*own.glob("*.md"), *own.glob("docs/**/*.md")]
     assert len(pages) > 4
+    own_name = re.compile((cli.__package__ or "").replace("_", "[-_ ]"), re.IGNORECASE)
     for page in pages:
         if page.relative_to(own) != Path("docs/data.md"):  # which lists all sources
-            text = page.read_text(encoding="utf-8")
+            text = own_name.sub("", page.read_text(encoding="utf-8"))
             assert not re.search(DEFAULT_WORDS, text), page
     with servers.started(own / "deployment") as client:
         assert not re.search(DEFAULT_WORDS, client.get("/openapi.json").text)

@@ -78,6 +78,19 @@ def test_check_names_the_page_that_was_changed_and_the_command_that_mends_it(
     assert report("--check") == 0
 
 
+def test_check_advises_to_restore_a_page_whose_run_is_not_here(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report() == 0
+    shutil.rmtree("runs")
+    content = page().read_bytes()
+    page().write_bytes(content.replace(b"<!-- results:end", b"9.9\n<!-- results:end"))
+    assert report("--check") == 1
+    out = capsys.readouterr().out
+    assert f"git checkout -- {page()}" in out
+    assert "report --run" not in out
+
+
 def test_words_of_a_person_outlive_a_new_report(work: Path) -> None:
     assert report() == 0
     text = page().read_text(encoding="utf-8")

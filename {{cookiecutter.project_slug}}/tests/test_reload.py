@@ -1,7 +1,9 @@
 """A new deployment is loaded under load; an invalid one is refused."""
 
 import json
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,13 @@ from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
 from {{ cookiecutter.package_name }}.bundle.deployment import BundleRef
+from {{ cookiecutter.package_name }}.bundle.load import MANIFEST, sha256
 from {{ cookiecutter.package_name }}.serving import models
 
 from .servers import (
     Load,
     Server,
+    inside,
     install_copy,
     memory,
     rehashed,
@@ -26,6 +30,16 @@ from .servers import (
 
 SWAPS = 20
 NOISE = 6  # MiB that allocators and sockets may keep
+
+
+@pytest.fixture(autouse=True)
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(models, "REFUSED_RETRY_SECONDS", 0.1)
+
+
+def refused(client: TestClient) -> float:
+    return sample(client, "deployments_refused_total")
 
 
 def damage(path: Path) -> None:
@@ -50,7 +64,7 @@ def test_server_starts_without_a_deployment_and_loads_the_first_one(
         assert answer.headers["retry-after"]
         assert answer.headers["x-model-version"] == "none"
         assert sample(client, "model_loaded") == 0
-        assert sample(client, "deployments_refused_total") == 0, "there was none to refuse"
+        assert refused(client) == 0, "there was none to refuse"
         assert client.get("/v1/models").json()["models"] == []
         deployment.rename(later)
         until(lambda: client.get("/readyz").status_code == 200)
@@ -74,7 +88,7 @@ def test_bundle_with_one_flipped_bit_is_refused_and_the_old_model_serves_on(
     answer = client.post("/v1/predict", json=example)
     assert answer.status_code == 200
     assert answer.json()["model_version"] == old
-    assert sample(client, "deployments_refused_total") == 1
+    until(lambda: refused(client) == 1)
     assert sample(client, "model_info", version=old) == 1
 
 
@@ -91,10 +105,10 @@ def test_truncated_deployment_file_is_refused(
     until(lambda: client.get("/v1/models").json()["problem"] is None)
 
 
-def test_deployment_is_retried_until_its_files_have_arrived(
-    deployment: Path, monkeypatch: pytest.MonkeyPatch, client: TestClient
+def test_deployment_whose_files_arrive_late_is_waited_for_quietly(
+    client: TestClient, deployment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "REFUSED_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(models, "RETRY_SECONDS", 1.0)
     new = install_copy(deployment, "late")
     place = folder.bundle_path(deployment, new)
     place.rename(place.with_name("elsewhere"))
@@ -102,7 +116,94 @@ def test_deployment_is_retried_until_its_files_have_arrived(
     until(lambda: client.get("/v1/models").json()["problem"])
     place.with_name("elsewhere").rename(place)
     until(lambda: client.get("/readyz").json()["model_version"] == "late")
-    assert sample(client, "deployments_refused_total") == 1, "once per deployment, not per try"
+    assert refused(client) == 0
+
+
+def test_refused_deployment_is_counted_once_and_retried(
+    client: TestClient, deployment: Path
+) -> None:
+    new = install_copy(deployment, "late")
+    place = folder.bundle_path(deployment, new)
+    place.rename(place.with_name("elsewhere"))
+    replace_champion(deployment, new)
+    until(lambda: refused(client) == 1)
+    manager = inside(client).models
+    until(lambda: manager._failures > 4)
+    assert refused(client) == 1, "once per deployment, not per try"
+    place.with_name("elsewhere").rename(place)
+    until(lambda: client.get("/readyz").json()["model_version"] == "late")
+
+
+def write_manifest(deployment: Path, ref: BundleRef, **fields: Any) -> BundleRef:
+    """Change fields of the manifest; None removes one."""
+    path = folder.bundle_path(deployment, ref) / MANIFEST
+    content = {**json.loads(path.read_bytes()), **fields}
+    path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+    return ref.model_copy(update={"manifest_sha256": sha256(path)})
+
+
+def broken_deployments(deployment: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Deploy one broken bundle after the other, and yield what the reason must name."""
+    new = install_copy(deployment, "bad")
+
+    def deploy(**changes: Any) -> None:
+        replace_champion(deployment, new.model_copy(update=changes))
+
+    loop = deployment / "bundles" / "loop"
+    loop.symlink_to(loop)
+    deploy(bundle="bundles/loop")
+    yield "loop"
+    deploy(bundle="bundles/a\0b")
+    yield "null"
+    for wrong in (None, "yesterday"):
+        new = write_manifest(deployment, new, created_at=wrong)
+        deploy()
+        yield "created_at"
+    for error in (MemoryError("no memory"), PermissionError(13, "denied"), RuntimeError("odd")):
+
+        def fail(*_: object, error: Exception = error) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(models, "load_bundle", fail)
+            deploy()
+            yield type(error).__name__
+
+
+def test_whatever_is_wrong_with_a_deployment_the_next_one_is_taken(
+    client: TestClient,
+    deployment: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    good = folder.read_deployment(deployment).champion
+    for number, word in enumerate(broken_deployments(deployment, monkeypatch), 1):
+        problem = until(lambda: client.get("/v1/models").json()["problem"])
+        assert word in problem
+        until(lambda number=number: refused(client) == number)
+        messages = [record.getMessage() for record in caplog.records]
+        assert messages.count("deployment refused") == number
+        assert client.get("/readyz").json()["model_version"] == good.version
+        replace_champion(deployment, good)
+        until(lambda: client.get("/v1/models").json()["problem"] is None)
+    replace_champion(deployment, install_copy(deployment, "9-new"))
+    until(lambda: client.get("/readyz").json()["model_version"] == "9-new")
+
+
+def test_slow_file_system_delays_no_answer(
+    client: TestClient, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, looked = threading.Event(), threading.Event()
+
+    def slow(self: models.ModelManager) -> None:
+        looking.set()
+        assert looked.wait(30)
+
+    monkeypatch.setattr(models.ModelManager, "_stamp", slow)
+    assert looking.wait(30)
+    for _ in range(3):
+        assert client.post("/v1/predict", json=example).status_code == 200
+    looked.set()
 
 
 def test_model_that_cannot_predict_its_own_example_is_refused(

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 
@@ -17,9 +18,10 @@ from {{ cookiecutter.package_name }}.bundle import deployment as deployment_fold
 from {{ cookiecutter.package_name }}.bundle.deployment import Challenger, Deployment
 from {{ cookiecutter.package_name }}.config import WorkError, load_settings
 from {{ cookiecutter.package_name }}.release import rollout
+from {{ cookiecutter.package_name }}.task.objective import HIGHER_IS_BETTER
 from {{ cookiecutter.package_name }}.task.settings import Settings
 
-from .conftest import CONFIG
+from .conftest import CONFIG, FORCE
 from .quick import QUICK
 from .servers import install_copy
 
@@ -72,7 +74,7 @@ def redeployed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(first, second, ignore=shutil.ignore_patterns("bundle"))
     with pytest.MonkeyPatch.context() as patch:
         own_registry(patch, folder)
-        assert run("deploy", "--run", "second") == 0
+        assert run("deploy", "--run", "second", *FORCE) == 0
     return folder
 
 
@@ -234,3 +236,39 @@ def test_history_is_written_before_the_deployment_changes(
     assert run("rollback") == 1
     assert (twice / "deployment/deployment.json").read_bytes() == before
     assert json.loads(before)["champion"]["version"] == "second"
+
+
+def test_model_clearly_worse_than_champion_or_baseline_needs_force_and_a_reason(
+    twice: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A third run, of which every test example is scored worse."""
+    third = twice / "runs/third"
+    shutil.copytree(twice / "runs/second", third, ignore=shutil.ignore_patterns("bundle"))
+    sign = 1 if HIGHER_IS_BETTER else -1
+    with np.load(third / "scores.npz") as stored:
+        scores = {name: stored[name] for name in stored}
+    worse = {
+        n: x - sign * (1 + 0.1 * np.arange(len(x)) / len(x)) if n.isdigit() else x
+        for n, x in scores.items()
+    }
+    np.savez(third / "scores.npz", **worse)  # pyright: ignore[reportArgumentType]
+    evaluation = json.loads((third / "evaluation.json").read_text())
+    for result in evaluation["baselines"].values():
+        result["ahead_interval"] = [-0.1, 0.1]
+    (third / "evaluation.json").write_text(json.dumps(evaluation))
+    before = deployed(twice)
+    assert run("deploy", "--run", "third") == 1
+    message = capsys.readouterr().err
+    assert "significantly worse than the champion second (" in message
+    assert "baseline" not in message
+    assert "--force --reason" in message
+    next(iter(evaluation["baselines"].values()))["ahead_interval"] = [-0.2, -0.1]
+    (third / "evaluation.json").write_text(json.dumps(evaluation))
+    assert run("deploy", "--run", "third") == 1
+    assert "the baseline " in capsys.readouterr().err
+    assert run("deploy", "--run", "third", "--force") == 2
+    assert deployed(twice) == before
+    assert run("deploy", "--run", "third", *FORCE) == 0
+    line = history(twice, "deploy")[-1]
+    assert (line["reason"], len(line["forced"]), line["version"]) == (FORCE[-1], 2, "third")
+    assert run("deploy", "--run", "third") == 0, "deploying the champion again repairs it"

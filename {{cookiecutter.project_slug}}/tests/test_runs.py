@@ -14,7 +14,7 @@ from {{ cookiecutter.package_name }}.config import UserError, differences, load_
 from {{ cookiecutter.package_name }}.task.settings import Settings
 from {{ cookiecutter.package_name }}.training import runs
 
-from .conftest import CONFIG
+from .conftest import CONFIG, FORCE
 
 NEWER = "99990101-000000"  # after every run of the tests
 
@@ -150,7 +150,7 @@ def test_deploy_says_that_it_replaces_a_model_of_other_data(
     copy_run(work, finished, other_name)
     assert cli.main(["deploy", "--config", str(CONFIG)]) == 0
     assert "note: replaces" not in capsys.readouterr().out
-    assert cli.main(["deploy", "--config", str(CONFIG), "--run", NEWER]) == 0
+    assert cli.main(["deploy", "--config", str(CONFIG), "--run", NEWER, *FORCE]) == 0
     note = f"note: replaces {finished}, a model of other data: name=another instead of "
     assert note in capsys.readouterr().out
 

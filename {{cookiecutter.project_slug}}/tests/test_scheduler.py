@@ -19,12 +19,14 @@ from {{ cookiecutter.package_name }}.bundle.load import Bundle, load_bundle
 from {{ cookiecutter.package_name }}.interfaces import InvalidItem
 from {{ cookiecutter.package_name }}.serving import models
 from {{ cookiecutter.package_name }}.serving.scheduler import (
+    SLOW_SECONDS,
     DeadlineExceeded,
     LatencyProfile,
     ModelQueue,
     Overloaded,
     PendingRequest,
     RequestResult,
+    TooSlow,
     WorkerPool,
 )
 from {{ cookiecutter.package_name }}.task.contract import Contract, Item, Prediction
@@ -141,26 +143,42 @@ def test_results_are_in_the_order_of_items_and_requests(
 
 
 class PickyContract:
-    """A contract that finds one of the items invalid, as some tasks' contracts do."""
+    """A contract that fails with `error` in a step, `encode` or `decode`, at one of the items."""
 
-    def __init__(self, contract: Contract, invalid: Item) -> None:
-        self.contract, self.invalid = contract, invalid
+    def __init__(
+        self, contract: Contract, bad: Item, error: BaseException, step: str = "encode"
+    ) -> None:
+        self.contract, self.bad, self.error, self.step = contract, bad, error, step
+        self.seconds = 0.0  # what encoding the bad item is said to need
 
     def encode(self, items: list[Item]) -> Arrays:
-        if self.invalid in items:
-            raise InvalidItem(items.index(self.invalid), "field", "is invalid")
+        if self.bad in items and self.step == "encode":
+            if isinstance(self.error, InvalidItem):
+                self.error.index = items.index(self.bad)
+            raise self.error
         return self.contract.encode(items)
 
     def decode(self, outputs: Arrays, items: list[Item]) -> list[Prediction]:
+        if self.bad in items and self.step == "decode":
+            raise self.error
         return self.contract.decode(outputs, items)
+
+    def encoding_seconds(self, item: Item) -> float:
+        return self.seconds if item == self.bad else 0.0
+
+
+def with_contract(queue: ModelQueue, contract: Any) -> ModelQueue:
+    queue.bundle = dataclasses.replace(queue.bundle, contract=contract)
+    return queue
 
 
 def test_invalid_item_fails_its_own_request_only(
     make: Callable[..., ModelQueue], bundle: Bundle, items: list[Item]
 ) -> None:
-    queue, (*valid, bad) = make(), items[:4]
-    contract: Any = PickyContract(bundle.contract, bad)
-    queue.bundle = dataclasses.replace(bundle, contract=contract)
+    *valid, bad = items[:4]
+    queue = with_contract(
+        make(), PickyContract(bundle.contract, bad, InvalidItem(0, "field", "is invalid"))
+    )
     first, failed, last = queue.run(
         [PendingRequest(valid[:2]), PendingRequest([bad]), PendingRequest(valid)]
     )
@@ -171,6 +189,90 @@ def test_invalid_item_fails_its_own_request_only(
     (second,) = queue.run([PendingRequest([valid[0], bad])])
     assert isinstance(second, InvalidItem)
     assert second.index == 1
+
+
+class Panic(BaseException):
+    """What a library in Rust raises."""
+
+
+@pytest.mark.parametrize("step", ["encode", "decode"])
+@pytest.mark.parametrize("error", [KeyError("a bug"), MemoryError("too much"), Panic("at line 7")])
+def test_whatever_an_item_raises_fails_its_own_request_only(
+    make: Callable[..., ModelQueue],
+    bundle: Bundle,
+    items: list[Item],
+    error: BaseException,
+    step: str,
+) -> None:
+    bad = items[5]
+    queue = with_contract(make(), PickyContract(bundle.contract, bad, error, step))
+    results = queue.run([PendingRequest([item]) for item in items[:16]])
+    assert isinstance(results[5], Exception)
+    assert str(error) in str(results[5])
+    for result in [*results[:5], *results[6:]]:
+        succeeded(result)
+
+
+def test_deadline_that_passes_while_encoding_is_noticed_between_items(
+    make: Callable[..., ModelQueue], bundle: Bundle, items: list[Item], session: Session
+) -> None:
+    class SlowContract(PickyContract):
+        encoded = 0
+
+        def encode(self, items: list[Item]) -> Arrays:
+            for _ in items:
+                self.encoded += 1
+                time.sleep(0.1)
+            return super().encode(items)
+
+    contract = SlowContract(bundle.contract, items[0], KeyError(), "none")
+    queue = with_contract(make(), contract)
+    patient = PendingRequest(items[:1])
+    hasty = PendingRequest(items[1:30], time.perf_counter() + 0.25)
+    answered, late = queue.run([patient, hasty])
+    succeeded(answered)
+    assert isinstance(late, DeadlineExceeded)
+    assert contract.encoded < 10
+    assert session.sizes == [1], "the model does not run for what is too late"
+
+
+def test_slow_items_are_encoded_alone_in_a_worker_of_their_own(
+    make: Callable[..., ModelQueue], bundle: Bundle, items: list[Item], session: Session
+) -> None:
+    contract = PickyContract(bundle.contract, items[0], KeyError(), "none")
+    slow_pool = WorkerPool(1)
+    queue = with_contract(make(INLINE), contract)
+    queue.slow = with_contract(make(), contract)
+    queue.slow.pool, queue.slow._max_batch = slow_pool, 1
+
+    async def race() -> None:
+        contract.seconds = 0.1
+        session.gate.clear()
+        slow = [queue.submit(items[:1], math.inf) for _ in range(3)]
+        assert await asyncio.to_thread(session.entered.wait, 10)
+        session.gate.set()
+        await queue.submit(items[1:2], math.inf)
+        await asyncio.gather(*slow)
+        with pytest.raises(TooSlow):
+            queue.submit(items[:1] * 50, math.inf)
+        await queue.submit([items[0], *items[1:2] * 49], math.inf)
+        contract.seconds = 0.6
+        session.gate.clear()
+        running = queue.submit(items[:1], math.inf)
+        waiting = [queue.submit(items[:1], math.inf) for _ in range(2)]
+        with pytest.raises(Overloaded):
+            queue.submit(items[:1], math.inf)
+        session.gate.set()
+        await asyncio.gather(running, *waiting)
+
+    asyncio.run(race())
+    slow_pool.close()
+    assert session.sizes == [1] * 4 + [50] + [1] * 3
+    assert session.threads.count(threading.main_thread().name) == 1
+
+
+def test_ordinary_items_are_not_slow(make: Callable[..., ModelQueue], items: list[Item]) -> None:
+    assert make()._encoding_seconds(items) < SLOW_SECONDS
 
 
 def test_model_error_fails_its_batch_and_not_the_next(
@@ -246,6 +348,38 @@ def test_inline_batches_are_bounded(
     asyncio.run(many())
     assert sum(session.sizes) == 100
     assert max(session.sizes) == 10  # half a millisecond each
+
+
+def test_inline_batches_are_bounded_by_the_time_to_encode_too(
+    make: Callable[..., ModelQueue], bundle: Bundle, session: Session, items: list[Item]
+) -> None:
+    contract = PickyContract(bundle.contract, items[0], KeyError(), "none")
+    contract.seconds = 0.0011
+    queue = with_contract(make(INLINE), contract)
+
+    async def many() -> None:
+        await asyncio.gather(*(queue.submit(items[:1], math.inf) for _ in range(8)))
+
+    asyncio.run(many())
+    assert session.sizes == [4, 4]
+    assert max(session.sizes) < queue._max_inline_batch
+
+
+def test_batches_of_workers_are_bounded_by_the_time_to_encode_too(
+    make: Callable[..., ModelQueue], bundle: Bundle, session: Session, items: list[Item]
+) -> None:
+    contract = PickyContract(bundle.contract, items[0], KeyError(), "none")
+    contract.seconds = 0.004
+    queue = with_contract(make(), contract)
+
+    async def many() -> None:
+        session.gate.clear()
+        futures = [queue.submit(items[:1], math.inf) for _ in range(31)]
+        session.gate.set()
+        await asyncio.gather(*futures)
+
+    asyncio.run(many())
+    assert session.sizes == [1, 12, 12, 6]
 
 
 def test_free_worker_takes_all_queued_requests(

@@ -17,6 +17,7 @@ from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.bundle.load import Bundle
 from {{ cookiecutter.package_name }}.serving.scheduler import Overloaded
 from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
+from {{ cookiecutter.package_name }}.task.contract import Contract
 
 from .quick import BAD_ITEMS
 from .servers import Server, close, inside, sample, started
@@ -176,11 +177,15 @@ async def messages(*parts: bytes, end: str = "silent") -> AsyncIterator[dict[str
 
 
 def direct(
-    client: TestClient, application: Any, sent: AsyncIterator[Any], **headers: str
+    client: TestClient,
+    application: Any,
+    sent: AsyncIterator[Any],
+    path: str = "/v1/predict",
+    **headers: str,
 ) -> tuple[int, dict[str, str], Any]:
     """Run an ASGI application in the server's event loop; its status, headers and content."""
     encoded = [(name.replace("_", "-").encode(), text.encode()) for name, text in headers.items()]
-    path, received = "/v1/predict", []
+    received = []
     scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode()}
     scope |= {"root_path": "", "query_string": b"", "http_version": "1.1", "scheme": "http"}
     scope["headers"] = [(b"content-type", b"application/json"), *encoded]
@@ -268,6 +273,18 @@ def test_overload_gets_503_with_retry_after(
     assert int(answer.headers["retry-after"]) >= 1
     assert detail(answer)["type"] == "overloaded"
     assert client.post("/v1/predict", json=example).status_code == 200
+
+
+def test_request_that_would_take_too_long_to_read_gets_413(
+    client: TestClient, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Contract, "encoding_seconds", lambda *_: 1.0)
+        answer = client.post("/v1/predict", json={"items": example["items"] * 5})
+        assert answer.status_code == 413
+        assert detail(answer)["loc"] == ["body", "items"]
+        assert "about 5 s" in detail(answer)["msg"]
+        assert client.post("/v1/predict", json=example).status_code == 200
 
 
 def test_server_timing_tells_queue_and_compute_time(

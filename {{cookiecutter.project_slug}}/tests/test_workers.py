@@ -146,7 +146,7 @@ def open_request(url: str, body: bytes) -> tuple[socket.socket, bytes]:
     """Open a connection; also return a whole request to send over it."""
     host, port = url.removeprefix("http://").split(":")
     head = (
-        "POST /v1/predict HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
+        "POST /v1/predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     )
     return socket.create_connection((host, int(port)), timeout=20), head.encode() + body
@@ -163,13 +163,15 @@ def test_request_in_progress_is_answered_before_the_end(
     assert line["model_version"]
 
 
-def end_during_a_request(server: Server, example: dict[str, Any]) -> None:
+def end_during_a_request(
+    server: Server, example: dict[str, Any], number: signal.Signals = signal.SIGTERM
+) -> None:
     """Send half a request, end the server, send the rest; the response must be complete."""
     connection, content = open_request(server.url, json.dumps(example).encode())
     with connection:
         connection.sendall(content[:-10])
         time.sleep(0.2)
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(number)
         time.sleep(0.2)
         connection.sendall(content[-10:])
         answer = b""

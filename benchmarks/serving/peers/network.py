@@ -11,6 +11,7 @@ from torch import Tensor, nn
 FOLDER = Path(os.environ.get("MODEL", "."))
 ABOUT = json.loads((FOLDER / "about.json").read_text())
 LABELS: list[str] = ABOUT["labels"]
+TEMPERATURE: float = ABOUT.get("temperature", 1.0)
 
 
 class Network(nn.Module):
@@ -43,4 +44,5 @@ def load() -> nn.Module:
 @torch.inference_mode()
 def probabilities(network: nn.Module, pixels: list[list[list[float]]]) -> list[list[float]]:
     """One row of probabilities per picture."""
-    return network(torch.tensor(pixels)[:, None]).softmax(dim=1).tolist()
+    logits = network(torch.tensor(pixels)[:, None]) / TEMPERATURE
+    return logits.softmax(dim=1).tolist()

@@ -1,12 +1,30 @@
-"""What the model answers to each request, computed by torch without any server."""
+"""What the model answers to each request, computed by torch without any server.
+
+Runs in the project's environment: the temperature that calibrates the model is not in the weights'
+file, only in model.onnx.
+"""
 
 import json
 
-from network import FOLDER, LABELS, load, probabilities
+import network
+import numpy as np
+import onnxruntime
+import torch
 
-network = load()
-lines = (FOLDER / "bodies").read_text().splitlines()
-rows = [probabilities(network, [json.loads(line)["items"][0]["pixels"]])[0] for line in lines]
-(FOLDER / "reference.json").write_text(
-    json.dumps([dict(zip(LABELS, row, strict=True)) for row in rows])
+lines = (network.FOLDER / "bodies").read_text().splitlines()
+pixels = [json.loads(line)["items"][0]["pixels"] for line in lines]
+model = network.load()
+session = onnxruntime.InferenceSession(network.FOLDER / "model.onnx")
+images = np.array(pixels, np.float32)[:, None]
+(exported,) = session.run(None, {session.get_inputs()[0].name: images})
+with torch.inference_mode():
+    plain = model(torch.from_numpy(images)).numpy()
+temperature = float((plain * exported).sum() / (exported * exported).sum())
+network.TEMPERATURE = temperature
+(network.FOLDER / "about.json").write_text(
+    json.dumps({**network.ABOUT, "temperature": temperature})
+)
+rows = [network.probabilities(model, [one])[0] for one in pixels]
+(network.FOLDER / "reference.json").write_text(
+    json.dumps([dict(zip(network.LABELS, row, strict=True)) for row in rows])
 )

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse
+from pathlib import Path
 from typing import Any, Self
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -31,6 +32,13 @@ class Client:
             raise UserError(f"--url {url}: {error}") from None
         local = parts.scheme == "http" and (host in LOOPBACK or host.startswith("127."))
         self._base = parts.path
+        keys = os.environ.get("APP_API_KEYS", "")
+        if not keys.strip() and (file := os.environ.get("APP_API_KEYS_FILE")):
+            try:
+                keys = Path(file).read_text(encoding="utf-8").strip().replace("\n", ",")
+            except OSError as error:
+                raise UserError(f"$APP_API_KEYS_FILE: {file}: {error.strerror}") from None
+        self._key = keys.split(",")[0].strip()
         self._connection = HTTPConnection(host, port, timeout=RESPONSE_SECONDS) if local else None
 
     def __enter__(self) -> Self:
@@ -55,8 +63,8 @@ class Client:
             self._connection.close()
 
     def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Any:
-        if key := os.environ.get("APP_API_KEYS", "").split(",")[0].strip():
-            headers["x-api-key"] = key
+        if self._key:
+            headers["x-api-key"] = self._key
         try:
             with self._open(method, path, body, headers) as response:
                 status, content = response.status or 0, response.read()

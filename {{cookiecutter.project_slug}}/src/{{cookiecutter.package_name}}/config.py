@@ -20,7 +20,15 @@ from pydantic import BaseModel, ValidationError
 ENV_PREFIX = "APP_"
 SECRETS = {"api_keys", "database", "database_url"}  # never printed; a URL may hold a password
 # Never parsed as JSON: a key or a folder's name may look like a number.
-TEXT = {*SECRETS, "cors_origins", "deployment", "deployment_dir"}
+TEXT = {
+    *SECRETS,
+    "allowed_hosts",
+    "api_keys_file",
+    "cors_origins",
+    "deployment",
+    "deployment_dir",
+    "root_path",
+}
 
 S = TypeVar("S", bound=BaseModel)
 KeyPath = tuple[str, ...]  # ("train", "lr")
@@ -73,7 +81,7 @@ def load_settings(
     for file in [path] if isinstance(path, Path) else path or []:
         for key, value in _leaves(_read_yaml(file)):
             _put(values, key, value, str(file))
-    for name, text in env.items():
+    for name, text in {**env, **_secrets_in_files(variables, env)}.items():
         if name in variables:
             _put(values, variables[name], _parse(schema, variables[name], text), f"${name}")
         if sections and name.startswith(ENV_PREFIX) and "__" in name:
@@ -87,6 +95,21 @@ def load_settings(
         key = tuple(name.split("."))
         _put(values, key, _parse(schema, key, text), "command line")
     return validate(schema, values)
+
+
+def _secrets_in_files(variables: Mapping[str, KeyPath], env: Mapping[str, str]) -> dict[str, str]:
+    """Read the secrets of which not `NAME` but `NAME_FILE` is set. Raises UserError."""
+    secrets = {}
+    for name, key in variables.items():
+        file = f"{name}_FILE"
+        if key[-1] not in SECRETS or name in env or not env.get(file) or file in variables:
+            continue
+        try:
+            secrets[name] = Path(env[file]).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+            raise UserError(f"${file}: {env[file]}: cannot be read: {reason}") from None
+    return secrets
 
 
 def validate(schema: type[S], values: SourcedValues) -> S:

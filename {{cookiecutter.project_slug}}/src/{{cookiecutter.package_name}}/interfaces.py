@@ -92,6 +92,13 @@ class BaseContract(BaseModel, ABC):
     def encode(self, items: list[Any]) -> Arrays:
         """Encode `Item`s as the network's inputs, a row each. Raises InvalidItem."""
 
+    def encoding_seconds(self, item: Any) -> float:
+        """Estimate how much longer `encode` needs for this item than for an ordinary one, seconds.
+
+        Called in the server's event loop, so it must be quick and never raise.
+        """
+        return 0.0
+
     @abstractmethod
     def decode(self, outputs: Arrays, items: Sequence[Any]) -> Sequence[Any]:
         """Decode the network's outputs into one `Prediction` per item."""

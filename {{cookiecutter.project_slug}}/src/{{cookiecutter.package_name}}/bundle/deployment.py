@@ -83,8 +83,11 @@ def read_deployment(folder: Path) -> Deployment:
 
 
 def bundle_path(folder: Path, ref: BundleRef) -> Path:
-    """Return the absolute path of a bundle in the deployment folder."""
-    return (folder / ref.bundle).resolve()
+    """Return the absolute path of a bundle in the deployment folder. Raises BadBundle."""
+    try:
+        return (folder / ref.bundle).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL
+        raise BadBundle(f"{folder / DEPLOYMENT}: {ref.bundle!r} is no folder: {error}") from None
 
 
 def champion_path(folder: Path) -> tuple[Path, str]:

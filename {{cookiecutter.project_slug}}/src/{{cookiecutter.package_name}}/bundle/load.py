@@ -1,11 +1,13 @@
 """Read and verify a bundle. No torch, no MLflow: the server uses this."""
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 from pydantic import ValidationError
 
 from ..arrays import Arrays
@@ -14,6 +16,9 @@ from ..files import first_error
 from ..task import contract
 from ..task.contract import Contract
 from .manifest import Manifest, Signature, TensorInfo
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
@@ -52,6 +57,8 @@ def run(session: onnxruntime.InferenceSession, inputs: Arrays) -> Arrays:
 
 def load_bundle(folder: Path, manifest_sha256: str | None = None) -> Bundle:
     """Load the bundle in `folder`. Raises BadBundle for a missing, changed or unsuitable file."""
+    import onnxruntime  # 30 MB that whoever only reads contracts does without
+
     # 1. Every file is the one that was packed.
     manifest = verify_bundle(folder, manifest_sha256)
     # 2. This server's code can read the contract.
@@ -119,5 +126,6 @@ def sha256(path: Path) -> str:
 def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise BadBundle(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # a path with NUL is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise BadBundle(f"{path}: cannot be read: {reason}") from None

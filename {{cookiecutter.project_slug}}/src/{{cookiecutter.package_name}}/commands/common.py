@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..training.runs import Run
 
 DEFAULT_CONFIG = Path("configs/default.yaml")
+BY_HAND = "by hand"
 
 
 class CommandGroup(NamedTuple):
@@ -59,8 +60,8 @@ def add_config_options(parser: ArgumentParser) -> None:
 
 
 def add_reason_option(parser: ArgumentParser) -> None:
-    text = "why, for the deployment's history (default: by hand)"
-    parser.add_argument("--reason", default="by hand", metavar="TEXT", help=text)
+    text = f"why, for the deployment's history (default: {BY_HAND})"
+    parser.add_argument("--reason", default=BY_HAND, metavar="TEXT", help=text)
 
 
 def settings_table(schema: type[Any]) -> str:

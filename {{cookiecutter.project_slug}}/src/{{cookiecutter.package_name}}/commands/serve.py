@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ..client import Client
-from ..config import UserError, differences, load_settings
+from ..config import UserError, WorkError, differences, load_settings
 from ..serving.wiring import ServerSettings
 from ..task.settings import Settings
 from . import common
 
 
 def register(group: common.CommandGroup) -> None:
-    parser = group.add(run_deploy, "", "--config configs/mine.yaml", "--run RUN")
+    parser = group.add(run_deploy, "", "--run RUN", '--force --reason "for the demo"')
+    text = "even if it is significantly worse than the champion or a baseline; needs --reason"
+    parser.add_argument("--force", action="store_true", help=text)
     common.add_reason_option(parser)
     common.add_run_option(parser)
     parser = group.add(
@@ -38,18 +40,28 @@ def run_deploy(options: Namespace) -> None:
     """Export a run, register it as champion and deploy it.
 
     Exports the seed with the best validation result to ONNX, checks it against PyTorch, bundles it
-    with its contract, registers it in MLflow and puts it into the deployment folder.
+    with its contract, registers it in MLflow and puts it into the deployment folder. Refuses a run
+    that is significantly worse than the champion on the same test rows, or than a baseline.
     """
     from ..experiments.tracked_runs import read_or_evaluate
     from ..experiments.tracking import Tracker
-    from ..release.rollout import deploy
+    from ..release.rollout import deploy, deploy_doubts
 
+    if options.force and options.reason == common.BY_HAND:
+        raise UserError('--force: needs a reason for the history: --reason "why"')
     run, dataset = common.open_run_with_data(options)
     evaluation = read_or_evaluate(run, dataset)
     if change := _other_data(run.settings):
         print(change)
+    doubts = deploy_doubts(run, evaluation)
+    if doubts and not options.force:
+        raise WorkError(
+            f"run {run.name} was not deployed: it is significantly worse than "
+            f"{'; and '.join(doubts)}"
+            '; improve it, choose another with --run, or deploy it with --force --reason "why"'
+        )
     print(f"exporting run {run.name}, seed {evaluation.chosen_seed} …")
-    folder = deploy(run, dataset, evaluation, Tracker(run.settings), options.reason)
+    folder = deploy(run, dataset, evaluation, Tracker(run.settings), options.reason, doubts)
     print(f"deployed: {folder}")
     print(f"next: {options.command} serve (a running server picks it up by itself)")
 

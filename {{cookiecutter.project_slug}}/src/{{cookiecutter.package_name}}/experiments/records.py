@@ -152,6 +152,24 @@ def compare(record: Record, base: Record, folder: Path) -> Comparison:
     )
 
 
+def lead_over(run: Run, other: Run) -> tuple[float, Interval]:
+    """Measure the lead of the seed that a run would deploy over that of another run, paired by test
+    example, with its 95 % interval; (0, (0, 0)) where they have no test rows in common."""
+    if run.info.data.fingerprint != other.info.data.fingerprint:
+        return 0.0, (0.0, 0.0)
+    scores, clusters = [], None
+    for each in (run, other):
+        path = each.folder / "scores.npz"
+        if not path.exists():
+            return 0.0, (0.0, 0.0)
+        with np.load(path, allow_pickle=False) as stored:
+            chosen = read_document(each.folder / "evaluation.json", Evaluation).chosen_seed
+            scores.append(stored[str(chosen)].astype(np.float64))
+            clusters = stored.get("clusters")
+    lead = (1 if HIGHER_IS_BETTER else -1) * (scores[0] - scores[1])
+    return float(lead.mean()), mean_interval(lead[None], clusters)
+
+
 def changes(record: Record, records: dict[str, Record]) -> list[str]:
     """List the settings that differ from those of the run that it is compared with."""
     if record.comparison is None or record.comparison.against not in records:
@@ -258,22 +276,29 @@ def check(settings: Settings, command: str) -> list[str]:
     """
     folder = settings.paths.experiments
     pages = {folder / each.name / "README.md": each for each in read_records(folder)}
-    mend = f"run: {command} report --run"
+
+    def mend(run: str, path: Path | str) -> str:
+        if not run or (settings.paths.runs / run).exists():
+            return f"run: {command} report --run {run}".rstrip()
+        # The record came with the project or from another machine: report cannot write it here.
+        return f"the run {run} is not here; restore the committed file: git checkout -- {path}"
+
     lines = []
     for page, record in pages.items():
         if not page.exists() or page.read_text(encoding="utf-8") != _page(record, folder):
-            lines.append(f"{page}: does not match {record.name}/record.json; {mend} {record.name}")
+            advice = mend(record.name, page)
+            lines.append(f"{page}: does not match {record.name}/record.json; {advice}")
     seals = folder / HASHES
     if not seals.exists():
         last = next(reversed(pages.values())).name if pages else ""
-        return [*lines, f"{seals}: missing; {mend} {last}"] if pages else lines
+        return [*lines, f"{seals}: missing; {mend(last, seals)}"] if pages else lines
     sealed = read_document(seals, _Seals)
     index = folder / "README.md"
     if not index.exists() or index.read_text(encoding="utf-8") != _index_page(folder):
-        lines.append(f"{index}: does not match the records; {mend} {sealed.run}")
+        lines.append(f"{index}: does not match the records; {mend(sealed.run, index)}")
     for name, expected in sealed.files.items():
         if not Path(name).exists() or _hash(Path(name)) != expected:
-            lines.append(f"{name}: changed since the report; {mend} {sealed.run}")
+            lines.append(f"{name}: changed since the report; {mend(sealed.run, name)}")
     return lines
 
 

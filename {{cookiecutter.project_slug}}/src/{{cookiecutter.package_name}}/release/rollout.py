@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bundle import deployment, load
 from ..bundle.deployment import BundleRef, Challenger, Deployment, TrafficMode
-from ..config import WorkError
+from ..config import UserError, WorkError
 
 if TYPE_CHECKING:
     from ..experiments.tracking import Tracker
@@ -30,9 +31,17 @@ MLFLOW_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_
 
 
 def deploy(
-    run: Run, dataset: Dataset, evaluation: Evaluation, tracker: Tracker, reason: str
+    run: Run,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    tracker: Tracker,
+    reason: str,
+    doubts: Sequence[str] = (),
 ) -> Path:
-    """Make the run's bundle the champion and return its folder; a running A/B test ends."""
+    """Make the run's bundle the champion and return its folder; a running A/B test ends.
+
+    `doubts` are what it is worse than and deployed in spite of, for the history.
+    """
     from .export import pack_bundle
 
     folder = run.settings.paths.deployment
@@ -41,8 +50,32 @@ def deploy(
         champion = stage_bundle(run, bundle, tracker)
         after = deployment.with_champion(folder, champion)
         sync_registry_aliases(tracker, after)
-        deployment.replace_deployment(folder, after, "deploy", reason, version=champion.version)
+        details = {"version": champion.version} | ({"forced": list(doubts)} if doubts else {})
+        deployment.replace_deployment(folder, after, "deploy", reason, **details)
     return deployment.bundle_path(folder, champion)
+
+
+def deploy_doubts(run: Run, evaluation: Evaluation) -> list[str]:
+    """List what the run to deploy is significantly worse than: the champion, if both were evaluated
+    on the same data, and its baselines. Deploying the champion again is beyond doubt."""
+    from ..experiments.records import lead_over
+    from ..training.runs import read_run
+
+    try:
+        champion = deployment.read_deployment(run.settings.paths.deployment).champion.version
+        if champion == run.name:
+            return []
+        other = read_run(run.settings.paths.runs / champion, run.settings)
+        leads = {f"the champion {champion}": lead_over(run, other)}
+    except (load.BadBundle, UserError, OSError):  # nothing deployed, or not from a run kept here
+        leads = {}
+    for name, result in evaluation.baselines.items():
+        leads[f"the baseline {name}"] = result.ahead, result.ahead_interval
+    return [
+        f"{name} ({evaluation.metric} {ahead:+.3g}, positive is better, {low:+.3g} to {high:+.3g})"
+        for name, (ahead, (low, high)) in leads.items()
+        if high < 0
+    ]
 
 
 def start_challenger(

@@ -5,6 +5,7 @@ import gc
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -12,6 +13,8 @@ from starlette.types import ASGIApp
 
 from ..config import load_settings
 from . import routes
+from .access import Access
+from .drain import DaemonThreads, Drain, end_with_supervisor
 from .logs import configure_logs
 from .metrics import ServerMetrics
 from .middleware import RequestMiddleware
@@ -25,6 +28,7 @@ def from_environment() -> ASGIApp:
     """Create the application of a worker, with the settings of the environment."""
     settings = load_settings(ServerSettings)
     configure_logs(settings.log_level)
+    end_with_supervisor()
     sys.setswitchinterval(SWITCH_SECONDS)
     return create_app(settings)
 
@@ -36,19 +40,23 @@ def create_app(settings: ServerSettings) -> ASGIApp:
     models = ModelManager(settings, metrics)
     observer = create_observer(settings, models, metrics)
     predict = Predict(settings, models, metrics, observer)
+    access, drain = Access(settings), Drain(settings)
 
     # 2. Start and end
     @asynccontextmanager
-    async def lifespan(_api: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_api: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        drain.handle_signals()
+        asyncio.get_running_loop().set_default_executor(DaemonThreads())
         await asyncio.to_thread(models.refresh)
         observer.start()
         gc.freeze()  # what is loaded stays: later collections skip it
         gc.enable()
-        watch = asyncio.create_task(models.watch())
-        yield
+        models.start()
+        watch = asyncio.create_task(access.watch())
+        yield {"settings": settings, "metrics": metrics}  # for protocol.py
         watch.cancel()
-        models.pool.close()
-        await observer.stop(settings.drain_seconds)
+        models.stop()
+        await observer.stop(drain.seconds_left())
 
     # 3. The API
     api = FastAPI(
@@ -56,17 +64,19 @@ def create_app(settings: ServerSettings) -> ASGIApp:
         description=f"Serves the models in `{settings.deployment_dir}`.",
         version="1",
         lifespan=lifespan,
+        openapi_url="/openapi.json" if settings.docs else None,
         docs_url=None,  # FastAPI's own page fetches its scripts from the internet
         redoc_url=None,
     )
     routes.add_prediction_route(api, predict)
     observer.add_routes(api)
-    routes.add_operation_routes(api, predict)
-    routes.add_docs_routes(api)
+    routes.add_operation_routes(api, predict, drain)
+    if settings.docs:
+        routes.add_docs_routes(api)
     routes.add_error_handlers(api)
 
     # 4. Middleware
-    app: ASGIApp = RequestMiddleware(api, predict)
+    app: ASGIApp = RequestMiddleware(api, predict, access)
     if settings.cors_origins:
         app = CORSMiddleware(
             app, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]

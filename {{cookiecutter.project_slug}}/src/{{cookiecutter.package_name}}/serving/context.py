@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import re
 import time
+import zlib
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 
 from starlette.exceptions import HTTPException
-from starlette.types import Scope
+from starlette.types import Message, Receive, Scope
 
 from .logs import logger
 from .metrics import ServerMetrics
+from .settings import CoreServerSettings
 
 SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 UNLOGGED_ROUTES = {"/healthz", "/readyz", "/metrics"}  # requested by machines every few seconds
+PIECE_BYTES = 2**18  # are decompressed at once; between pieces the event loop answers others
+_random: list[str] = []  # random digits for new ids
 Headers = list[tuple[bytes, bytes]]
 RawResponse = tuple[int, Headers, bytes]  # status, headers, body
 
@@ -56,6 +62,11 @@ class RequestError(HTTPException):
         return RequestError(503, [], f"no model: {problem}", "no_model", headers)
 
     @staticmethod
+    def ending() -> RequestError:
+        headers = {"retry-after": "1", "connection": "close"}
+        return RequestError(503, [], "the server is ending", "ending", headers)
+
+    @staticmethod
     def internal() -> RequestError:
         return RequestError(500, [], "internal server error", "internal")
 
@@ -63,14 +74,52 @@ class RequestError(HTTPException):
 class RequestContext:
     """A request, on the predict path and through FastAPI alike."""
 
-    __slots__ = ("access_log", "headers", "metrics", "request_id", "scope", "started")
+    __slots__ = (
+        "access_log",
+        "asker",
+        "client_id",
+        "headers",
+        "metrics",
+        "own_id",
+        "request_id",
+        "scope",
+        "started",
+    )
 
     def __init__(self, scope: Scope, metrics: ServerMetrics, access_log: bool) -> None:
         self.scope, self.started = scope, time.perf_counter()
         self.metrics, self.access_log = metrics, access_log
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        client_id = self.headers.get(b"x-request-id", b"")
-        self.request_id = client_id.decode() if SAFE_ID.fullmatch(client_id) else new_request_id()
+        given = self.headers.get(b"x-request-id", b"")
+        self.own_id = new_request_id()  # unique, unlike that of a client
+        self.client_id = given.decode() if given and SAFE_ID.fullmatch(given) else None
+        self.request_id = self.client_id or self.own_id
+        self.asker = ""  # the API key, hashed; empty without keys
+
+    async def read_body(self, receive: Receive, settings: CoreServerSettings) -> bytes:
+        """Read and decompress the body. Raises RequestError as soon as it cannot be accepted."""
+        limit, seconds = settings.max_body_bytes, settings.body_seconds
+        length = self.headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > limit:
+            raise RequestError.too_large(limit)
+        body, more = _body_part(await receive())
+        if more:
+            parts = bytearray(body)
+            try:
+                async with asyncio.timeout(seconds):
+                    while more and len(parts) <= limit:
+                        body, more = _body_part(await receive())
+                        parts += body
+            except TimeoutError:
+                message = f"body did not arrive within {seconds:g} s"
+                # What still arrives of this body must not be read as the next request.
+                close = {"connection": "close"}
+                raise RequestError(408, ["body"], message, "body_too_slow", close) from None
+            body = bytes(parts)
+        if len(body) > limit:
+            raise RequestError.too_large(limit)
+        encoding = self.headers.get(b"content-encoding")
+        return await _decompress(body, encoding, limit) if encoding else body
 
     def response_headers(self, version: str) -> Headers:
         """Return the headers of every response."""
@@ -113,7 +162,45 @@ class RequestContext:
             logger.log(level, "request", extra={"fields": fields})
 
 
+def _body_part(message: Message) -> tuple[bytes, bool]:
+    """Return a part of the body and whether more follows."""
+    if message["type"] == "http.disconnect":
+        raise RequestError(499, [], "the client disconnected", "disconnected")
+    return message.get("body", b""), message.get("more_body", False)
+
+
+async def _decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
+    coding = encoding.strip().lower()
+    if coding == b"identity":
+        return body
+    if coding != b"gzip":
+        message = f"unsupported content-encoding {coding.decode('latin-1')}, use gzip or none"
+        raise RequestError(415, ["header", "content-encoding"], message, "content_encoding")
+    decompressor = zlib.decompressobj(wbits=31)
+    try:
+        content = bytearray(decompressor.decompress(body, PIECE_BYTES))
+        while decompressor.unconsumed_tail and len(content) <= limit:
+            await asyncio.sleep(0)
+            content += decompressor.decompress(decompressor.unconsumed_tail, PIECE_BYTES)
+    except zlib.error as error:
+        raise RequestError(400, ["body"], f"body is not valid gzip: {error}", "gzip") from None
+    if len(content) > limit:
+        raise RequestError.too_large(limit)
+    if not decompressor.eof or decompressor.unused_data:
+        fault = "data follow its end" if decompressor.eof else "it is truncated"
+        raise RequestError(400, ["body"], f"body is not one whole gzip stream: {fault}", "gzip")
+    return bytes(content)
+
+
 def new_request_id() -> str:
     """Return 32 hexadecimal digits that start with the time, so that a database's index grows at
     its end; 80 random bits follow, as whoever knows the id may send feedback."""
-    return f"{int(time.time() * 1000):012x}{os.urandom(10).hex()}"
+    if not _random:
+        digits = os.urandom(10 * 256).hex()  # at once: a system call costs more than the rest
+        _random.extend(digits[start : start + 20] for start in range(0, len(digits), 20))
+    return f"{int(time.time() * 1000):012x}{_random.pop()}"
+
+
+def hashed_key(key: bytes) -> str:
+    """Return a short hash of an API key, which tells whose request it was."""
+    return sha256(key).hexdigest()[:16]

@@ -1,10 +1,11 @@
-"""The outermost ASGI application: API keys, dispatch, limits, headers, metrics and access log."""
+"""The outermost ASGI application: access, dispatch, limits, headers, metrics and access log."""
 
-from hashlib import sha256
+import asyncio
 
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
+from .access import Access
 from .context import RequestContext, RequestError
 from .logs import logger
 from .models import CHAMPION
@@ -13,13 +14,12 @@ from .predict import PATH, Predict
 
 # Plain ASGI: Starlette's BaseHTTPMiddleware would cost more than the prediction of a small model.
 class RequestMiddleware:
-    """Check API keys, send predictions past FastAPI's router, count and log all requests."""
+    """Check access, send predictions past FastAPI's router, count and log all requests."""
 
-    def __init__(self, api: FastAPI, predict: Predict) -> None:
-        self.api, self.predict = api, predict
+    def __init__(self, api: FastAPI, predict: Predict, access: Access) -> None:
+        self.api, self.predict, self.access = api, predict, access
         self.models, self.settings = predict.models, predict.settings
-        # Hashes: the time to compare the keys themselves would reveal how much of a key is right.
-        self._keys = {sha256(key.encode()).digest() for key in self.settings.api_keys}
+        self._prefix = self.settings.root_path + "/" if self.settings.root_path else ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -27,41 +27,44 @@ class RequestMiddleware:
             return
         context = RequestContext(scope, self.predict.metrics, self.settings.access_log)
         path = scope["path"]
-        if self._keys and path.startswith("/v1/") and not self._authorised(context):
-            version, route = self.models.version, PATH if path == PATH else "unknown"
-            message = "send a valid key as x-api-key, or as authorization: Bearer KEY"
-            headers = {"www-authenticate": "Bearer"}
-            error = RequestError(401, ["header", "x-api-key"], message, "api_key", headers)
-            status, headers, body = context.error_response(error, version)
-            context.finish(route, status, version, CHAMPION)
-        elif path == PATH and scope["method"] == "POST":
-            status, headers, body = await self.predict.respond(context, receive)
-        else:
-            await self._route(context, receive, send)
-            return
+        if self._prefix and path.startswith(self._prefix):  # proxies leave it or take it away
+            path = path[len(self._prefix) - 1 :]
+        try:
+            if error := self.access.refusal(path, context):
+                status, headers, body = context.error_response(error, self.models.version)
+                route = PATH if path == PATH else "unknown"
+                context.finish(route, status, self.models.version, CHAMPION)
+            elif path == PATH and scope["method"] == "POST":
+                status, headers, body = await self.predict.respond(context, receive)
+            else:
+                await self._route(context, path, receive, send)
+                return
+        except asyncio.CancelledError:  # by uvicorn: the drain has no time left for requests
+            error = RequestError.ending()
+            status, headers, body = context.error_response(error, self.models.version)
+            if path == PATH:  # _route has counted its own
+                context.finish(path, status, self.models.version, CHAMPION)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _authorised(self, context: RequestContext) -> bool:
-        key = context.headers.get(b"x-api-key", b"")
-        scheme, _, token = context.headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() == b"bearer":
-            key = token
-        return sha256(key).digest() in self._keys
+    async def _route(
+        self, context: RequestContext, path: str, receive: Receive, send: Send
+    ) -> None:
+        """Let FastAPI respond: read the body, add the headers, count and log."""
+        head = context.scope["method"] == "HEAD"  # is answered like GET, without the body
+        method = "GET" if head else context.scope["method"]
+        root = self.settings.root_path
+        scope = {**context.scope, "method": method, "root_path": root, "path": root + path}
+        scope.setdefault("state", {}).update(request_id=context.request_id, asker=context.asker)
+        version, status, unread = self.models.version, 500, True
 
-    async def _route(self, context: RequestContext, receive: Receive, send: Send) -> None:
-        """Let FastAPI respond: limit the body, add the headers, count and log."""
-        scope, version = context.scope, self.models.version
-        scope.setdefault("state", {})["request_id"] = context.request_id
-        status, remaining = 500, self.settings.max_body_bytes
-
-        async def limited() -> Message:
-            nonlocal remaining
-            message = await receive()
-            remaining -= len(message.get("body", b""))
-            if remaining < 0:
-                raise RequestError.too_large(self.settings.max_body_bytes)
-            return message
+        async def whole_body() -> Message:
+            nonlocal unread
+            if not unread:
+                return await receive()
+            unread = False
+            body = await context.read_body(receive, self.settings)
+            return {"type": "http.request", "body": body}
 
         async def respond(message: Message) -> None:
             nonlocal status
@@ -69,10 +72,15 @@ class RequestMiddleware:
                 status = message["status"]
                 headers = [*message.get("headers", ()), *context.response_headers(version)]
                 message = {**message, "headers": headers}
+            elif head:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
-            await self.api(scope, limited, respond)
+            await self.api(scope, whole_body, respond)
+        except asyncio.CancelledError:
+            status = 503
+            raise
         except Exception:  # FastAPI has responded with 500 and raises it again
             fields = {"request_id": context.request_id}
             logger.exception("unexpected error", extra={"fields": fields})

@@ -1,27 +1,29 @@
 """Load models, choose the one that answers a caller, replace them without a restart."""
 
-import asyncio
 import json
 import math
 import os
 import statistics
+import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from typing import Any
 
 from ..bundle import deployment as folder
 from ..bundle.deployment import BundleRef, Deployment, utc_now
-from ..bundle.load import BadBundle, Bundle, load_bundle
+from ..bundle.load import MANIFEST, BadBundle, Bundle, load_bundle
 from ..task.contract import Item
 from .logs import logger
 from .metrics import ServerMetrics
 from .scheduler import INLINE_SECONDS, LatencyProfile, ModelQueue, PendingRequest, WorkerPool
 from .settings import CoreServerSettings
 
-REFUSED_RETRY_SECONDS = 10.0  # then a refused deployment is tried again: files may arrive late
+# A deployment that cannot be loaded is tried again: its files may arrive after deployment.json.
+# The second failure is reported as a refusal.
+RETRY_SECONDS, REFUSED_RETRY_SECONDS = 2.0, 10.0
 MAX_TIMED_CALLS = 10  # per batch size, and
 TIMED_SECONDS = 0.1  # no further ones after this time: slow models vary little from call to call
 TIMED_BATCH = 16
@@ -38,6 +40,7 @@ class ServedModel:
     reference: dict[str, Any]
     queue: ModelQueue
     loaded_at: str
+    created: float  # seconds since the epoch
 
     @cached_property
     def response_head(self) -> bytes:
@@ -66,6 +69,11 @@ class ActiveModels:
     champion: ServedModel
     challenger: ServedModel | None
     salt: bytes  # a test of other versions assigns the callers anew
+
+    @property
+    def models(self) -> list[ServedModel]:
+        """The champion first."""
+        return [self.champion, self.challenger] if self.challenger else [self.champion]
 
     def choose(self, caller: str, request_id: str) -> tuple[ServedModel, str]:
         """Choose the model that answers, always the same for a caller, and return it with the unit
@@ -100,9 +108,12 @@ class ModelManager:
         self.active: ActiveModels | None = None
         self.problem: str | None = None  # why the newest deployment is not active
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        self.pool = WorkerPool(settings.lanes or max(1, (cores or 1) // settings.workers))
+        lanes = settings.lanes or max(1, (cores or 1) // settings.workers)
+        # Half as many for requests that are slow to encode: each may need much memory.
+        self.pool, self.slow_pool = WorkerPool(lanes), WorkerPool(max(1, lanes // 2))
         self._seen: object = self  # unlike any file stamp: the first look counts as a change
-        self._tried = 0.0
+        self._tried, self._failures = 0.0, 0  # when, and how often in a row, with this stamp
+        self._stopping = threading.Event()
 
     @property
     def version(self) -> str:
@@ -110,43 +121,57 @@ class ModelManager:
 
     def loaded(self) -> list[ServedModel]:
         """List the models in use, the champion first."""
-        active = self.active
-        models = (active.champion, active.challenger) if active else ()
-        return [model for model in models if model is not None]
+        return self.active.models if self.active else []
 
-    async def watch(self) -> None:
-        """Check for a new deployment every `reload_seconds` until cancelled."""
-        while True:
-            await asyncio.sleep(self.settings.reload_seconds)
-            waited = time.monotonic() - self._tried
-            retry = self.problem is not None and waited >= REFUSED_RETRY_SECONDS
+    def start(self) -> None:
+        """Check for a new deployment every `reload_seconds`, in a thread: a slow file system or a
+        large model must not delay requests, nor the end of the process."""
+        threading.Thread(target=self._watch, name="reload", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop checking; wait for running batches."""
+        self._stopping.set()
+        self.pool.close()
+        self.slow_pool.close()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(self.settings.reload_seconds):
+            pause = RETRY_SECONDS if self._failures < 2 else REFUSED_RETRY_SECONDS
+            retry = self._failures and time.monotonic() - self._tried >= pause
             if retry or self._stamp() != self._seen:
-                await asyncio.to_thread(self.refresh)
+                self.refresh()
 
     def refresh(self) -> None:
         """Load what is deployed; on failure the active models stay and `problem` says why."""
         stamp = self._stamp()
-        again, self._seen, self._tried = stamp == self._seen, stamp, time.monotonic()
+        if stamp != self._seen:
+            self._seen, self._failures = stamp, 0
+        self._tried = time.monotonic()
         try:
             active = self._load()
-        except BadBundle as error:
-            self.problem = str(error)
-            if not self._seen:  # nothing is deployed, so nothing is refused
-                logger.info("waiting for a deployment", extra={"fields": {"reason": self.problem}})
-            elif not again:
-                self.metrics.refused.inc()
-                fields = {"reason": self.problem, "model_version": self.version}
-                logger.error("deployment refused", extra={"fields": fields})
+            info = {(m.bundle.name, m.version, m.variant): 1 for m in active.models}
+            self.metrics.model_info.replace(info)
+            created = {(model.version, model.variant): model.created for model in active.models}
+            self.metrics.model_created.replace(created)
+        except Exception as error:  # whatever it is: the next deployment must be noticed
+            self._failures += 1
+            self._report(error)
             return
-        self.active, self.problem = active, None
-        info, created = {}, {}
-        for model in self.loaded():
-            manifest, labels = model.bundle.manifest, (model.version, model.variant)
-            info[manifest.name, *labels] = 1
-            created[labels] = datetime.fromisoformat(manifest.created_at).timestamp()
-        self.metrics.model_info.replace(info)
-        self.metrics.model_created.replace(created)
+        self.active, self.problem, self._failures = active, None, 0
         self.metrics.model_loaded.set(1)
+
+    def _report(self, error: Exception) -> None:
+        unexpected = None if isinstance(error, BadBundle) else error
+        self.problem = f"cannot be loaded: {unexpected!r}" if unexpected else str(error)
+        fields = {"reason": self.problem, "model_version": self.version}
+        if self._failures == 1:
+            message = (
+                "deployment cannot be loaded yet" if self._seen else "waiting for a deployment"
+            )
+            logger.info(message, extra={"fields": fields})
+        elif self._failures == 2 and self._seen:  # without the file nothing is refused
+            self.metrics.refused.inc()
+            logger.error("deployment refused", exc_info=unexpected, extra={"fields": fields})
 
     def _load(self) -> ActiveModels:
         deployment = folder.read_deployment(self.settings.deployment_dir)
@@ -171,6 +196,10 @@ class ModelManager:
             raise BadBundle(f"{path}: holds version {bundle.version}, not {ref.version}")
         # 3. Predict its own example: this proves that it works and measures its latency.
         try:
+            created = datetime.fromisoformat(bundle.manifest.created_at).timestamp()
+        except (ValueError, OverflowError, OSError) as error:
+            raise BadBundle(f"{path / MANIFEST}: created_at: {error}") from None
+        try:
             reference = json.loads((path / "reference.json").read_bytes())
             example = json.loads((path / "example.json").read_bytes())
             items = [Item.model_validate(item) for item in example["items"]]
@@ -182,16 +211,18 @@ class ModelManager:
             raise BadBundle(message) from None
         # 4. Put it behind a queue.
         auto = INLINE_SECONDS if latency.alone <= INLINE_SECONDS else -1
-        queue = ModelQueue(
+        new_queue = partial(
+            ModelQueue,
             bundle,
             latency,
-            self.pool,
-            max_inline={"auto": auto, "inline": math.inf, "lanes": -1}[self.settings.engine],
             max_queued=self.settings.queue_seconds,
             low_priority=variant == SHADOW,
             on_batch=self.metrics.batch_items(bundle.version, variant).observe,
         )
-        model = ServedModel(variant, bundle, example, reference, queue, loaded_at=utc_now())
+        inline = {"auto": auto, "inline": math.inf, "lanes": -1}[self.settings.engine]
+        slow = new_queue(self.slow_pool, max_items=1)  # memory for one request at a time
+        queue = new_queue(self.pool, max_inline=inline, slow=slow)
+        model = ServedModel(variant, bundle, example, reference, queue, utc_now(), created)
         fields = {
             "variant": variant,
             "model_version": bundle.version,
@@ -205,8 +236,10 @@ class ModelManager:
         """Return what changes whenever deployment.json is replaced; None without the file."""
         try:
             status = (self.settings.deployment_dir / folder.DEPLOYMENT).stat()
-        except OSError:
+        except FileNotFoundError:
             return None
+        except (OSError, ValueError) as error:
+            return str(error)
         return status.st_mtime_ns, status.st_ino, status.st_size
 
 

@@ -6,13 +6,12 @@ small model needs. FastAPI only documents the route, and tests keep the two alik
 
 import asyncio
 import time
-import zlib
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from fastapi import FastAPI
 from pydantic import TypeAdapter, ValidationError
-from starlette.types import Message, Receive
+from starlette.types import Receive
 
 from ..interfaces import InvalidItem
 from ..task.contract import Item
@@ -20,7 +19,7 @@ from .context import RawResponse, RequestContext, RequestError
 from .logs import logger
 from .metrics import ServerMetrics
 from .models import CHAMPION, ActiveModels, ModelManager, ServedModel
-from .scheduler import DeadlineExceeded, Overloaded, RequestResult
+from .scheduler import MAX_SLOW_SECONDS, DeadlineExceeded, Overloaded, RequestResult, TooSlow
 from .schemas import predict_request
 from .settings import CoreServerSettings
 
@@ -34,7 +33,10 @@ class PredictionEvent(NamedTuple):
     model: ServedModel
     test: str | None  # the A/B test that ran
     unit: str  # the caller's, hashed; see ActiveModels.choose
-    request_id: str
+    request_id: str  # the server's own
+    client_id: str | None  # the caller's x-request-id
+    caller: str  # as the caller header says; empty without
+    asker: str  # the API key, hashed; empty without keys
     at: float  # seconds since the epoch
     seconds: float  # until the response
     body: bytes  # of the request
@@ -53,8 +55,14 @@ class PredictionObserver(Protocol):
     def start(self) -> None:
         """Start threads and tasks; called in the event loop."""
 
-    def update_metrics(self) -> None:
-        """Bring the metrics up to date before they are read; called in any thread."""
+    def update_metrics(self) -> bytes:
+        """Bring the metrics up to date before they are read, and return those of other processes in
+        Prometheus' text format; called in any thread."""
+        ...
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong beside predictions, for readiness."""
 
     async def stop(self, seconds: float) -> None:
         """Finish what is pending, within `seconds`."""
@@ -80,7 +88,7 @@ class Predict:
         """Answer with predictions or an error."""
         self.in_progress += 1
         # 1. Choose the model.
-        active, model, unit = self.models.active, None, ""
+        active, model, unit, caller = self.models.active, None, "", ""
         if active is not None:
             caller = context.headers.get(self._caller_header, b"").decode("latin-1")
             model, unit = active.choose(caller, context.request_id)
@@ -105,52 +113,33 @@ class Predict:
         finally:
             self.in_progress -= 1
         # 3. Count, log, let the shadow predict too. The observer counts off the request's path.
-        seconds, request_id = time.perf_counter() - context.started, context.request_id
+        seconds = time.perf_counter() - context.started
+        ids = context.own_id, context.client_id, caller, context.asker
         test = active.deployment.test
-        event = PredictionEvent(model, test, unit, request_id, time.time(), seconds, body, result)
+        event = PredictionEvent(model, test, unit, *ids, time.time(), seconds, body, result)
         self.observer.add(event)
         if active.challenger is not None:
             self._run_shadow(active, event, items)
         if context.access_log:
             context.log_access(PATH, 200, model.version, seconds)
         # 4. Write the response.
-        members = request_id.encode(), model.response_head, result.body
+        members = context.request_id.encode(), model.response_head, result.body
         content = b'{"request_id":"%b",%b,"predictions":%b}' % members
         milliseconds = result.queued * 1000, result.computed * 1000
         timing = b"queue;dur=%.3f, compute;dur=%.3f" % milliseconds
         headers = context.json_headers(content, model.version)
         headers += (b"x-model-variant", model.variant.encode()), (b"server-timing", timing)
+        headers.append((b"x-prediction-id", context.own_id.encode()))
         return 200, headers, content
 
     async def _read(self, context: RequestContext, receive: Receive) -> bytes:
-        """Read and decompress the body. Raises RequestError as soon as it cannot be accepted."""
-        headers, limit = context.headers, self.settings.max_body_bytes
-        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        """Read the body. Raises RequestError as soon as it cannot be accepted."""
+        media_type = context.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if media_type != b"application/json":
             name = media_type.decode("latin-1") or "missing"
             message = f"content-type is {name}, must be application/json"
             raise RequestError(415, ["header", "content-type"], message, "content_type")
-        length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > limit:
-            raise RequestError.too_large(limit)
-        body, more = _body_part(await receive())
-        if more:
-            seconds, parts = self.settings.body_seconds, bytearray(body)
-            try:
-                async with asyncio.timeout(seconds):
-                    while more and len(parts) <= limit:
-                        body, more = _body_part(await receive())
-                        parts += body
-            except TimeoutError:
-                message = f"body did not arrive within {seconds:g} s"
-                # What still arrives of this body must not be read as the next request.
-                close = {"connection": "close"}
-                raise RequestError(408, ["body"], message, "body_too_slow", close) from None
-            body = bytes(parts)
-        if len(body) > limit:
-            raise RequestError.too_large(limit)
-        encoding = headers.get(b"content-encoding")
-        return _decompress(body, encoding, limit) if encoding else body
+        return await context.read_body(receive, self.settings)
 
     def _deadline(self, context: RequestContext) -> float:
         """Return when, by `time.perf_counter`, inference must have started."""
@@ -187,7 +176,7 @@ class Predict:
             result = await model.queue.submit(items, started + self.settings.deadline_ms / 1000)
         except Exception as error:  # of the challenger: nobody waits for its response
             self.metrics.shadow_dropped.inc()
-            if not isinstance(error, (Overloaded, DeadlineExceeded, InvalidItem)):
+            if not isinstance(error, (Overloaded, DeadlineExceeded, InvalidItem, TooSlow)):
                 fields = {"model_version": model.version}
                 logger.exception("shadow failed", extra={"fields": fields})
             return
@@ -209,6 +198,12 @@ def _request_error(error: Exception, request_id: str) -> RequestError:
         case Overloaded():
             headers = {"retry-after": "1"}
             return RequestError(503, [], "server overloaded, retry later", "overloaded", headers)
+        case TooSlow(args=[seconds]):
+            message = (
+                f"would take about {seconds:.0f} s to read, more than {MAX_SLOW_SECONDS:g}: send "
+                "fewer or smaller items"
+            )
+            return RequestError(413, ["body", "items"], message, "too_slow")
         case DeadlineExceeded():
             message = "deadline exceeded before inference started"
             return RequestError(504, [], message, "deadline")
@@ -216,30 +211,3 @@ def _request_error(error: Exception, request_id: str) -> RequestError:
             fields = {"request_id": request_id}
             logger.error("unexpected error", exc_info=error, extra={"fields": fields})
             return RequestError.internal()
-
-
-def _body_part(message: Message) -> tuple[bytes, bool]:
-    """Return a part of the body and whether more follows."""
-    if message["type"] == "http.disconnect":
-        raise RequestError(499, [], "the client disconnected", "disconnected")
-    return message.get("body", b""), message.get("more_body", False)
-
-
-def _decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
-    coding = encoding.strip().lower()
-    if coding == b"identity":
-        return body
-    if coding != b"gzip":
-        message = f"unsupported content-encoding {coding.decode('latin-1')}, use gzip or none"
-        raise RequestError(415, ["header", "content-encoding"], message, "content_encoding")
-    decompressor = zlib.decompressobj(wbits=31)
-    try:
-        content = decompressor.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise RequestError(400, ["body"], f"body is not valid gzip: {error}", "gzip") from None
-    if len(content) > limit:
-        raise RequestError.too_large(limit)
-    if not decompressor.eof or decompressor.unused_data:
-        fault = "data follow its end" if decompressor.eof else "it is truncated"
-        raise RequestError(400, ["body"], f"body is not one whole gzip stream: {fault}", "gzip")
-    return content

@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from .context import RequestContext, RequestError
+from .drain import Drain
 from .models import CHALLENGER, CHAMPION
 from .predict import PATH, Predict
 from .schemas import ERRORS, Health, ModelInfo, ModelsResponse, PredictResponse, request_body
@@ -49,7 +50,7 @@ def add_prediction_route(api: FastAPI, predict: Predict) -> None:
     api.openapi = with_example
 
 
-def add_operation_routes(api: FastAPI, predict: Predict) -> None:
+def add_operation_routes(api: FastAPI, predict: Predict, drain: Drain) -> None:
     """Add the loaded models, health and metrics."""
     models, metrics = predict.models, predict.metrics
 
@@ -80,7 +81,7 @@ def add_operation_routes(api: FastAPI, predict: Predict) -> None:
         """200 as long as the process answers at all."""
         return Health(status="alive")
 
-    not_ready = {"model": Health, "description": "No model is loaded; see the reason"}
+    not_ready = {"model": Health, "description": "No model, or the server is ending; see reason"}
 
     @api.get("/readyz", tags=["operation"], summary="Readiness", responses={503: not_ready})
     async def readyz(response: Response) -> Health:
@@ -88,16 +89,29 @@ def add_operation_routes(api: FastAPI, predict: Predict) -> None:
         if models.active is None:
             response.status_code = 503
             return Health(status="not ready", reason=models.problem)
-        return Health(status="ready", model_version=models.version, reason=models.problem)
+        if drain.deadline is not None:
+            response.status_code = 503
+            return Health(status="not ready", reason="the server is ending")
+        reason = models.problem or predict.observer.problem
+        return Health(status="ready", model_version=models.version, reason=reason)
 
+    if predict.settings.metrics == "off":
+        return
     summary = "Metrics for Prometheus"
 
-    @api.get("/metrics", tags=["operation"], summary=summary, response_class=PlainTextResponse)
+    @api.get(
+        "/metrics",
+        tags=["operation"],
+        summary=summary,
+        response_class=PlainTextResponse,
+        responses={401: ERRORS[401]},
+    )
     async def prometheus() -> Response:
         """All metrics, in Prometheus' text format."""
         metrics.in_progress.set(predict.in_progress)
-        await asyncio.to_thread(predict.observer.update_metrics)
-        return Response(await asyncio.to_thread(metrics.render), media_type=CONTENT_TYPE_LATEST)
+        others = await asyncio.to_thread(predict.observer.update_metrics)
+        own = await asyncio.to_thread(metrics.render)
+        return Response(own + others, media_type=CONTENT_TYPE_LATEST)
 
 
 def add_docs_routes(api: FastAPI) -> None:

@@ -2,7 +2,8 @@
 
 A small model runs inline, in the event loop, on all requests that arrived in the same turn of it:
 handing the work to a thread would cost more than the work. A larger one runs in workers (threads);
-a worker that becomes free takes what has queued in the meantime.
+a worker that becomes free takes what has queued in the meantime. A request with items that are slow
+to encode, such as large pictures, runs alone, in a worker that takes no other requests.
 """
 
 from __future__ import annotations
@@ -12,23 +13,26 @@ import math
 import os
 import threading
 import time
+from bisect import bisect
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import accumulate
 from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
 from ..arrays import Arrays
 from ..bundle.load import Bundle
-from ..interfaces import InvalidItem
 from ..task.contract import Item, Prediction
 
 INLINE_SECONDS = 0.0015  # a request that needs longer goes to a worker
 MAX_TURN_SECONDS = 0.005  # longest time that batches may hold the event loop in one turn
 MAX_BATCH_SECONDS = 0.05  # longest batch of a worker, where batches make a model faster
 LATENCY_WEIGHT = 0.05  # of the newest batch in the moving average of a model's latency
+SLOW_SECONDS = 0.005  # a request that needs longer to encode runs in the workers of slow ones
+MAX_SLOW_SECONDS = 4.0  # a request that would need longer is refused
 BATCHING_GAIN = 0.9  # batches pay if an item in a batch needs less than this part of its time alone
 
 _predictions = TypeAdapter(list[Prediction])
@@ -36,6 +40,10 @@ _predictions = TypeAdapter(list[Prediction])
 
 class Overloaded(Exception):
     """More work is queued than can be done in time."""
+
+
+class TooSlow(Exception):
+    """Encoding a request would take too many seconds: the only argument."""
 
 
 class DeadlineExceeded(Exception):
@@ -67,12 +75,28 @@ Result = RequestResult | Exception
 class PendingRequest:
     """A request that waits for its result; times are those of `time.perf_counter`."""
 
-    __slots__ = ("arrived", "deadline", "future", "items")
+    __slots__ = ("arrived", "deadline", "encoding", "future", "items")
     future: asyncio.Future[RequestResult]
 
-    def __init__(self, items: list[Item], deadline: float = math.inf) -> None:
+    def __init__(
+        self, items: list[Item], deadline: float = math.inf, encoding: float = 0.0
+    ) -> None:
         self.items, self.deadline = items, deadline
+        self.encoding = encoding  # seconds, estimated; only what an ordinary item does not need
         self.arrived = time.perf_counter()
+
+
+class TimedItems(list[Item]):
+    """Items that raise DeadlineExceeded in a loop over them once it is too late."""
+
+    __slots__ = ("deadline",)
+    deadline: float
+
+    def __iter__(self) -> Iterator[Item]:
+        for item in super().__iter__():
+            if time.perf_counter() > self.deadline:
+                raise DeadlineExceeded
+            yield item
 
 
 class LatencyProfile(NamedTuple):
@@ -117,8 +141,8 @@ class WorkerPool:
             results = task.result()
             # Failed requests end early, and would make the model look faster than it is.
             if not any(isinstance(result, Exception) for result in results):
-                items = sum(len(request.items) for request in requests)
-                newest = (time.perf_counter() - started) / items
+                seconds = time.perf_counter() - started - sum(r.encoding for r in requests)
+                newest = max(0.0, seconds) / sum(len(request.items) for request in requests)
                 queue.seconds_per_item += LATENCY_WEIGHT * (newest - queue.seconds_per_item)
             resolve(requests, results)
             self.start()
@@ -140,40 +164,50 @@ class ModelQueue:
         max_queued: float = math.inf,  # seconds of work per worker; beyond it `submit` refuses
         low_priority: bool = False,  # run only when no other queue waits
         on_batch: Callable[[int], object] = lambda items: None,  # called in any thread
+        max_items: int | None = None,  # of a worker's batch; by default as latency says
+        slow: ModelQueue | None = None,  # takes requests that are slow to encode
     ) -> None:
-        self.bundle, self.latency, self.pool = bundle, latency, pool
+        self.bundle, self.latency, self.pool, self.slow = bundle, latency, pool, slow
         self.max_inline, self.max_queued = max_inline, max_queued
         self.low_priority, self.on_batch = low_priority, on_batch
         self.requests: deque[PendingRequest] = deque()
-        self._queued_items = 0
+        self._queued_items, self._queued_encoding = 0, 0.0
         self.seconds_per_item = latency.batched  # now, while other threads want the cores too
         self._this_turn: list[PendingRequest] = []  # of the event loop
-        self._max_batch = latency.max_items(MAX_BATCH_SECONDS)
+        self._max_batch = max_items or latency.max_items(MAX_BATCH_SECONDS)
         self._max_inline_batch = latency.max_items(MAX_TURN_SECONDS)
 
     @property
     def full(self) -> bool:
         """Whether more work is queued than may wait."""
-        return self._queued_items * self.seconds_per_item > self.max_queued * self.pool.count
+        queued = self._queued_items * self.seconds_per_item + self._queued_encoding
+        return queued > self.max_queued * self.pool.count
 
     def submit(self, items: list[Item], deadline: float) -> asyncio.Future[RequestResult]:
-        """Queue a request. Raises Overloaded when too much is queued already."""
+        """Queue a request. Raises Overloaded when too much is queued already, TooSlow."""
         loop = asyncio.get_running_loop()
-        request = PendingRequest(items, deadline)
+        request = PendingRequest(items, deadline, self._encoding_seconds(items))
         request.future = loop.create_future()
-        if self.latency.alone * len(items) <= self.max_inline:
+        if request.encoding > SLOW_SECONDS and self.slow is not None:
+            self.slow.enqueue(request)
+        elif self.latency.alone * len(items) + request.encoding <= self.max_inline:
             if not self._this_turn:
                 loop.call_soon(self._run_inline)
             self._this_turn.append(request)
-            return request.future
+        else:
+            self.enqueue(request)
+        return request.future
+
+    def enqueue(self, request: PendingRequest) -> None:
+        """Let a worker run the request. Raises Overloaded when too much is queued already."""
         if self.full:
             raise Overloaded
-        self._queued_items += len(items)
+        self._queued_items += len(request.items)
+        self._queued_encoding += request.encoding
         if not self.requests:
             self.join_pool()
         self.requests.append(request)
         self.pool.start()
-        return request.future
 
     def join_pool(self) -> None:
         """Wait for a free worker."""
@@ -181,68 +215,84 @@ class ModelQueue:
 
     def next_batch(self) -> list[PendingRequest]:
         """Take the requests of a worker's next batch, at least one."""
-        requests = [self.requests.popleft()]
-        items = len(requests[0].items)
-        while self.requests and items + len(self.requests[0].items) <= self._max_batch:
+        requests: list[PendingRequest] = []
+        items, encoding = 0, 0.0
+        while self.requests:
+            more = items + len(self.requests[0].items), encoding + self.requests[0].encoding
+            if requests and (more[0] > self._max_batch or more[1] > MAX_BATCH_SECONDS):
+                break
             requests.append(self.requests.popleft())
-            items += len(requests[-1].items)
+            items, encoding = more
         self._queued_items -= items
+        self._queued_encoding -= encoding
         return requests
 
     def run(self, requests: list[PendingRequest]) -> list[Result]:
-        """Run a batch: a result or an error for each request, in order. Safe in any thread."""
+        """Run a batch: a result or an error for each request, in order. Safe in any thread.
+
+        A batch that fails is halved until those that fail are alone: nobody fails for others.
+        """
+        now = time.perf_counter()
+        valid = [request for request in requests if now <= request.deadline]
+        if len(valid) == len(requests):
+            return self._run(requests)
+        results = iter(self._run(valid))
+        return [
+            next(results) if now <= request.deadline else DeadlineExceeded() for request in requests
+        ]
+
+    def _run(self, requests: list[PendingRequest]) -> list[Result]:
+        if not requests:
+            return []
         started = time.perf_counter()
-        # 1. Drop what is too late.
-        results: dict[PendingRequest, Result] = {
-            request: DeadlineExceeded() for request in requests if started > request.deadline
-        }
-        valid = [request for request in requests if request not in results]
         try:
-            # 2. Encode. Requests with an invalid item leave the batch.
-            inputs = self._encode(valid, results)
-            valid = [request for request in valid if request not in results]
-            if valid:
-                # 3. Infer, decode and cut the predictions into requests.
-                items = _items(valid)
-                outputs = self.bundle.run(inputs)
-                predictions = self.bundle.contract.decode(outputs, items)
-                batch, slices, start = BatchResult(inputs, outputs, len(items)), [], 0
-                for request in valid:
-                    stop = start + len(request.items)
-                    slices.append((_predictions.dump_json(predictions[start:stop]), start, stop))
-                    start = stop
-                computed = time.perf_counter() - started
-                for request, (body, start, stop) in zip(valid, slices, strict=True):
-                    queued = started - request.arrived
-                    results[request] = RequestResult(body, batch, start, stop, queued, computed)
-                self.on_batch(len(items))
-        except Exception as error:  # of this batch; the others and the server go on
-            results |= dict.fromkeys(valid, error)
-        return [results[request] for request in requests]
+            # 1. Encode, infer, decode.
+            items = [item for request in requests for item in request.items]
+            timed = TimedItems(items)
+            timed.deadline = min([request.deadline for request in requests])
+            inputs = self.bundle.contract.encode(timed)
+            if time.perf_counter() > timed.deadline:
+                raise DeadlineExceeded
+            outputs = self.bundle.run(inputs)
+            predictions = self.bundle.contract.decode(outputs, items)
+            # 2. Cut the predictions into requests.
+            batch, slices, stop = BatchResult(inputs, outputs, len(items)), [], 0
+            for request in requests:
+                start, stop = stop, stop + len(request.items)
+                slices.append((_predictions.dump_json(predictions[start:stop]), start, stop))
+            self.on_batch(len(items))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # whatever it is (a panic in Rust is no Exception)
+            half = len(requests) // 2
+            if not half:
+                return [error if isinstance(error, Exception) else RuntimeError(repr(error))]
+            return [*self._run(requests[:half]), *self._run(requests[half:])]
+        computed = time.perf_counter() - started
+        return [
+            RequestResult(body, batch, start, stop, started - request.arrived, computed)
+            for request, (body, start, stop) in zip(requests, slices, strict=True)
+        ]
+
+    def _encoding_seconds(self, items: list[Item]) -> float:
+        """Estimate by as many items as show that the request is slow. Raises TooSlow."""
+        estimate, seconds = self.bundle.contract.encoding_seconds, 0.0
+        for number, item in enumerate(items, 1):
+            seconds += estimate(item)
+            if seconds > SLOW_SECONDS:
+                seconds *= len(items) / number
+                break
+        if seconds > MAX_SLOW_SECONDS and (seconds := sum(map(estimate, items))) > MAX_SLOW_SECONDS:
+            raise TooSlow(seconds)
+        return seconds
 
     def _run_inline(self) -> None:
-        size = self._max_inline_batch
+        encoding = list(accumulate(request.encoding for request in self._this_turn))
+        size = min(self._max_inline_batch, max(1, bisect(encoding, MAX_TURN_SECONDS)))
         requests, self._this_turn = self._this_turn[:size], self._this_turn[size:]
         if self._this_turn:  # after other callbacks of the event loop
             asyncio.get_running_loop().call_soon(self._run_inline)
         resolve(requests, self.run(requests))
-
-    def _encode(
-        self, requests: list[PendingRequest], results: dict[PendingRequest, Result]
-    ) -> Arrays:
-        """Encode all requests; those with an invalid item get their error in `results`."""
-        encode = self.bundle.contract.encode
-        try:
-            return encode(_items(requests))
-        except InvalidItem:
-            valid = []
-            for request in requests:
-                try:
-                    encode(request.items)
-                    valid.append(request)
-                except InvalidItem as error:
-                    results[request] = error
-            return encode(_items(valid)) if valid else {}
 
 
 def resolve(requests: list[PendingRequest], results: list[Result]) -> None:
@@ -254,12 +304,6 @@ def resolve(requests: list[PendingRequest], results: list[Result]) -> None:
             request.future.set_exception(result)
         else:
             request.future.set_result(result)
-
-
-def _items(requests: list[PendingRequest]) -> list[Item]:
-    if len(requests) == 1:
-        return requests[0].items
-    return [item for request in requests for item in request.items]
 
 
 def _lower_priority() -> None:

@@ -75,7 +75,7 @@ ERRORS = describe_errors(
         400: "The body is not valid JSON or gzip",
         401: "The API key is missing or invalid",
         408: "The body took too long to arrive",
-        413: "The body is too large",
+        413: "The body is too large, or its items would take too long to read",
         415: "The body is not application/json, or its content-encoding is not gzip",
         422: "A field is invalid; the response names it",
         503: "The server is overloaded or has no model; see Retry-After",

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ValidationInfo, field_validator
 
-from ..config import ENV_PREFIX
+from ..config import ENV_PREFIX, SECRETS
 from ..settings import Section, setting
 
 SWITCH_SECONDS = 0.0002  # a thread may hold the GIL this long; Python's own 0.005 delay requests
@@ -31,10 +31,23 @@ class CoreServerSettings(Section):
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for all")
     port: int = setting(8000, "0 picks a free port", ge=0, le=65535)
     workers: int = setting(1, "processes that share the port", ge=1, le=256)
+    root_path: str = setting(
+        "", "prefix that a proxy adds to the paths, such as /model", pattern=r"^(/[\w.~-]+)*$"
+    )
     environment: Literal["development", "production"] = setting(
         "development", "production refuses well-known example secrets"
     )
     api_keys: Words = setting([], "if set, requests must send one of these keys")
+    api_keys_file: Path | None = setting(
+        None, "file with more keys, one per line; it may change while the server runs"
+    )
+    metrics: Literal["open", "key", "off"] = setting(
+        "open", "who may read /metrics: all, callers with a key, nobody"
+    )
+    docs: bool = setting(True, "show /docs and /openapi.json")
+    allowed_hosts: Words = setting(
+        [], "accepted Host headers, * for all; default: all, but on 127.0.0.1 only its names"
+    )
     cors_origins: Words = setting([], "allowed CORS origins; default: none")
 
     deployment_dir: Path = setting(Path("deployment"), "folder that deploy writes")
@@ -49,6 +62,13 @@ class CoreServerSettings(Section):
         pattern="^[a-z0-9-]+$",
     )
 
+    max_connections: int = setting(
+        1000, "open connections per process; more get 503 and are closed", ge=1
+    )
+    max_header_bytes: int = setting(65536, "bytes per header; more get 431", ge=1024)
+    header_seconds: float = setting(
+        10.0, "seconds for a header and the begin of its body; slower ones get 408", gt=0
+    )
     max_items: int = setting(256, "items per request; more get 422", ge=1)
     max_body_bytes: int = setting(
         4 * 2**20, "bytes per body, also decompressed; more get 413", ge=1024
@@ -58,7 +78,12 @@ class CoreServerSettings(Section):
         10_000, "milliseconds until inference starts, else 504; x-timeout-ms can lower it", gt=0
     )
     queue_seconds: float = setting(0.5, "seconds of work that may queue; beyond it 503", gt=0)
-    drain_seconds: int = setting(20, "seconds to finish open requests after SIGTERM", ge=1)
+    drain_seconds: float = setting(
+        8.0, "seconds from SIGTERM to the end: lame duck, open requests, log", ge=1
+    )
+    lame_duck_seconds: float = setting(
+        0.0, "of these, seconds in which /readyz says 503 and requests are still accepted", ge=0
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = setting(
         "info", "lowest level of messages on standard error"
@@ -71,12 +96,51 @@ class CoreServerSettings(Section):
         refuse_known_secrets(keys, info)
         return keys
 
+    @field_validator("api_keys_file")
+    @classmethod
+    def _usable_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is None or path == Path():  # APP_API_KEYS_FILE= is as good as none
+            return None
+        read_keys(path, info.data.get("environment", ""))
+        return path
+
+    @field_validator("metrics")
+    @classmethod
+    def _has_keys(cls, access: str, info: ValidationInfo) -> str:
+        if access == "key" and not (info.data.get("api_keys") or info.data.get("api_keys_file")):
+            raise ValueError("set api_keys or api_keys_file too, there is no key")
+        return access
+
+    @field_validator("lame_duck_seconds")
+    @classmethod
+    def _shorter(cls, seconds: float, info: ValidationInfo) -> float:
+        if seconds >= info.data.get("drain_seconds", seconds + 1):
+            raise ValueError("must be less than drain_seconds, which contains it")
+        return seconds
+
 
 def refuse_known_secrets(secrets: Sequence[str], info: ValidationInfo) -> None:
     """Raise ValueError when, in production, one of the secrets is a well-known one."""
-    known = KNOWN_SECRETS & {secret.lower() for secret in secrets}
-    if known and info.data.get("environment") == "production":
+    _refuse_known(secrets, info.data.get("environment", ""))
+
+
+def _refuse_known(secrets: Sequence[str], environment: str) -> None:
+    if environment == "production" and KNOWN_SECRETS & {secret.lower() for secret in secrets}:
         raise ValueError("is a well-known example secret, choose a random one")
+
+
+def read_keys(path: Path, environment: str) -> list[str]:
+    """Read API keys, separated by line ends or commas. Raises ValueError if one may not be used."""
+    try:
+        keys = _split_words(path.read_text(encoding="utf-8").replace("\n", ","))
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8 text") from None
+    if not keys:
+        raise ValueError("holds no key")
+    _refuse_known(keys, environment)
+    return keys
 
 
 def as_environment(settings: CoreServerSettings) -> dict[str, str]:
@@ -85,6 +149,7 @@ def as_environment(settings: CoreServerSettings) -> dict[str, str]:
     return {
         ENV_PREFIX + name.upper(): ",".join(value) if isinstance(value, list) else str(value)
         for name, value in values.items()
+        if value is not None
     }
 
 
@@ -94,9 +159,10 @@ def misspelt_variables(
     """Warn about variables whose names are close to a setting's."""
     # No error: APP_ is a common prefix, and a platform may set such variables itself.
     variables = [ENV_PREFIX + name.upper() for name in schema.model_fields]
+    files = [f"{ENV_PREFIX}{name.upper()}_FILE" for name in SECRETS]
     return [
         f"${name} is not a setting, did you mean ${similar[0]}?"
         for name in env
-        if name.startswith(ENV_PREFIX) and name not in variables
+        if name.startswith(ENV_PREFIX) and name not in {*variables, *files}
         if (similar := difflib.get_close_matches(name, variables, 1, 0.8))
     ]

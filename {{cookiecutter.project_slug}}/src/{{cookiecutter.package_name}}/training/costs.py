@@ -1,5 +1,6 @@
 """What a network costs: its size, and how long it takes to answer."""
 
+import sys
 import time
 from pathlib import Path
 from statistics import median
@@ -34,4 +35,15 @@ def measure(network: nn.Module, weights: Path, test: Arrays, batch_size: int) ->
         item_ms=milliseconds(1),
         batch_ms=milliseconds(batch_rows),
         batch_rows=batch_rows,
+        peak_memory_bytes=_peak_memory(),
     )
+
+
+def _peak_memory() -> int | None:
+    """Return the most memory in bytes that this process has held so far."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -79,6 +79,7 @@ class Costs(Document):
     item_ms: float  # a single example
     batch_ms: float  # `batch_rows` examples at once
     batch_rows: int
+    peak_memory_bytes: int | None = None  # of the evaluation's process; not known on Windows
 
 
 class Evaluation(Document):

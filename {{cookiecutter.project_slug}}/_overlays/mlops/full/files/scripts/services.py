@@ -1,4 +1,4 @@
-"""Run PostgreSQL and Prometheus from Debian's packages, for tests and for experiments.
+"""Run PostgreSQL, PgBouncer and Prometheus from Debian's packages, for tests and for experiments.
 
     python scripts/services.py install              download what is missing, without root
     python scripts/services.py postgres             run a database until Ctrl-C, print its URL
@@ -23,11 +23,16 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 PROJECT = Path(__file__).resolve().parents[1]
 INSTALL = "python scripts/services.py install"
-PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "postgres": "postgresql"}
+PACKAGES = {
+    "pgbouncer": "pgbouncer",
+    "postgres": "postgresql",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+}
 USER, PASSWORD = "app", "of-a-test-database"
 
 
@@ -48,7 +53,7 @@ def find(program: str) -> Path | None:
     candidates = [
         path
         for root in (Path("/"), cache())
-        for folder in ("usr/bin", "usr/lib/postgresql/*/bin")
+        for folder in ("usr/bin", "usr/sbin", "usr/lib/postgresql/*/bin")
         for path in root.glob(f"{folder}/{program}")
     ]
     return max(
@@ -172,8 +177,50 @@ class Postgres:
         process, self._process = self._process, None
         _end(process, how)
 
+    def processes(self) -> list[int]:
+        """List the ids of the server and of its workers, from /proc."""
+        first = self._process.pid if self._process else 0
+        found = [first]
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # ended meanwhile
+                if int(path.read_text().rpartition(")")[2].split()[1]) == first:
+                    found.append(int(path.parent.name))
+        return found
+
     def _as_user(self, command: list[str], last: str) -> list[str]:
         return ["setpriv", *self._user, "--pdeathsig", last, "--", *command]
+
+
+@contextmanager
+def pgbouncer(url: str) -> Iterator[str]:
+    """Pool connections to a PostgreSQL, a transaction at a time; yields the pool's URL."""
+    program, parts = need("pgbouncer"), urlsplit(url)
+    with tempfile.TemporaryDirectory(prefix="pgbouncer-") as folder:
+        port, log, config = free_port(), Path(folder) / "log", Path(folder) / "pgbouncer.ini"
+        name = parts.path.lstrip("/")
+        server = f"host=127.0.0.1 port={parts.port} user={USER} password={PASSWORD}"
+        config.write_text(
+            f"[databases]\n{name} = {server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n"
+        )
+        # It refuses to run as root, and another user may not enter root's cache.
+        Path(folder).chmod(0o755)
+        for path in (program, *cache().glob("usr/lib/*-linux-*/libcares.so.2")):
+            shutil.copy(path, folder)
+        command = ["setpriv", *_other_user(), "--pdeathsig", "KILL", "--"]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*command, f"{folder}/{program.name}", str(config)],
+                env={**os.environ, "LD_LIBRARY_PATH": folder},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            _until(lambda: b"process up" in log.read_bytes(), process, log)
+            yield f"postgresql://{USER}:{quote(PASSWORD)}@127.0.0.1:{port}/{name}"
+        finally:
+            _end(process, signal.SIGINT)
 
 
 @contextmanager

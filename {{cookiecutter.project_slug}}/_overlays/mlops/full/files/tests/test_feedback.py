@@ -1,6 +1,10 @@
 """Ground truth over HTTP, and the metrics of drift and live quality."""
 
+import gzip
 import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +15,35 @@ from fastapi.testclient import TestClient
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
 from {{ cookiecutter.package_name }}.bundle.load import load_bundle
 from {{ cookiecutter.package_name }}.monitoring import online
-from {{ cookiecutter.package_name }}.serving import feedback, monitor
+from {{ cookiecutter.package_name }}.serving import feedback
+from {{ cookiecutter.package_name }}.serving.collector import Collector
+from {{ cookiecutter.package_name }}.serving.context import RequestError
 from {{ cookiecutter.package_name }}.task.contract import SCORE, GroundTruth, Prediction
 
-from .prediction_log import observer
+from .prediction_log import collecting, observer
 from .quick import BAD_GROUND_TRUTHS, ground_truths
 from .servers import inside, install_copy, rehashed, replace_champion, sample, started, until
 from .test_access import KEYS, WITHOUT_KEY, assert_asks_for_a_key
-from .test_serving import endless
+from .test_serving import direct, endless, messages
+
+
+@pytest.fixture
+def both(deployment: Path) -> Iterator[tuple[TestClient, Collector]]:
+    """A server and its collector."""
+    with started(deployment) as client, collecting(client) as collector:
+        yield client, collector
+
+
+@pytest.fixture
+def client(both: tuple[TestClient, Collector]) -> TestClient:
+    """A server that has a collector."""
+    return both[0]
+
+
+@pytest.fixture
+def collector(both: tuple[TestClient, Collector]) -> Collector:
+    """The collector of that server."""
+    return both[1]
 
 
 def predicted(client: TestClient, items: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
@@ -44,7 +69,7 @@ def test_labels_are_stored_once_and_can_be_changed(
     deployment: Path, request_items: list[dict[str, Any]]
 ) -> None:
     # Predictions of a moment ago are found although the log would wait for a minute.
-    with started(deployment, log_seconds=60) as client:
+    with started(deployment, log_seconds=60) as client, collecting(client):
         items = request_items[:3]
         right, wrong = zip(*map(ground_truths, predicted(client, items, "many")), strict=True)
         assert counts(send(client, {"request_id": "many", "truth": right[0]})) == (1, 0, 0)
@@ -57,6 +82,59 @@ def test_labels_are_stored_once_and_can_be_changed(
         changed = {"request_id": "many", "item": 1, "truth": wrong[1]}
         assert counts(send(client, changed)) == (0, 1, 0)
         assert sample(client, "feedback_total", variant="champion") == 3
+    with closing(sqlite3.connect("predictions.db")) as connection:
+        query = "SELECT item, truth, replaced_at >= at FROM feedback_history"
+        (history,) = connection.execute(query).fetchall()
+    before = GroundTruth.model_validate(right[1]).model_dump_json()
+    assert history == (1, before, 1), "what was replaced is kept"
+
+
+def test_either_id_names_a_request_and_an_ambiguous_one_is_refused(
+    client: TestClient, request_items: list[dict[str, Any]]
+) -> None:
+    own, truths = [], []
+    for items in (request_items[:1], request_items[1:2]):
+        headers = {"x-request-id": "twice"}
+        answer = client.post("/v1/predict", json={"items": items}, headers=headers)
+        own.append(answer.headers["x-prediction-id"])
+        truths.append(ground_truths(answer.json()["predictions"][0])[0])
+    answer = send(client, {"request_id": "twice", "truth": truths[0]})
+    assert answer.status_code == 409
+    (detail,) = answer.json()["detail"]
+    assert all(one in detail["msg"] for one in own)
+    for request_id, truth in zip(own, truths, strict=True):
+        assert counts(send(client, {"request_id": request_id, "truth": truth})) == (1, 0, 0)
+
+
+def test_feedback_is_for_whoever_asked_and_for_trusted_keys(
+    deployment: Path, request_items: list[dict[str, Any]]
+) -> None:
+    settings = {"api_keys": ["mine", "theirs", "labels"], "feedback_keys": ["labels"]}
+    with started(deployment, **settings) as client, collecting(client):
+        client.headers["x-api-key"] = "mine"
+        truth, other = ground_truths(predicted(client, request_items[:1], "one")[0])
+        feedback = {"request_id": "one", "truth": truth}
+        client.headers["x-api-key"] = "theirs"
+        assert send(client, feedback).status_code == 404
+        client.headers["x-api-key"] = "mine"
+        assert counts(send(client, feedback)) == (1, 0, 0)
+        client.headers["x-api-key"] = "labels"
+        assert counts(send(client, {**feedback, "truth": other})) == (0, 1, 0)
+
+
+def test_labels_per_minute_are_limited(
+    deployment: Path, request_items: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feedback.time, "monotonic", lambda: 1000.0)
+    limit = feedback.LabelLimit(3)
+    limit.take("one", 3)
+    with pytest.raises(RequestError) as raised:
+        limit.take("one", 1)
+    assert raised.value.status_code == 429
+    assert raised.value.headers == {"retry-after": "20"}
+    limit.take("two", 3)
+    monkeypatch.setattr(feedback.time, "monotonic", lambda: 1020.0)
+    limit.take("one", 3)
 
 
 @pytest.mark.parametrize("headers", WITHOUT_KEY)
@@ -91,7 +169,7 @@ def test_feedback_before_the_first_prediction_gets_404(
     client: TestClient, request_items: list[dict[str, Any]], deployment: Path
 ) -> None:
     truth, _ = ground_truths(predicted(client, request_items[:1], "elsewhere")[0])
-    with started(deployment, database_url="sqlite:///fresh.db") as fresh:
+    with started(deployment, database_url="sqlite:///fresh.db") as fresh, collecting(fresh):
         assert send(fresh, {"request_id": "stranger", "truth": truth}).status_code == 404
 
 
@@ -158,31 +236,76 @@ def test_feedback_without_a_log_gets_503(
 
 
 def test_feedback_while_the_database_is_unavailable_gets_503_with_retry_after(
-    deployment: Path,
-    request_items: list[dict[str, Any]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    deployment: Path, request_items: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(feedback, "WRITE_SECONDS", 0.05)
     path = tmp_path / "log.db"
     path.mkdir()
     with started(deployment, database_url=f"sqlite:///{path}") as client:
         (prediction,) = predicted(client, request_items[:1], "one")
         one = {"request_id": "one", "truth": ground_truths(prediction)[0]}
-        answer = send(client, one)
-        assert answer.status_code == 503
-        assert int(answer.headers["retry-after"]) >= 1
-        assert "unable to open" in answer.json()["detail"][0]["msg"]
-        path.rmdir()
-        monkeypatch.setattr(feedback, "WRITE_SECONDS", 10.0)
-        assert counts(send(client, one)) == (1, 0, 0)
+
+        def refused(reason: str) -> None:
+            answer = send(client, one)
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) >= 1
+            assert reason in answer.json()["detail"][0]["msg"]
+
+        refused("no collector")
+        with collecting(client):
+            refused("unable to open")
+            path.rmdir()
+            assert counts(send(client, one)) == (1, 0, 0)
 
 
-def measure(client: TestClient) -> None:
+def test_compressed_feedback_is_taken(
+    client: TestClient, request_items: list[dict[str, Any]]
+) -> None:
+    (prediction,) = predicted(client, request_items[:1], "one")
+    one = {"request_id": "one", "truth": ground_truths(prediction)[0]}
+    content = gzip.compress(json.dumps({"feedback": [one]}).encode())
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    assert counts(client.post("/v1/feedback", content=content, headers=headers)) == (1, 0, 0)
+    cut = client.post("/v1/feedback", content=content[:-1], headers=headers)
+    assert (cut.status_code, cut.json()["detail"][0]["type"]) == (400, "gzip")
+    bomb = gzip.compress(b" " * 2**24)
+    assert client.post("/v1/feedback", content=bomb, headers=headers).status_code == 413
+    headers["content-encoding"] = "br"
+    assert client.post("/v1/feedback", content=content, headers=headers).status_code == 415
+
+
+def test_slow_feedback_gets_408(deployment: Path) -> None:
+    with started(deployment, body_seconds=0.05) as client:
+        parts = messages(b'{"feedback"')
+        status, headers, answer = direct(client, inside(client), parts, "/v1/feedback")
+        assert (status, answer["detail"][0]["type"]) == (408, "body_too_slow")
+        assert headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("bad", [r"\u0000", r"a\u0000", r"\ud800", r"a\n", "a b", "", "x" * 65])
+def test_ids_that_no_request_has_get_422(
+    client: TestClient, request_items: list[dict[str, Any]], bad: str
+) -> None:
+    """PostgreSQL knows no NUL, and UTF-8 no lone surrogate."""
+    (prediction,) = predicted(client, request_items[:1], "one")
+    one = {"request_id": "ID", "truth": ground_truths(prediction)[0]}
+    content = json.dumps({"feedback": [one]}).replace("ID", bad)
+    headers = {"content-type": "application/json"}
+    answer = client.post("/v1/feedback", content=content.encode(), headers=headers)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["detail"][0]["loc"] == ["body", "feedback", 0, "request_id"]
+
+
+def test_feedback_can_be_closed(deployment: Path) -> None:
+    with started(deployment, feedback=False) as client:
+        assert send(client).status_code == 404
+        assert "/v1/feedback" not in client.get("/openapi.json").json()["paths"]
+
+
+def measure(client: TestClient, collector: Collector) -> None:
     """Measure drift and quality now, as the server does every minute."""
-    events = observer(client)
-    assert events.flush(10)
-    monitor.update_gauges(inside(client).models, events.log, events.log_metrics)
+    observer(client).flush()
+    collector.collect()
+    collector.measure()
 
 
 def deploy_shifted_reference(deployment: Path) -> str:
@@ -201,18 +324,21 @@ def deploy_shifted_reference(deployment: Path) -> str:
 
 
 def test_drift_is_in_the_metrics(
-    client: TestClient, request_items: list[dict[str, Any]], deployment: Path
+    client: TestClient,
+    collector: Collector,
+    request_items: list[dict[str, Any]],
+    deployment: Path,
 ) -> None:
     version = deploy_shifted_reference(deployment)
     until(lambda: client.get("/readyz").json()["model_version"] == version)
     predicted(client, request_items[:1], "first")
-    measure(client)
+    measure(client, collector)
     assert sample(client, "drift_window_rows", version=version) == 1
     assert sample(client, "drift_detected") == 0, "one row proves nothing"
     items = (request_items * 8)[:199]
     for start in range(0, len(items), 50):
         predicted(client, items[start : start + 50], f"r{start}")
-    measure(client)
+    measure(client, collector)
     assert sample(client, "drift_window_rows", version=version) == 200
     reference = inside(client).models.loaded()[0].reference
     distributions = online.with_predictions(reference["features"], reference["predictions"])
@@ -223,18 +349,20 @@ def test_drift_is_in_the_metrics(
         assert sample(client, "drift_detected", **labels) == 1, name
         assert sample(client, "drift_psi", **labels) > 0.25
         assert sample(client, "drift_p_value", **labels) < 0.01
-    database = observer(client).log.database
-    for row in online.measure_drift(database, reference, version=version):
+    for row in online.measure_drift(collector.database, reference, version=version):
         labels = {"version": version, "feature": row.feature}
         assert sample(client, "drift_psi", **labels) == pytest.approx(row.psi)
         assert sample(client, "drift_detected", **labels) == row.drifted
 
 
 def test_live_quality_is_in_the_metrics(
-    client: TestClient, request_items: list[dict[str, Any]], deployment: Path
+    client: TestClient,
+    collector: Collector,
+    request_items: list[dict[str, Any]],
+    deployment: Path,
 ) -> None:
     bundle = load_bundle(*folder.champion_path(deployment))
-    measure(client)
+    measure(client, collector)
     assert sample(client, "quality_labels") == 0
     predictions = predicted(client, request_items[:10], "ten")
     truths_sent, scores = [], []
@@ -246,7 +374,7 @@ def test_live_quality_is_in_the_metrics(
         )
         scores.append(score)
     assert counts(send(client, *truths_sent)) == (10, 0, 0)
-    measure(client)
+    measure(client, collector)
     labels = {"version": bundle.version, "metric": SCORE.name}
     mean, expected = float(np.mean(scores)), bundle.manifest.metrics[SCORE.name]
     assert len(set(scores)) > 1
@@ -258,8 +386,8 @@ def test_live_quality_is_in_the_metrics(
     assert drop == pytest.approx(lost / abs(expected))
 
 
-def test_monitoring_an_empty_log_changes_nothing(client: TestClient) -> None:
+def test_monitoring_an_empty_log_is_fine(client: TestClient, collector: Collector) -> None:
     """A new server measures before the first prediction."""
-    measure(client)
+    measure(client, collector)
     assert sample(client, "drift_detected") == 0
     assert client.get("/readyz").status_code == 200

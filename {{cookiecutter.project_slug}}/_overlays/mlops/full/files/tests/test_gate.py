@@ -1,5 +1,6 @@
 """The gate lets a challenger pass only if it is better overall and worse on no slice."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,27 @@ def test_small_slices_are_not_compared(trained: Path) -> None:
     assert gate.PRODUCTION not in pairs
     assert gate.ORIGINAL in pairs
     assert all(each.ahead == 0 for each in gate.compare_slices(pairs))
+
+
+def changed_world(old: float, share: float) -> gate.Gate:
+    """A gate whose challenger gains 0.2 on production data and `old` on the original data."""
+    names = {gate.PRODUCTION: 0.2, gate.ORIGINAL: old, "class": old}
+    result = compared(overall=0.0, **names)
+    return replace(result, slices=gate.accept_old_losses(result.slices, share))
+
+
+def test_after_a_change_of_the_world_old_data_hold_no_veto_against_a_small_loss() -> None:
+    result = changed_world(-0.03, 0.1)  # of 0.5
+    assert result.passed
+    assert result.reason.startswith("significantly better on the newest production data")
+    assert "accepted losses on: original data, class" in result.reason
+    assert not changed_world(-0.2, 0.1).passed
+    assert not changed_world(-0.03, 0.0).passed
+
+
+def test_refresh_may_be_no_better_within_its_margin() -> None:
+    assert not compared(overall=0.0).passed
+    refresh = replace(compared(overall=0.0), margin=0.1)
+    assert refresh.passed
+    assert refresh.reason.startswith("not worse overall by more than 10.0%")
+    assert not replace(compared(overall=-0.1), margin=0.1).passed

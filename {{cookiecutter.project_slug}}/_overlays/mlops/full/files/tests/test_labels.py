@@ -149,3 +149,40 @@ def test_unusable_line_is_named(
 
 def _with(text: str, key: str, value: Any) -> str:
     return json.dumps({**json.loads(text), key: value})
+
+
+def from_callers(count: int, callers: int, start: int = 0) -> list[feedback_data.FeedbackRow]:
+    """Rows of callers who ask in turns."""
+    return [
+        feedback_data.FeedbackRow(
+            request_id=f"q-{n}",
+            index=0,
+            at=float(n),
+            split="unused",
+            item={},
+            truth={},
+            caller=f"c{n % callers}",
+        )
+        for n in range(start, start + count)
+    ]
+
+
+def splits_by_caller(rows: list[feedback_data.FeedbackRow]) -> dict[str, set[str]]:
+    places: dict[str, set[str]] = {}
+    for row in rows:
+        if row.split != "unused":
+            places.setdefault(row.caller, set()).add(row.split)
+    return places
+
+
+def test_caller_who_repeats_itself_stays_in_one_split() -> None:
+    first = labels.split_by_caller(from_callers(400, 20), RULES, [])
+    second = labels.split_by_caller(from_callers(400, 25, start=400), RULES, first)
+    assert all(len(places) == 1 for places in splits_by_caller([*first, *second]).values())
+    for rows in (first, second):
+        assert {row.split for row in rows} >= set(feedback_data.SPLITS)
+
+
+def test_single_caller_is_split_by_time() -> None:
+    rows = labels.split_by_caller(from_callers(200, 1), RULES, [])
+    assert rows == labels.assign_splits(from_callers(200, 1), RULES, continued=False)

@@ -466,8 +466,13 @@ def test_ab_verdict_favours_the_better_variant(
     assert rows["champion"][-1] != rows["challenger"][-1]
     assert f"\n{decision}: " in stdout
     assert next_command in stdout.splitlines()[-1]
+    assert run("ab", "ab.least_units=101", "--effect", "0.1") == 0
+    stdout = capsys.readouterr().out
+    assert "keep going: at least 101 units" in stdout
+    assert "a gain of 0.1 needs about " in stdout
     assert run("ab", "ab.least_units=101") == 0
-    assert "keep going: at least 101 units" in capsys.readouterr().out
+    assert "finds with a power of 80 % a gain of " in capsys.readouterr().out
+    assert run("ab", "--effect", "0") == 2
 
 
 def test_ab_with_all_traffic_on_the_challenger_fails(log: Database, answers: Answers) -> None:

@@ -376,3 +376,48 @@ def test_sample_ratio_mismatch_gives_no_verdict() -> None:
     assert "sample ratio mismatch" in mismatch.reason
     with pytest.raises(ValueError, match="share"):
         ab_test.compare_split(np.arange(600), challenger, scores, 1.0)
+
+
+def test_callers_who_were_all_served_well_prove_nothing_yet() -> None:
+    rules = ab_test.TestRules(least_effect=0.005, score_range=1.0)
+    units, challenger = np.arange(200), np.arange(200) % 2 == 0
+    split = ab_test.compare_split(units, challenger, np.ones(200), 0.5, rules)
+    shadow = ab_test.compare_paired(units, np.zeros(200), rules)
+    for verdict in (split, shadow):
+        assert verdict.decision == "keep going"
+        assert verdict.high - verdict.low > 0.02
+    unbounded = ab_test.compare_split(units, challenger, np.zeros(200), 0.5)
+    assert not math.isfinite(unbounded.high)
+
+
+def test_good_challenger_near_a_perfect_score_is_not_stopped() -> None:
+    generator, rules = random(), ab_test.TestRules(least_effect=0.005, score_range=1.0)
+    stopped = 0
+    for _ in range(60):
+        challenger = generator.random(1500) < 0.5
+        right = generator.random(1500) < np.where(challenger, 0.999, 0.99)
+        shadow = (generator.random(1500) < 0.999).astype(float) - (generator.random(1500) < 0.99)
+        for n in range(100, 1501, 100):
+            units = np.arange(n)
+            split = ab_test.compare_split(units, challenger[:n], right[:n], 0.5, rules)
+            paired = ab_test.compare_paired(units, shadow[:n], rules)
+            stopped += "stop" in (split.decision, paired.decision)
+    assert stopped <= 3
+
+
+def test_forecast_power_is_about_that_of_simulated_tests() -> None:
+    generator, units = random(), 1200
+    challenger = np.arange(units) % 2 == 0
+    promoted, forecasts = [], []
+    verdict = ab_test.compare_split(np.arange(0), challenger[:0], np.zeros(0), 0.5)
+    for _ in range(200):
+        right = generator.random(units) < np.where(challenger, 0.88, 0.8)
+        verdict = ab_test.compare_split(np.arange(units), challenger, right, 0.5)
+        promoted.append(verdict.low > 0)
+        early = ab_test.compare_split(np.arange(300), challenger[:300], right[:300], 0.5)
+        forecasts.append(ab_test.power(early, 0.08, units, ab_test.TestRules()))
+    assert abs(np.mean(promoted) - np.mean(forecasts)) < 0.12
+    rules = ab_test.TestRules()
+    needed = ab_test.units_needed(verdict, 0.08, rules)
+    assert ab_test.power(verdict, 0.08, needed, rules) >= 0.8
+    assert ab_test.detectable_effect(verdict, needed, rules) <= 0.08

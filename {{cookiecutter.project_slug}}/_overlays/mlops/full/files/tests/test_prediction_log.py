@@ -12,19 +12,22 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
 from {{ cookiecutter.package_name }}.bundle.load import load_bundle
 from {{ cookiecutter.package_name }}.config import UserError, load_settings
 from {{ cookiecutter.package_name }}.interfaces import LabelledItem
-from {{ cookiecutter.package_name }}.serving import columns, log_writer, prediction_events
+from {{ cookiecutter.package_name }}.serving import collector, columns, prediction_log
+from {{ cookiecutter.package_name }}.serving.collector import Collector
 from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
+from {{ cookiecutter.package_name }}.store import spool
 from {{ cookiecutter.package_name }}.store.row import PredictionRow
 from {{ cookiecutter.package_name }}.task.contract import Item
 from {{ cookiecutter.package_name }}.task.settings import Settings
 
 from .conftest import CONFIG
 from .labelled import pairs
-from .prediction_log import log_rows, observer, written
+from .prediction_log import collecting, log_rows, observer, written
 from .servers import inside, sample, started, total, until
 
 __all__ = ["pairs"]  # a fixture
@@ -60,12 +63,16 @@ def test_every_prediction_has_a_complete_row(
 ) -> None:
     bundle = load_bundle(*folder.champion_path(deployment))
     groups = [request_items[:1], request_items[1:4], request_items[4:9]]
-    before, answers = time.time(), []
+    before, answers, prediction_ids = time.time(), [], []
     for number, items in enumerate(groups):
         headers = {"x-request-id": f"r{number}", "x-caller-key": f"caller {number % 2}"}
-        answers.append(client.post("/v1/predict", json={"items": items}, headers=headers).json())
+        answer = client.post("/v1/predict", json={"items": items}, headers=headers)
+        prediction_ids.append(answer.headers["x-prediction-id"])
+        answers.append(answer.json())
     rows = written(client)
-    assert [row["request_id"] for row in rows] == ["r0", "r1", "r2"]
+    assert [row["client_id"] for row in rows] == ["r0", "r1", "r2"]
+    assert [row["request_id"] for row in rows] == prediction_ids
+    assert len(set(prediction_ids)) == 3
     for row, items, answer in zip(rows, groups, answers, strict=True):
         inputs = bundle.contract.encode([Item.model_validate(item) for item in items])
         features = bundle.contract.features(inputs)
@@ -155,120 +162,210 @@ def test_unavailable_database_fails_no_prediction_and_gets_all_rows_later(
     tmp_path: Path,
     block: Callable[[Path], None],
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(log_writer, "RETRY_SECONDS", (0.02,))
+    monkeypatch.setattr(collector, "RETRY_SECONDS", (0.02,))
+    caplog.set_level("INFO", "serving")
     path = tmp_path / "log" / "predictions.db"
     block(path)
-    with started(deployment, database_url=f"sqlite:///{path}") as client:
+    settings = {"database_url": f"sqlite:///{path}", "spool_dir": tmp_path / "spool"}
+    with started(deployment, **settings) as client, collecting(client):
         for _ in range(10):
             assert client.post("/v1/predict", json=example).status_code == 200
         until(lambda: sample(client, "prediction_log_errors_total") >= 2)
         assert sample(client, "prediction_log_waiting") == 10
         assert sample(client, "prediction_log_lag_seconds") > 0
         assert sample(client, "prediction_log_rows_total") == 0
-        assert client.get("/readyz").status_code == 200
+        ready = client.get("/readyz")
+        assert ready.status_code == 200
+        assert str(path.parent) in ready.json()["reason"]
         if path.is_dir():
             path.rmdir()
         else:
             path.parent.unlink()
         until(lambda: sample(client, "prediction_log_rows_total") == 10)
         assert sample(client, "prediction_log_waiting") == 0
+        assert sample(client, "prediction_log_lag_seconds") == 0
         assert sample(client, "prediction_log_lost_total") == 0
+        until(lambda: client.get("/readyz").json()["reason"] is None)
         assert client.post("/v1/predict", json=example).status_code == 200
+        until(lambda: sample(client, "prediction_log_rows_total") == 11)
     assert len(log_rows(path)) == 11
+    messages = [record.getMessage() for record in caplog.records]
+    assert "the prediction log is written again" in messages
 
 
-@pytest.mark.parametrize("limit", ["log_rows", "log_megabytes"])
-def test_rows_beyond_the_memory_limit_are_counted_as_lost(
+def test_rows_beyond_the_limit_of_the_spool_are_counted_as_lost(
+    deployment: Path, example: dict[str, Any]
+) -> None:
+    with started(deployment, log_seconds=60) as client:
+        client.post("/v1/predict", json=example)
+        size = sample(client, "prediction_log_waiting_bytes")  # of one chunk
+        observer(client).spool.max_bytes = round(3.5 * size)
+        lost = waiting = 0.0
+        for number in range(2, 11):
+            assert client.post("/v1/predict", json=example).status_code == 200
+            lost = sample(client, "prediction_log_lost_total", reason="full")
+            waiting = sample(client, "prediction_log_waiting")
+            assert lost + waiting == number
+        assert lost > 0
+        assert "the most that may wait" in client.get("/readyz").json()["reason"]
+        assert len(written(client)) == waiting
+        client.post("/v1/predict", json=example)
+        assert len(written(client)) == waiting + 1
+        assert client.get("/readyz").json()["reason"] is None
+
+
+def test_unwritable_spool_keeps_rows_in_memory_until_it_can_be_written(
+    deployment: Path, example: dict[str, Any], tmp_path: Path
+) -> None:
+    place = tmp_path / "spool"
+    place.write_text("a file where the folder should be")
+    with started(deployment, spool_dir=place, log_seconds=60) as client:
+        for number in range(1, 4):
+            assert client.post("/v1/predict", json=example).status_code == 200
+            assert sample(client, "prediction_log_waiting") == number
+        assert sample(client, "prediction_log_lost_total") == 0
+        assert str(place) in client.get("/readyz").json()["reason"]
+        place.unlink()
+        assert len(written(client)) == 3
+
+
+def test_rows_that_the_spool_never_took_are_counted_as_lost_at_the_end(
     deployment: Path,
     example: dict[str, Any],
     tmp_path: Path,
-    limit: str,
-    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(log_writer, "RETRY_SECONDS", (0.02,))
-    path = tmp_path / "predictions.db"
-    folder_in_the_way(path)
-    settings = {"database_url": f"sqlite:///{path}", limit: 5}
-    if limit == "log_megabytes":
-        monkeypatch.setattr(log_writer, "_size", lambda row: 2**20)
-    with started(deployment, **settings) as client:
-        for _ in range(30):
-            assert client.post("/v1/predict", json=example).status_code == 200
-            assert sample(client, "http_requests_total", status="200", route="/v1/predict")
-        until(lambda: sample(client, "prediction_log_errors_total") >= 2)
-        lost = sample(client, "prediction_log_lost_total", reason="full")
-        waiting = sample(client, "prediction_log_waiting")
-        assert 0 < waiting <= 2 * 5, "rows in the queue and in the failing transaction"
-        assert lost + waiting == 30
-        path.rmdir()
-        until(lambda: sample(client, "prediction_log_rows_total") == waiting)
-    assert len(log_rows(path)) == waiting
-
-
-def test_rejected_row_is_counted_as_lost_and_the_others_are_written(
-    deployment: Path, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def without_unit(*columns: Any) -> PredictionRow:
-        row = PredictionRow(*columns)
-        return row._replace(**{"unit": None}) if row.request_id == "r3" else row
-
-    monkeypatch.setattr(prediction_events, "PredictionRow", without_unit)
-    with started(deployment, log_seconds=60) as client:
-        for number in range(6):
-            client.post("/v1/predict", json=example, headers={"x-request-id": f"r{number}"})
-        rows = written(client)
-        assert [one["request_id"] for one in rows] == ["r0", "r1", "r2", "r4", "r5"]
-        assert sample(client, "prediction_log_lost_total", reason="refused") == 1
-        assert sample(client, "prediction_log_lost_total") == 1
-        assert sample(client, "prediction_log_rows_total") == 5
-
-
-def test_unwritable_log_counts_lost_rows(
-    deployment: Path, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError("broken on purpose")
-
-    with started(deployment, log_seconds=60) as client:
-        with monkeypatch.context() as patch:
-            patch.setattr(log_writer.LogWriter, "enqueue", fail)
-            assert client.post("/v1/predict", json=example).status_code == 200
-            assert sample(client, "prediction_log_lost_total", reason="broken") == 1
-        assert client.post("/v1/predict", json=example).status_code == 200
-        assert len(written(client)) == 1
-        assert sample(client, "prediction_log_lost_total") == 1
-
-
-def test_repeated_request_id_is_answered_each_time_and_logged_once(
-    client: TestClient, example: dict[str, Any]
-) -> None:
-    for _ in range(3):
-        answer = client.post("/v1/predict", json=example, headers={"x-request-id": "same"})
-        assert answer.status_code == 200
-    assert len(written(client)) == 1
-    assert sample(client, "prediction_log_lost_total") == 0
-
-
-def test_shutdown_writes_pending_rows(deployment: Path, example: dict[str, Any]) -> None:
-    with started(deployment, log_seconds=60) as client:
-        for _ in range(7):
-            client.post("/v1/predict", json=example)
-        assert not Path("predictions.db").exists()
-    assert len(log_rows()) == 7
-
-
-def test_rows_lost_at_shutdown_are_counted_and_logged(
-    deployment: Path, example: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder_in_the_way(tmp_path / "log.db")
-    url = f"sqlite:///{tmp_path / 'log.db'}"
-    with started(deployment, database_url=url, drain_seconds=1) as client:
+    place = tmp_path / "spool"
+    place.write_text("a file where the folder should be")
+    with started(deployment, spool_dir=place) as client:
         client.post("/v1/predict", json=example)
         metrics = inside(client).predict.metrics
     text = metrics.render().decode()
     assert total(text, "prediction_log_lost_total", reason="stopped") == 1
     assert "prediction log lost rows" in [record.getMessage() for record in caplog.records]
+
+
+def test_rejected_row_is_counted_and_the_others_are_written(
+    client: TestClient, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_unit(*columns: Any) -> PredictionRow:
+        row = PredictionRow(*columns)
+        return row._replace(**{"unit": None}) if row.client_id == "r3" else row
+
+    monkeypatch.setattr(collector, "PredictionRow", without_unit)
+    for number in range(6):
+        client.post("/v1/predict", json=example, headers={"x-request-id": f"r{number}"})
+    with collecting(client):
+        until(lambda: sample(client, "prediction_log_rows_total") == 5)
+        assert sample(client, "prediction_log_refused_total") == 1
+    assert [one["client_id"] for one in log_rows()] == ["r0", "r1", "r2", "r4", "r5"]
+
+
+def test_predictions_that_cannot_be_counted_are_lost_and_counted(
+    client: TestClient, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("broken on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction_log.PredictionLog, "_count", fail)
+        assert client.post("/v1/predict", json=example).status_code == 200
+        until(lambda: sample(client, "prediction_log_lost_total", reason="broken") == 1)
+    assert client.post("/v1/predict", json=example).status_code == 200
+    assert len(written(client)) == 1
+    assert sample(client, "prediction_log_lost_total") == 1
+
+
+def test_repeated_request_id_makes_a_row_each_time(
+    client: TestClient, example: dict[str, Any]
+) -> None:
+    for _ in range(3):
+        answer = client.post("/v1/predict", json=example, headers={"x-request-id": "same"})
+        assert answer.status_code == 200
+    rows = written(client)
+    assert [row["client_id"] for row in rows] == ["same"] * 3
+    assert len({row["request_id"] for row in rows}) == 3
+
+
+def test_shutdown_leaves_all_rows_in_the_spool(deployment: Path, example: dict[str, Any]) -> None:
+    with started(deployment, log_seconds=60) as client:
+        for _ in range(7):
+            client.post("/v1/predict", json=example)
+        settings = observer(client).settings
+    left = Path("predictions.db.spool")
+    assert spool.waiting(left).rows == 7
+    done = Collector(settings)
+    assert done.collect() == 7
+    done.close()
+    assert len(log_rows()) == 7
+    assert not list(left.glob(spool.SEGMENT)), "a segment that is read and not written any more"
+
+
+def test_half_a_chunk_at_the_end_of_a_killed_server_is_no_row(
+    deployment: Path, example: dict[str, Any]
+) -> None:
+    with started(deployment, log_seconds=60) as client:
+        for _ in range(2):
+            client.post("/v1/predict", json=example)
+            observer(client).flush()
+        settings = observer(client).settings
+    (segment,) = Path("predictions.db.spool").glob(spool.SEGMENT)
+    segment.write_bytes(segment.read_bytes()[:-1])
+    done = Collector(settings)
+    assert done.collect() == 1
+    done.close()
+    assert len(log_rows()) == 1
+    assert not segment.exists()
+
+
+def test_damaged_segment_is_set_aside_and_the_others_are_written(
+    deployment: Path, example: dict[str, Any]
+) -> None:
+    with started(deployment, log_seconds=60) as client:
+        client.post("/v1/predict", json=example)
+    with started(deployment, log_seconds=60) as client:
+        client.post("/v1/predict", json=example)
+        settings = observer(client).settings
+    first, _ = sorted(Path("predictions.db.spool").glob(spool.SEGMENT))
+    content = bytearray(first.read_bytes())
+    content[-1] ^= 255
+    first.write_bytes(content)
+    done = Collector(settings)
+    done.collect()
+    assert done.collect() + len(log_rows()) >= 1
+    done.close()
+    assert len(log_rows()) == 1
+    assert first.with_suffix(".damaged").read_bytes() == content
+
+
+def test_collecting_again_after_a_kill_between_writing_and_noting_it_adds_no_row(
+    client: TestClient, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        client.post("/v1/predict", json=example)
+    observer(client).flush()
+    killed = Collector(observer(client).settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(spool.SpoolReader, "commit", lambda *_: None)
+        assert killed._collect_some() == 3
+    killed.close()
+    assert spool.waiting(Path("predictions.db.spool")).rows == 3
+    assert len(written(client)) == 3
+
+
+def test_only_one_collector_reads_a_spool(client: TestClient, example: dict[str, Any]) -> None:
+    client.post("/v1/predict", json=example)
+    observer(client).flush()
+    first, second = (Collector(observer(client).settings) for _ in range(2))
+    assert first.reader.lock()
+    assert not second.reader.lock()
+    assert sample(client, "collector_up") == 1
+    first.close()
+    assert sample(client, "collector_up") == 0
+    assert second.reader.lock()
+    second.close()
 
 
 def test_metrics_count_requests_items_and_predictions(
@@ -329,15 +426,18 @@ def test_clock_jump_costs_no_prediction_and_no_row(
 ) -> None:
     jump = travel(monkeypatch)
     with started(deployment, log_days=log_days) as client:
+        keeper = Collector(observer(client).settings)
         for number, seconds in enumerate((0, days * 86400, 0)):
             jump(seconds)
             for _ in range(3):
                 assert client.post("/v1/predict", json=example).status_code == 200
-            assert written(client)
-            observer(client).log._prune()
+            assert len(written(client)) == 3 * (number + 1)
+            keeper._next_prune = 0.0
+            keeper._prune()
+            while keeper._prune():
+                pass
             assert len(written(client)) == 3 * (number + 1)
             assert 0 <= sample(client, "prediction_log_lag_seconds") < 60
-        assert sample(client, "prediction_log_errors_total") == 0
 
 
 def test_old_rows_are_deleted(
@@ -347,8 +447,24 @@ def test_old_rows_are_deleted(
     jump(-40 * 86400)
     with started(deployment, log_days=30) as client:
         client.post("/v1/predict", json=example, headers={"x-request-id": "old"})
+        assert written(client)
     jump(0)
-    monkeypatch.setattr(log_writer, "FIRST_PRUNE_SECONDS", 0)
-    with started(deployment, log_days=30) as client:
+    monkeypatch.setattr(collector, "FIRST_PRUNE_SECONDS", 0)
+    with started(deployment, log_days=30) as client, collecting(client):
         client.post("/v1/predict", json=example, headers={"x-request-id": "new"})
-        until(lambda: [row["request_id"] for row in written(client)] == ["new"])
+        until(lambda: [row["client_id"] for row in log_rows()] == ["new"])
+
+
+def test_collect_once_writes_what_a_stopped_server_left(
+    deployment: Path, example: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with started(deployment, log_seconds=60) as client:
+        for _ in range(3):
+            client.post("/v1/predict", json=example)
+    assert cli.main(["collect", "--once"]) == 0
+    assert capsys.readouterr().out == "3 predictions written from predictions.db.spool\n"
+    assert len(log_rows()) == 3
+    folder_in_the_way(Path("elsewhere.db"))
+    assert cli.main(["collect", "--once", "database_url=sqlite:///elsewhere.db"]) == 1
+    assert "0 predictions wait in elsewhere.db.spool" in capsys.readouterr().err
+    assert cli.main(["collect", "--once", "database_url=none"]) == 2

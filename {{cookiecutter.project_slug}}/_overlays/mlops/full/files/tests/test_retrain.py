@@ -163,6 +163,7 @@ def kill_in_training(folder: Path) -> None:
 def favoured(slices: list[gate.SliceComparison], low: float) -> list[gate.SliceComparison]:
     """The comparisons as they would be if no slice was worse and overall had this lower bound."""
     overall, *others = (replace(each, high=max(each.high, 0.0)) for each in slices)
+    others = [replace(each, low=min(each.low, low)) for each in others]
     return [replace(overall, low=low, high=max(overall.high, low)), *others]
 
 
@@ -296,9 +297,27 @@ def test_rejected_challenger_changes_nothing_and_its_labels_trigger_nothing_agai
     assert list(aliases(idle)) == ["champion"]
     assert history(idle, "gate")[-1]["passed"] is False
     runs_before = run_names(idle)
+    rejected = history(idle, "gate")[-1]
+    assert "override" not in rejected
     assert run_retrain("--if-needed") == 0
     assert history(idle, "decide")[-1]["outcome"] != "retrain"
     assert run_names(idle) == runs_before
+
+
+def test_gate_is_overridden_by_name_and_reason(
+    idle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = gate.compare_slices
+    monkeypatch.setattr(gate, "compare_slices", lambda pairs: favoured(real(pairs), -0.01))
+    overrides = ["train.seeds=[0]", "train.epochs=1"]
+    flags = ["--override", "the old shop is closed"]
+    assert run("retrain", *flags, *SETTINGS, *overrides) == 0
+    assert "the gate is overridden (the old shop is closed): not " in capsys.readouterr().out
+    line = history(idle, "gate")[-1]
+    assert (line["passed"], line["override"]) == (False, "the old shop is closed")
+    assert line["who"]
+    assert history(idle, "challenge")[-1]["reason"].startswith("gate overridden, the old shop")
+    assert challenger_of(idle).version == line["version"]
 
 
 def test_journal_without_its_data_is_ignored(work: Path) -> None:

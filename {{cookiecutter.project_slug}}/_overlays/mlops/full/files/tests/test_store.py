@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -31,7 +32,7 @@ from {{ cookiecutter.package_name }}.store.feedback import (
     record_feedback,
 )
 from {{ cookiecutter.package_name }}.store.feedback_schema import Feedback
-from {{ cookiecutter.package_name }}.store.migrations import HEAD, MIGRATIONS
+from {{ cookiecutter.package_name }}.store.migrations import HEAD, MIGRATIONS, VERSION_TABLE
 from {{ cookiecutter.package_name }}.store.write import (
     INSERT_ROWS,
     PredictionRow,
@@ -167,7 +168,8 @@ def count(database: Database, table: Any) -> int:
 
 def test_migrations_create_exactly_the_tables(database: Database) -> None:
     with database.reading() as connection:
-        context = MigrationContext.configure(connection)
+        options = {"version_table": VERSION_TABLE}
+        context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, tables.metadata) == []
         assert context.get_current_revision() == HEAD
     config = Config()
@@ -203,11 +205,67 @@ def test_up_to_date_database_needs_no_import_of_alembic(database: Database, url:
     assert subprocess.run(command, capture_output=True, text=True).stdout == "False\n"
 
 
-def test_tables_of_a_newer_version_are_refused(database: Database) -> None:
+def test_program_goes_on_writing_beside_a_newer_schema(database: Database) -> None:
+    """Newer migrations only add: expand now, contract when no old program is left."""
     with database.writing() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(DatabaseError, match=r"revision 9999.*newer version"):
+        connection.execute(text("ALTER TABLE predictions ADD COLUMN weight FLOAT"))
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+    database.migrate()
+    assert insert_predictions(database, [plain(1)]) == 1
+
+
+def test_newer_schema_that_lacks_a_column_is_refused(database: Database) -> None:
+    with database.writing() as connection:
+        connection.execute(text("ALTER TABLE predictions RENAME COLUMN unit TO group_"))
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+    with pytest.raises(DatabaseError, match=r"revision 9999.*lacks unit"):
         database.migrate()
+
+
+def test_log_from_before_callers_were_kept_is_upgraded(url: str) -> None:
+    with closing(Database(url)) as old:
+        upgrade_to(old, "0001", "alembic_version")
+        columns = ", ".join(name for name in PredictionRow._fields[:12])
+        values = ", ".join(f":{name}" for name in PredictionRow._fields[:12])
+        with old.writing() as connection:
+            statement = text(f"INSERT INTO predictions ({columns}) VALUES ({values})")
+            connection.execute(statement, plain(1)._asdict())
+    with closing(Database(url)) as new:
+        new.migrate()
+        assert insert_predictions(new, [plain(2)]) == 1
+        assert count(new, tables.predictions) == 2
+
+
+def test_database_of_another_program_with_alembic_can_be_shared(url: str) -> None:
+    with closing(Database(url)) as database:
+        with database.writing() as connection:
+            connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
+            connection.execute(text("INSERT INTO alembic_version VALUES ('0001')"))
+        database.migrate()
+        assert insert_predictions(database, [plain(1)]) == 1
+        with database.reading() as connection:
+            query = text("SELECT version_num FROM alembic_version")
+            assert connection.execute(query).scalars().all() == ["0001"]
+
+
+def test_table_of_another_program_is_refused(url: str) -> None:
+    with closing(Database(url)) as database:
+        with database.writing() as connection:
+            connection.execute(text("CREATE TABLE predictions (id INTEGER, request_id TEXT)"))
+        with pytest.raises(DatabaseError, match="another program's"):
+            database.migrate()
+
+
+def upgrade_to(database: Database, revision: str, version_table: str) -> None:
+    """Create the tables of an earlier revision."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    with database.writing() as connection:
+        config.attributes.update(
+            connection=connection, metadata=tables.metadata, version_table=version_table
+        )
+        command.upgrade(config, revision)
 
 
 @pytest.mark.parametrize(
@@ -290,6 +348,20 @@ def test_database_that_comes_back_is_written_to_again(postgres: Any, fresh: str)
     database.close()
 
 
+def test_log_works_behind_pgbouncer_in_transaction_mode(fresh: str, answers: Answers) -> None:
+    try:
+        services.need("pgbouncer")
+    except services.Missing as missing:
+        pytest.skip(str(missing))
+    with services.pgbouncer(fresh) as pooled, closing(Database(pooled)) as database:
+        database.migrate()
+        for number in range(12):  # psycopg would prepare a statement that comes five times
+            assert insert_predictions(database, [answers.row(f"r{number}")]) == 1
+            some = feedbacks(answers, (f"r{number}", 0))
+            assert record_feedback(database, some, score(answers)).new == 1
+        assert sum(step.rows for step in prune_log(database, 2000.0, 2000.0)) == 12
+
+
 def test_locked_file_blocks_writers_and_not_readers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,7 +386,7 @@ def test_pruning_deletes_old_rows_and_keeps_labelled_inputs(
     insert_predictions(database, [*rows, answers.row("r0", variant="shadow", at=15.0)])
     record_feedback(database, feedbacks(answers, ("r0", 0), ("r1", 0), ("r12", 0)), score(answers))
 
-    assert prune_log(database, 10.0, 15.0) == Pruned(rows=10, inputs=4)
+    assert pruned(database, 10.0, 15.0) == Pruned(rows=10, inputs=4)
 
     with database.reading() as connection:
         columns = tables.predictions.c
@@ -329,7 +401,14 @@ def test_pruning_deletes_old_rows_and_keeps_labelled_inputs(
         (f"r{number}", f"r{number}" in kept) for number in range(10, 20)
     ]
     assert truths_left == ["r0", "r12"]  # of r0 the shadow's row is still there
-    assert prune_log(database, 10.0, 15.0) == Pruned(0, 0)
+    assert pruned(database, 10.0, 15.0) == Pruned(0, 0)
+
+
+def pruned(database: Database, before: float, inputs_before: float) -> Pruned:
+    """Prune to the end; no step touches more rows than it may."""
+    steps = list(prune_log(database, before, inputs_before))
+    assert all(max(step) <= 3 for step in steps)
+    return Pruned(sum(step.rows for step in steps), sum(step.inputs for step in steps))
 
 
 def score(answers: Answers) -> Callable[[Any, Any], float]:
@@ -368,7 +447,7 @@ def test_unknown_requests_and_items_are_named_and_nothing_is_written(
     assert "'a' had 2 items, there is no item 2" in message
     assert "'nobody'" in message
     assert message.endswith("and 3 more")
-    assert raised.value.indices == [*range(1, 9)]
+    assert raised.value.index == 1
     assert count(database, tables.feedback) == 0
 
 
@@ -419,7 +498,7 @@ def test_number_of_statements_does_not_grow_with_the_feedback(
         assert (
             record_feedback(database, feedbacks(answers, *keys), score(answers)).new == last - first
         )
-        assert len([one for one in statements if "BEGIN" not in one]) == 3
+        assert len([one for one in statements if not one.startswith(("BEGIN", "SET LOCAL"))]) == 3
 
 
 def numbered(number: int, items: int = 1, **changes: Any) -> PredictionRow:

@@ -1,15 +1,23 @@
 """Real processes and the prediction log: several workers write one log, and its end is written."""
 
+import json
 import os
 import signal
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from {{ cookiecutter.package_name }}.serving import app
+from {{ cookiecutter.package_name }}.store.spool import waiting
+
 from .prediction_log import log_rows
 from .quick import ground_truths
-from .servers import failed_start, processes, running, total, until
+from .servers import Answer, Server, failed_start, processes, running, total, until
+from .test_operations import services
 from .test_workers import (
     end_during_a_request,
     end_under_load,
@@ -73,6 +81,108 @@ def test_request_in_progress_at_the_end_is_logged(
     with running(deployment) as server:
         end_during_a_request(server, example)
     assert len(log_rows()) == 1
+
+
+def test_killed_collector_is_started_again_and_writes_every_row_once(
+    deployment: Path, example: dict[str, Any]
+) -> None:
+    with running(deployment) as server:
+        answers = [server.send("/v1/predict", example)]
+        for _ in range(3):
+            answers += kill_collector(server, example, len(answers))
+        assert {answer.status for answer in answers} == {200}
+        server.process.send_signal(signal.SIGTERM)
+        assert ended(server) == 0
+    ids = [row["request_id"] for row in log_rows()]
+    assert sorted(ids) == sorted(answer.headers["x-prediction-id"] for answer in answers)
+
+
+def kill_collector(server: Server, example: dict[str, Any], rows: int) -> list[Answer]:
+    """Kill the collector once it has written `rows`; return answers from before and after."""
+    before = until(lambda: collector(server)) or 0
+    until(lambda: len(log_rows_so_far()) == rows)
+    answers = [server.send("/v1/predict", example) for _ in range(5)]
+    os.kill(before, signal.SIGKILL)
+    answers += [server.send("/v1/predict", example) for _ in range(5)]
+    until(lambda: collector(server) not in (None, before))
+    return answers
+
+
+def test_collector_of_a_killed_server_writes_what_is_there_and_ends(
+    deployment: Path, example: dict[str, Any]
+) -> None:
+    with running(deployment) as server:
+        until(lambda: collector(server))
+        server.send("/v1/predict", example)
+        assert server.send("/metrics").status == 200  # everything is in the spool
+        server.process.kill()
+        until(lambda: not processes(server))
+    assert len(log_rows()) == 1
+
+
+def collector(server: Server) -> int | None:
+    """The id of the server's collector, once it reads the spool."""
+    try:
+        status = json.loads(Path("predictions.db.spool/collector.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return status["pid"] if status["pid"] in processes(server) else None
+
+
+def log_rows_so_far() -> list[dict[str, Any]]:
+    """The rows of the log; none before the collector has made its tables."""
+    try:
+        return log_rows()
+    except sqlite3.OperationalError:
+        return []
+
+
+def test_server_imports_no_database_library(deployment: Path, example: dict[str, Any]) -> None:
+    script = (
+        "import json, sys\n"
+        "from fastapi.testclient import TestClient\n"
+        f"from {app.__name__} import from_environment\n"
+        "with TestClient(from_environment(), 'http://127.0.0.1') as client:\n"
+        "    assert client.post('/v1/predict', json=json.loads(sys.argv[1])).status_code == 200\n"
+        "    assert client.get('/metrics').status_code == 200\n"
+        "print({'sqlalchemy', 'alembic', 'psycopg'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", script, json.dumps(example)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_server_ends_in_its_drain_while_the_database_is_frozen(
+    deployment: Path, example: dict[str, Any]
+) -> None:
+    try:
+        database = services.Postgres()
+    except services.Missing as missing:
+        pytest.skip(str(missing))
+    with database:
+        with running(deployment, database_url=database.url, drain_seconds=2) as server:
+            server.send("/v1/predict", example)
+            until(lambda: total(server.send("/metrics").text, "prediction_log_rows_total") == 1)
+            frozen = database.processes()
+            for pid in frozen:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                answer = server.send("/v1/predict", example)
+                truth, _ = ground_truths(answer.json["predictions"][0])
+                feedback = {"feedback": [{"request_id": answer.json["request_id"], "truth": truth}]}
+                assert server.send("/v1/feedback", feedback).status == 503
+                assert server.send("/metrics").status == 200
+                assert server.send("/v1/predict", example).status == 200
+                server.process.send_signal(signal.SIGTERM)
+                assert ended(server) == 0
+            finally:
+                for pid in frozen:
+                    os.kill(pid, signal.SIGCONT)
+        assert waiting(Path("spool/127.0.0.1-postgres")).rows == 2
+        messages = [line["message"] for line in server.lines()]
+        assert any("wait in the spool" in message for message in messages)
+        with running(deployment, database_url=database.url) as server:  # the next start
+            until(lambda: total(server.send("/metrics").text, "prediction_log_rows_total") == 2)
 
 
 def test_failed_start_for_an_invalid_database_shows_no_password(deployment: Path) -> None:

@@ -21,13 +21,14 @@ from {{ cookiecutter.package_name }}.task.classes import ClassContract, Classifi
 
 
 class Names(ClassContract):
-    """A contract that has classes and encodes nothing."""
+    """A contract that has classes and encodes nothing; its items are numbers of classes to list."""
 
     def encode(self, items: list) -> dict:
         return {}
 
     def decode(self, outputs: dict, items: Sequence) -> list[Classified]:
-        return [Classified(**fields) for fields in self.decoded(outputs)]
+        top_k = items or [None] * len(outputs["logits"])
+        return [Classified(**fields) for fields in self.decoded(outputs, top_k)]
 
     def features(self, inputs: dict) -> dict:
         return {}
@@ -116,6 +117,25 @@ def test_huge_logits_give_finite_probabilities_and_log_loss() -> None:
     assert second.probabilities == {"a": 0.0, "b": 1.0}
     metrics = class_metrics.metrics(outputs, {"label": np.array([1, 0])}, contract)
     assert np.isfinite(metrics["log_loss"])
+
+
+def test_top_k_and_many_classes_shorten_a_prediction_to_the_most_probable() -> None:
+    few, many = Names(labels=list("abcd")), Names(labels=[f"c{place}" for place in range(1000)])
+    logits = np.random.default_rng(0).normal(size=(1, 1000))
+    for contract, top_k, count in (
+        *((few, None, 4), (few, 1, 1), (few, 3, 3), (few, 9, 4)),
+        *((many, None, 100), (many, 5, 5), (many, 700, 700), (many, 5000, 1000)),
+    ):
+        outputs = {"logits": logits[:, : len(contract.labels)]}
+        (prediction,) = contract.decode(outputs, [top_k])
+        shares = dict(zip(contract.labels, classes.probabilities(outputs)[0], strict=True))
+        expected = sorted(shares.items(), key=lambda pair: -pair[1])[:count]
+        assert sorted(prediction.probabilities.items(), key=lambda pair: -pair[1]) == expected
+        assert (prediction.label, prediction.probability) == expected[0]
+        if contract is few and top_k is None:
+            assert list(prediction.probabilities) == contract.labels
+        else:
+            assert list(prediction.probabilities.items()) == expected
 
 
 def test_confusion_matrix_can_be_plotted_for_few_and_many_classes() -> None:

@@ -51,6 +51,23 @@ BAD_ITEMS = [
 ]
 
 
+# unusual items, which are answered or refused
+ODD_ITEMS = [
+    {**GOOD, "values": [0.0] * HOURS},
+    {**GOOD, "values": [True] * HOURS},
+    {**GOOD, "values": changed(VALUES, 1e308)},
+    {**GOOD, "values": changed(VALUES, -1e308)},
+    {**GOOD, "values": changed(VALUES, 5e-324)},
+    {**GOOD, "values": changed(VALUES, 1e6)},
+    {**GOOD, "times": changed(TIMES, "0001-01-01T00:00", 0)},
+    {**GOOD, "times": changed(TIMES, "2014-W10-1", 0)},
+    {**GOOD, "times": changed(TIMES, "2014-03-05T04:00\0", 100)},
+    {**GOOD, "covariates": {"\0": [0.0] * 240}},
+    {**GOOD, "id": ""},
+    {**GOOD, "target": "\0"},
+]
+
+
 def request_items(dataset: Dataset) -> list[dict]:
     """Build the items (JSON) of requests from the rows of the test split."""
     windows = zip(dataset.test["series"].tolist(), dataset.test["origin"].tolist(), strict=True)

@@ -8,11 +8,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from pydantic import ValidationError
 
-from {{ cookiecutter.package_name }}.bundle import load
 from {{ cookiecutter.package_name }}.config import UserError
 from {{ cookiecutter.package_name }}.interfaces import InvalidItem
 from {{ cookiecutter.package_name }}.release import export
@@ -504,7 +504,7 @@ def test_the_non_default_network_can_be_exported(tmp_path: Path, kind: str) -> N
     network = randomised(dataset.contract, kind=kind, patch=4)
     network.prepare(dataset.train, dataset.validation)
     export.export_onnx(network, dataset.validation, tmp_path / "model.onnx")
-    session = load.onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     outputs = export.check_parity(network, dataset.validation, session)
     assert outputs["quantiles"].shape == (len(dataset.validation["origin"]), 6, 3)
 

@@ -1,12 +1,15 @@
 """Every kind of picture becomes the levels that a person sees, alike in training and serving."""
 
 import base64
+import threading
+import tracemalloc
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from {{ cookiecutter.package_name }}.interfaces import InvalidItem
@@ -275,3 +278,64 @@ def test_request_item_of_an_image_keeps_every_level() -> None:
     image = contract.scaled(every)
     again = wide.encode([Item.model_validate(wide.item(image))])["image"][0]
     np.testing.assert_array_equal(again, image)
+
+
+def text(file: bytes) -> str:
+    return base64.b64encode(file).decode()
+
+
+def test_large_pictures_are_known_by_their_header() -> None:
+    flat = saved(Image.new("L", (4000, 4000)))
+    assert len(flat) < 30_000
+    seconds = CONTRACT.encoding_seconds(Item(image=text(flat)))
+    assert 0.1 < seconds < 1
+    assert CONTRACT.encoding_seconds(Item(image=text(flat)[:8000])) > 0.1
+    photo = saved(Image.effect_noise((4000, 3000), 50), "JPEG", quality=20)
+    assert 0.05 < CONTRACT.encoding_seconds(Item(image=text(photo))) < seconds
+    assert CONTRACT.encoding_seconds(Item(image=text(saved(plain("RGB", RED))))) < 0.001
+    assert CONTRACT.encoding_seconds(Item(pixels=[[0.5]])) == 0
+
+
+def test_what_is_refused_before_it_is_decoded_takes_no_time() -> None:
+    huge = saved(Image.new("1", (5000, 5000)))
+    for item in (Item(image=text(huge)), Item(image="no base64"), Item(image="AAAA"), Item()):
+        assert CONTRACT.encoding_seconds(item) < 0.001
+        with pytest.raises(InvalidItem):
+            CONTRACT.encode([item])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "I;16"])
+def test_memory_for_a_large_picture_is_bounded(mode: str) -> None:
+    """The decoded file and one copy; strips of it are converted at a time."""
+    if mode == "RGBA":
+        image = Image.new("RGBA", (2000, 2000), (*RED, 128))
+    else:
+        image = Image.fromarray(np.full((2000, 2000), 900, np.uint16))
+    file, contract = saved(image), CONTRACT
+    tracemalloc.start()  # NumPy's arrays; Pillow's own memory is one image at a time
+    try:
+        contract.encode([Item(image=text(file))])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * image.width * image.height
+
+
+def test_server_decodes_large_pictures_in_a_worker_and_small_ones_inline(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def watched(*arguments: Any) -> pixels.Picture:
+        threads.append(threading.current_thread().name)
+        return pixels.read_picture(*arguments)
+
+    monkeypatch.setattr(contract, "read_picture", watched)
+    for image in (Image.new("L", (8, 8)), Image.new("L", (2000, 2000))):
+        answer = client.post("/v1/predict", json={"items": [{"image": text(saved(image))}]})
+        assert answer.status_code == 200, answer.text
+    inline = client.get("/v1/models").json()["models"][0]["engine"] == "inline"
+    assert [name.startswith("worker") for name in threads] == [not inline, True]
+    many = [{"image": text(saved(Image.new("L", (4000, 4000))))}] * 20
+    assert client.post("/v1/predict", json={"items": many}).status_code == 413
+    assert len(threads) == 2, "nothing of it was decoded"

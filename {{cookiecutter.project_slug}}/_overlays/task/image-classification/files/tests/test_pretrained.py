@@ -23,7 +23,7 @@ from {{ cookiecutter.package_name }}.task.contract import Contract
 from {{ cookiecutter.package_name }}.task.settings import Settings
 from {{ cookiecutter.package_name }}.training import fit
 
-from .conftest import CONFIG
+from .conftest import CONFIG, FORCE
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -192,8 +192,8 @@ def test_commands_work_from_images_to_a_prediction(
     overrides += ["train.epochs=1", "train.seeds=[0]", "model.frozen=1"]
     assert cli.main(["train", *command, *overrides]) == 0
     (run,) = tmp_path.glob("runs/*")
-    for name in ("evaluate", "deploy"):
-        assert cli.main([name, *command, "--run", run.name]) == 0
+    assert cli.main(["evaluate", *command, "--run", run.name]) == 0
+    assert cli.main(["deploy", *command, "--run", run.name, *FORCE]) == 0
     capsys.readouterr()
     assert cli.main(["predict", "images/dark/0.png"]) == 0
     assert '"probabilities"' in capsys.readouterr().out

@@ -40,6 +40,21 @@ BAD_ITEMS = [
 ]
 
 
+# unusual items, which are answered or refused
+ODD_ITEMS = [
+    {"items": ["os\0", "\ud800"]},
+    {"items": ["os"] * 1000, "exclude": ["sys"] * 1000, "k": 100},
+    {"items": [2**63 - 1, -(2**63), 0, -1]},
+    {"items": [1e308]},
+    {"items": [True, "os"]},
+    {"items": [" os ", "OS", "os\n"]},
+    {"items": ["1" * 200]},
+    {"items": [], "exclude": list(range(1000)), "k": 1},
+    {"items": ["os"], "k": 1e1},
+    {"items": [], "k": True},
+]
+
+
 def request_items(dataset: Dataset) -> list[dict]:
     """Build the items (JSON) of requests from the rows of the test split."""
     return [dataset.contract.item(history) for history in dataset.test["history"]]

@@ -510,6 +510,20 @@ def test_details_by_group_add_up_to_the_total() -> None:
         assert mean == pytest.approx(tables["by_k"]["10"]["recall"])
 
 
+def test_details_say_how_popular_and_rare_items_are_found() -> None:
+    # Items 1; 2 and 3; 4 to 7 have a third of the interactions each.
+    contract_ = Contract(
+        items=[str(i) for i in range(7)], titles=None, counts=[4, 2, 2, 1, 1, 1, 1], users=9
+    )
+    lists = np.array([[1, 2], [1, 4]])
+    split = {"target": np.array([[1, 4], [1, 3]], np.int32)}
+    table = objective._by_popularity(lists, split, contract_)
+    assert [row["items"] for row in table.values()] == [1, 2, 4]
+    assert [row["recall"] for row in table.values()] == [1, 0, 0]
+    assert [row["share_of_lists"] for row in table.values()] == [0.5, 0.25, 0.25]
+    assert [row["share_of_held_out"] for row in table.values()] == [0.5, 0.25, 0.25]
+
+
 def test_no_item_is_recommended_twice_or_from_the_history() -> None:
     scores, split = random_split(20, 6)
     lists = ranking.recommend({"scores": scores}, split, 50)

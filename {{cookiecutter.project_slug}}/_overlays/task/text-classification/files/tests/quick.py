@@ -35,6 +35,26 @@ BAD_ITEMS = [
     ({"text": "\u0000\u0007"}, "text"),
     ({"text": "axis " * 20_001}, "text"),
     ({"text": "axis", "label": "int"}, "label"),
+    ({"text": "axis", "top_k": 0}, "top_k"),
+    ({"text": "axis", "top_k": "3"}, "top_k"),
+]
+
+
+# unusual items, which are answered or refused
+ODD_ITEMS = [
+    {"text": text}
+    for text in (
+        "axis\0 : int",
+        "\ud800 axis",
+        "a" * 100_000,
+        "\u0301" * 5_000,
+        "中文" * 5_000,
+        "[CLS] [MASK] [SEP]",
+        "\u202e\u200b\ufeff",
+        "\x85\u2028",
+        "🦘" * 300,
+        "." * 3_000,
+    )
 ]
 
 

@@ -33,7 +33,7 @@ from {{ cookiecutter.package_name }}.task.contract import Contract, GroundTruth,
 from {{ cookiecutter.package_name }}.task.settings import DataSettings, Settings
 from {{ cookiecutter.package_name }}.training import checkpoint, fit
 
-from .conftest import CONFIG
+from .conftest import CONFIG, FORCE
 from .quick import QUICK
 
 WORDS = "sum of all values along an axis or none if it was empty before as given".split()  # noqa: SIM905
@@ -656,8 +656,8 @@ def test_hugging_face_encoder_is_fine_tuned_exported_and_predicts(
     command = ["--config", str(CONFIG)]
     assert cli.main(["train", *command, *overrides, "train.seeds=[0]"]) == 0
     (run,) = tmp_path.glob("runs/*")
-    for name in ("evaluate", "deploy"):
-        assert cli.main([name, *command, "--run", run.name]) == 0
+    assert cli.main(["evaluate", *command, "--run", run.name]) == 0
+    assert cli.main(["deploy", *command, "--run", run.name, *FORCE]) == 0
     assert cli.main(["predict"]) == 0
     assert '"truncated"' in capsys.readouterr().out
     (best,) = tmp_path.glob("runs/*/seed-0/best.safetensors")

@@ -41,6 +41,21 @@ class RetrainSettings(Section):
     test_share: float = Field(
         default=0.25, gt=0, lt=0.5, description="fraction of the new labels held out, the latest"
     )
+    margin: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="fraction of its score that a new model may be worse; 0: it must be better",
+    )
+    old_loss: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="fraction lost on older data that a significant gain on production data buys",
+    )
+    newest_rows: int = Field(
+        default=1000, ge=20, description="newest held-out requests that count as production data"
+    )
     mode: Literal["split", "shadow"] = Field(
         default="split", description="split: the challenger answers callers; shadow: only listens"
     )

@@ -204,8 +204,9 @@ def simulate_lifecycle(settings: Settings, traffic: Traffic) -> Timeline:
     # 1. Observe about so often.
     size = max(10, sum(map(len, traffic)) // OBSERVATIONS)
     # 2. Train and deploy the first model.
-    for command in ("train", "evaluate", "deploy"):
+    for command in ("train", "evaluate"):
         run_command(command)
+    run_command("deploy", "--force", "--reason", "the first model of make loop")
     champion = load_bundle(*champion_path(settings.paths.deployment))
     with running_server(settings) as url, Client(url) as client:
         callers = SimulatedCallers(settings, client, champion.contract, timeline)

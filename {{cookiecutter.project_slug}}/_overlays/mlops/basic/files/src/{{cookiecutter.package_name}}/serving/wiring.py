@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from .settings import CoreServerSettings
@@ -41,11 +42,21 @@ class CountingObserver:
     def start(self) -> None:
         """Start nothing."""
 
-    def update_metrics(self) -> None:
-        """Leave them: they are always up to date."""
+    def update_metrics(self) -> bytes:
+        """Leave them: they are always up to date, and there are no others."""
+        return b""
+
+    @property
+    def problem(self) -> str | None:
+        return None
 
     async def stop(self, seconds: float) -> None:
         """Wait for nothing."""
 
 
 create_observer = CountingObserver
+
+
+def beside_server(_settings: ServerSettings) -> AbstractContextManager[object]:
+    """Run nothing beside the server."""
+    return nullcontext()

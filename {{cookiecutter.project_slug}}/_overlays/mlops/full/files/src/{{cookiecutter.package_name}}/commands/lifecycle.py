@@ -13,6 +13,8 @@ def register(group: CommandGroup) -> None:
     parser.add_argument("--if-needed", action="store_true", help=text)
     text = "even while an A/B test is running; discards an unfinished retrain"
     parser.add_argument("--force", action="store_true", help=text)
+    text = "start the A/B test whatever the gate says, and why, for the history"
+    parser.add_argument("--override", metavar="REASON", help=text)
     add_config_options(parser)
     parser = group.add(run_promote, "", '--force --reason "for the demo"')
     parser.add_argument("--force", action="store_true", help="whatever the A/B test says")
@@ -32,7 +34,9 @@ def run_retrain(options: Namespace) -> None:
     settings = read_settings(options)
     from ..lifecycle.retrain import retrain
 
-    retrain(settings, options.if_needed, options.force, f"{options.command} retrain")
+    retrain(
+        settings, options.if_needed, options.force, f"{options.command} retrain", options.override
+    )
 
 
 def run_promote(options: Namespace) -> None:

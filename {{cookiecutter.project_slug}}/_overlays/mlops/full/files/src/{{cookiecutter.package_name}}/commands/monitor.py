@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..client import Client
 from ..config import UserError, WorkError
 from .common import CommandGroup, add_config_options, add_reason_option, read_settings
 
 if TYPE_CHECKING:
+    from ..bundle.deployment import Challenger
+    from ..monitoring.ab_test import Verdict
     from ..monitoring.online import Arm
     from ..store.feedback_schema import FeedbackLine
 
@@ -34,11 +38,13 @@ def register(group: CommandGroup) -> None:
     parser.add_argument("--picture", type=Path, metavar="FILE", help=text)
     add_config_options(parser)
     share_example = "--share 0.3    (starts a new test with 30 % of the callers)"
-    parser = group.add(run_ab, "", "ab.least_effect=0.01", share_example)
+    parser = group.add(run_ab, "", "--effect 0.01", share_example)
     text = "start a new test that gives the challenger this share of the traffic"
     parser.add_argument("--share", type=_parse_share, help=text)
     text = "start a new test in which the challenger serves callers, or predicts in shadow"
     parser.add_argument("--mode", choices=("split", "shadow"), help=text)
+    text = "the gain whose expected time to a verdict is asked for (default: ab.least_effect)"
+    parser.add_argument("--effect", type=float, help=text)
     add_reason_option(parser)
     add_config_options(parser)
 
@@ -89,7 +95,7 @@ def _log_feedback(options: Namespace) -> Iterator[Record]:
     from ..bundle.deployment import champion_path
     from ..bundle.load import load_contract
     from ..store.database import open_log
-    from ..store.feedback import InvalidGroundTruth, UnknownRequest, record_feedback
+    from ..store.feedback import RefusedFeedback, record_feedback
 
     settings = read_settings(options)
     score = load_contract(champion_path(settings.paths.deployment)[0]).score_json
@@ -97,9 +103,8 @@ def _log_feedback(options: Namespace) -> Iterator[Record]:
     def record(batch: list[FeedbackLine]) -> dict[str, int]:
         try:
             return record_feedback(log, [line.feedback for line in batch], score)._asdict()
-        except (UnknownRequest, InvalidGroundTruth) as error:
-            index = error.indices[0] if isinstance(error, UnknownRequest) else error.index
-            raise UserError(f"{options.file}: row {batch[index].row}: {error}") from None
+        except RefusedFeedback as error:
+            raise UserError(f"{options.file}: row {batch[error.index].row}: {error}") from None
 
     with open_log(settings.live.database) as log:
         yield record
@@ -154,7 +159,8 @@ def run_ab(options: Namespace) -> None:
     """Show the A/B test so far and its verdict.
 
     Compares champion and challenger on the traffic of the running test: keep going, promote or
-    stop. Safe to peek at: the error rate holds however often you look.
+    stop. Safe to peek at: the error rate holds however often you look. Forecasts the time to a
+    verdict and the power at the present traffic.
     """
     from ..bundle.deployment import read_deployment
     from ..monitoring.online import measure_ab_test
@@ -162,6 +168,8 @@ def run_ab(options: Namespace) -> None:
     from ..task.contract import SCORE
 
     settings = read_settings(options)
+    if options.effect is not None and options.effect <= 0:
+        raise UserError(f"--effect {options.effect:g}: is not above 0")
     folder = settings.paths.deployment
     if options.share or options.mode:
         challenger = set_traffic(folder, options.reason, options.share, options.mode)
@@ -183,12 +191,44 @@ def run_ab(options: Namespace) -> None:
         f"\n{verdict.decision}: {verdict.reason} in {SCORE.name}, positive is better; the interval "
         f"holds at all looks together in {100 * (1 - verdict.alpha):g} % of tests"
     )
+    if verdict.decision == "keep going":
+        effect = options.effect or settings.ab.least_effect
+        print(_forecast(verdict, challenger, settings.ab.model_dump(), effect))
     following = {
         "promote": f"{options.command} promote",
         "keep going": "look again when there is more feedback",
         "stop": f"{options.command} rollback ends the test, the champion stays",
     }
     print(f"next: {following[verdict.decision]}")
+
+
+def _forecast(
+    verdict: Verdict, challenger: Challenger, rules: dict[str, Any], effect: float
+) -> str:
+    """Say when a verdict can be expected at the traffic so far, and with what power."""
+    from ..monitoring import ab_test
+
+    own, paired = ab_test.TestRules(**rules), challenger.mode == "shadow"
+    units = verdict.champion_units + (0 if paired else verdict.challenger_units)
+    days = (datetime.now(UTC) - datetime.fromisoformat(challenger.since)).total_seconds() / 86400
+    if not math.isfinite(verdict.high) or days <= 0:
+        return "forecast: too few labelled callers for one"
+    rate = units / days
+    start = f"forecast at {rate:.3g} new labelled callers a day"
+    if not effect:
+        gains = (
+            f"{ab_test.detectable_effect(verdict, units + rate * more, own, paired):.2g} in "
+            f"{more} days"
+            for more in (7, 30)
+        )
+        return f"{start}: finds with a power of 80 % a gain of {' or '.join(gains)} (see --effect)"
+    needed = ab_test.units_needed(verdict, effect, own, paired)
+    week = ab_test.power(verdict, effect, units + 7 * rate, own, paired)
+    wait = max(0.0, needed - units) / rate
+    return (
+        f"{start}: a gain of {effect:g} needs about {needed:.3g} of them for a power of 80 %, "
+        f"{wait:.3g} days from now; the power in 7 days is {week:.0%}"
+    )
 
 
 def _arms_table(arms: list[Arm], metric: str) -> list[str]:

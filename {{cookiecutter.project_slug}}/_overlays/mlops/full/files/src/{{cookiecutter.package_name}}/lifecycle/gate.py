@@ -1,6 +1,8 @@
 """The gate: a challenger must beat the champion on data that neither was trained on.
 
-It passes when it is significantly better overall and not significantly worse on any slice. The
+It passes when it is significantly better overall or on the newest production data, and not
+significantly worse on any slice. Where it is better on the newest production data, the world may
+have changed: older data then hold no veto unless `retrain.old_loss` of the score is lost there. The
 more slices are compared, the more often one looks worse by chance alone, so their intervals are
 widened (Bonferroni): all of them together err in at most 5 % of the cases.
 """
@@ -8,12 +10,13 @@ widened (Bonferroni): all of them together err in at most 5 % of the cases.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..arrays import Arrays, LazyArray, concatenate, in_chunks, row_count
+from ..base_settings import RetrainSettings
 from ..bundle.load import Bundle
 from ..config import WorkError
 from ..task import contract, objective
@@ -48,11 +51,16 @@ class SliceComparison:
     ahead: float
     low: float
     high: float
+    tolerance: float = 0.0  # loss that is accepted
 
     @property
     def finding(self) -> str:
         """What the interval allows us to say about the challenger."""
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "not distinguishable"
+        if self.low > 0:
+            return "better"
+        if self.high < -self.tolerance:
+            return "worse"
+        return "worse, accepted" if self.high < 0 else "not distinguishable"
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,13 @@ class Gate:
     challenger: str
     metric: str
     slices: list[SliceComparison]
+    margin: float = 0.0  # fraction of the champion's score that may be lost
+
+    @property
+    def decisive(self) -> SliceComparison:
+        """The newest production data if the challenger is better there, else all data."""
+        newest = next((each for each in self.slices if each.name == PRODUCTION), self.slices[0])
+        return newest if newest.finding == "better" else self.slices[0]
 
     @property
     def worse(self) -> list[SliceComparison]:
@@ -70,18 +85,25 @@ class Gate:
 
     @property
     def passed(self) -> bool:
-        return self.slices[0].finding == "better" and not self.worse
+        allowed = self.margin * abs(self.decisive.champion)
+        return (self.decisive.low > 0 or self.decisive.low > -allowed) and not self.worse
 
     @property
     def reason(self) -> str:
-        overall = self.slices[0]
-        ahead = f"{self.metric} {overall.ahead:+.3g} ({overall.low:+.3g} to {overall.high:+.3g})"
-        if overall.finding != "better":
-            return f"not significantly better overall: {ahead}"
+        best = self.decisive
+        where = "overall" if best is self.slices[0] else f"on the newest {PRODUCTION}"
+        ahead = f"{self.metric} {best.ahead:+.3g} ({best.low:+.3g} to {best.high:+.3g})"
+        claim = f"significantly better {where}"
+        if best.finding != "better":
+            if best.low <= -self.margin * abs(best.champion):
+                return f"not {claim}: {ahead}"
+            claim = f"not worse {where} by more than {self.margin:.1%}"
         if self.worse:
             names = ", ".join(each.name for each in self.worse)
-            return f"significantly better overall, {ahead}, but significantly worse on: {names}"
-        return f"significantly better overall and not significantly worse on any slice: {ahead}"
+            return f"{claim}, {ahead}, but significantly worse on: {names}"
+        accepted = [each.name for each in self.slices if each.finding == "worse, accepted"]
+        losses = f"; accepted losses on: {', '.join(accepted)}" if accepted else ""
+        return f"{claim} and not significantly worse on any slice: {ahead}{losses}"
 
     def summary(self) -> dict[str, Any]:
         """Return what the history keeps beside the reason."""
@@ -118,7 +140,9 @@ def check_comparable(champion: Bundle, today: Contract) -> None:
         )
 
 
-def run_gate(champion: Bundle, run: Run, dataset: Dataset, original: int) -> Gate:
+def run_gate(
+    champion: Bundle, run: Run, dataset: Dataset, original: int, rules: RetrainSettings
+) -> Gate:
     """Compare the champion with an evaluated run on the test split.
 
     The first `original` of its rows are those of the original data, the others from production.
@@ -126,12 +150,28 @@ def run_gate(champion: Bundle, run: Run, dataset: Dataset, original: int) -> Gat
     inputs = {name: dataset.test[name] for name in contract.INPUTS}
     predicted = concatenate(map(champion.run, in_chunks(inputs, BATCH_ROWS)))
     with np.load(run.folder / "outputs.npz") as file:
-        pairs = scores_by_slice(predicted, dict(file), dataset, original)
-    return Gate(champion.version, run.name, objective.PRIMARY_METRIC, compare_slices(pairs))
+        pairs = scores_by_slice(predicted, dict(file), dataset, original, rules.newest_rows)
+    slices = accept_old_losses(compare_slices(pairs), rules.old_loss)
+    return Gate(champion.version, run.name, objective.PRIMARY_METRIC, slices, rules.margin)
+
+
+def accept_old_losses(slices: list[SliceComparison], share: float) -> list[SliceComparison]:
+    """Where the challenger is better on the newest production data, let each slice of older data
+    lose this share of the champion's score."""
+    if not any(each.name == PRODUCTION and each.low > 0 for each in slices):
+        return slices
+    return [
+        each if each.name == PRODUCTION else replace(each, tolerance=share * abs(each.champion))
+        for each in slices
+    ]
 
 
 def scores_by_slice(
-    champion: Arrays, challenger: Arrays, dataset: Dataset, original: int
+    champion: Arrays,
+    challenger: Arrays,
+    dataset: Dataset,
+    original: int,
+    newest_rows: int = 1000,
 ) -> dict[str, SliceScores]:
     """Score both models' outputs by slice, all held-out data first; small slices are left out."""
     test, clusters = dataset.test, dataset.test_clusters()
@@ -147,7 +187,8 @@ def scores_by_slice(
 
     pairs = {}
     if original < rows:
-        pairs = {ORIGINAL: score(slice(original)), PRODUCTION: score(slice(original, None))}
+        newest = max(original, rows - newest_rows)
+        pairs = {ORIGINAL: score(slice(original)), PRODUCTION: score(slice(newest, None))}
     scores = [objective.slice_scores(outputs, test) for outputs in (champion, challenger)]
     for name, mask in objective.slices(test, dataset.contract).items():
         known = None if clusters is None else clusters[mask]
@@ -163,7 +204,10 @@ def compare_slices(pairs: Mapping[str, SliceScores]) -> list[SliceComparison]:
     comparisons = []
     for name, (champion, challenger, clusters) in pairs.items():
         ahead = sign * (challenger - champion)
-        level = 1 - ERROR if name == OVERALL else slice_level
+        # With production data there are two ways to pass: each gets half of the error.
+        primary = 1 - (ERROR / 2 if PRODUCTION in pairs else ERROR)
+        level = primary if name == OVERALL else slice_level
+        level = max(level, primary) if name == PRODUCTION else level
         low, high = mean_interval(ahead[None], clusters, level)
         means = float(champion.mean()), float(challenger.mean()), float(ahead.mean())
         comparisons.append(SliceComparison(name, len(ahead), *means, low, high))

@@ -2,13 +2,14 @@
 
 Collected rows are kept in numbered files; each holds all rows of the one before and the new ones.
 New rows are split in order of time, the latest to test, as neighbours resemble each other. A row
-keeps its split for ever, and no copy of a held-out row, here or in the original data, is trained
-on.
+keeps its split for ever, a caller stays in the split that it was seen in first, and no copy of a
+held-out row, here or in the original data, is trained on.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..arrays import hash_rows, join_rows
 from ..base_settings import RetrainSettings
@@ -61,7 +62,8 @@ def collect_rows(
     corrected = [row for row, before in zip(old, rows, strict=True) if row != before]
     new = [to_row(example) for example in uncollected(log, rows)]
     unusable = {row.key for row in [*corrected, *new] if feedback_data.why_unusable(original, row)}
-    split = assign_splits([row for row in new if row.key not in unusable], rules, bool(rows))
+    usable = [row for row in new if row.key not in unusable]
+    split = split_by_caller(usable, rules, rows)
     left_out = [row for row in new if row.key in unusable]
     old = [_with_split(row, "unused") if row.key in unusable else row for row in old]
     return without_leaks(original, [*old, *sorted([*split, *left_out], key=_by_time)])
@@ -73,15 +75,18 @@ def to_row(example: LabelledExample) -> FeedbackRow:
 
 
 def assign_splits(
-    rows: Sequence[FeedbackRow], rules: RetrainSettings, continued: bool
+    rows: Sequence[FeedbackRow],
+    rules: RetrainSettings,
+    continued: bool,
+    order: Callable[[FeedbackRow], Any] | None = None,
 ) -> list[FeedbackRow]:
-    """Split new rows in order of time: the first train, the last test.
+    """Split new rows in order of time, or of another key: the first train, the last test.
 
     Neighbours may hold the same values (windows of a series), so a gap of `BLOCK_LENGTH` - 1 rows
     is left out before each split; before the first one only if rows were collected before
     (`continued`). With too few rows for that, none is taken yet.
     """
-    rows = sorted(rows, key=_by_time)
+    rows = sorted(rows, key=order or _by_time)
     if len(rows) < min_new_rows(continued):
         return []
     gap = objective.BLOCK_LENGTH - 1
@@ -98,6 +103,35 @@ def assign_splits(
     ]
     splits: list[Split] = [name for name, size in sizes for _ in range(size)]
     return [_with_split(row, split) for row, split in zip(rows, splits, strict=True)]
+
+
+def split_by_caller(
+    new: list[FeedbackRow], rules: RetrainSettings, before: Sequence[FeedbackRow]
+) -> list[FeedbackRow]:
+    """Split new rows so that a caller, whose requests repeat each other, is in one split: the one
+    that it has, else by the time of its first row. Rows without a caller are on their own.
+
+    Where that would leave a split empty, as with one caller that sends everything, rows are split
+    by time alone.
+    """
+    first: dict[str, Any] = {}
+    for row in sorted(new, key=_by_time):
+        first.setdefault(row.caller, _by_time(row))
+
+    def order(row: FeedbackRow) -> Any:
+        return (first[row.caller] if row.caller else _by_time(row)), _by_time(row)
+
+    split = assign_splits(new, rules, bool(before), order)
+    places: dict[str, Split] = {}
+    for row in [*before, *split]:
+        if row.caller and row.split != "unused":
+            places.setdefault(row.caller, row.split)
+    kept = [
+        row if row.split == "unused" else _with_split(row, places.get(row.caller, row.split))
+        for row in split
+    ]
+    complete = {row.split for row in kept} >= set(feedback_data.SPLITS)
+    return kept if complete else assign_splits(new, rules, bool(before))
 
 
 def min_new_rows(continued: bool) -> int:

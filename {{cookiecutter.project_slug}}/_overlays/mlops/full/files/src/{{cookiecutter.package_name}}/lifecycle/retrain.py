@@ -72,12 +72,17 @@ def clear_pending(settings: Settings) -> None:
 
 
 def retrain(
-    settings: Settings, if_needed: bool = False, force: bool = False, again: str = "retrain"
+    settings: Settings,
+    if_needed: bool = False,
+    force: bool = False,
+    again: str = "retrain",
+    override: str | None = None,
 ) -> None:
     """Train and try a new model, with `if_needed` only when a trigger fires.
 
     `force` disregards a running A/B test and a pending retrain; `again` is the command that
-    resumes this one. UserError when the deployed model has another name than the settings.
+    resumes this one; `override` is why a challenger starts whatever the gate says. UserError when
+    the deployed model has another name than the settings.
     """
     folder = settings.paths.runs
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +98,7 @@ def retrain(
                 )
             pending = read_pending(settings) or _plan(settings, champion, if_needed, force)
             if pending is not None:
-                _carry_out(settings, pending, champion, again)
+                _carry_out(settings, pending, champion, again, override)
                 clear_pending(settings)
     except Timeout:
         print(f"{folder}: another retrain is already running; nothing done")
@@ -136,7 +141,9 @@ def _plan(
     return pending
 
 
-def _carry_out(settings: Settings, pending: PendingRetrain, champion: Bundle, again: str) -> None:
+def _carry_out(
+    settings: Settings, pending: PendingRetrain, champion: Bundle, again: str, override: str | None
+) -> None:
     """Take steps 4 to 7: a challenger is deployed, or the gate rejects it."""
     target = settings.paths.deployment
     before = deployment.read_deployment(target)
@@ -154,13 +161,17 @@ def _carry_out(settings: Settings, pending: PendingRetrain, champion: Bundle, ag
     path = run.settings.live.feedback
     rows = feedback_data.read_feedback_rows(path) if path else []
     original = run.info.data.rows.test - sum(row.split == "test" for row in rows)
-    gate = run_gate(champion, run, dataset, original)
+    gate = run_gate(champion, run, dataset, original, settings.retrain)
     write_json(run.folder / "gate.json", gate.record())
     print("\n".join(["", *markdown_table(gate.table()), ""]))
-    deployment.append_history(target, COMPARED, gate.reason, version=run.name, **gate.summary())
+    why = {"override": override} if override and not gate.passed else {}
+    summary = {**gate.summary(), **why}
+    deployment.append_history(target, COMPARED, gate.reason, version=run.name, **summary)
     tracker = Tracker(run.settings)
     tracker.log_gate(run, gate.summary())
-    if not gate.passed:
+    if why:
+        print(f"the gate is overridden ({override}): {gate.reason}")
+    elif not gate.passed:
         sync_registry_aliases(tracker, before)  # a rollback without MLflow did not move them
         print(f"challenger rejected, the champion stays: {gate.reason}")
         return
@@ -173,7 +184,7 @@ def _carry_out(settings: Settings, pending: PendingRetrain, champion: Bundle, ag
         mode=settings.retrain.mode,
         share=settings.retrain.share,
         compared_with=gate.champion,
-        reason=gate.reason,
+        reason=f"gate overridden, {override}: {gate.reason}" if why else gate.reason,
         cause=pending.reason,
     )
     print(

@@ -7,18 +7,22 @@ callers, not between mean requests.
 The interval is an asymptotic confidence sequence (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas,
 Time-uniform central limit theory and asymptotic confidence sequences, Annals of Statistics 52
 (2024), theorem 2.2) about the difference of means. It holds at all looks together; an ordinary
-95 % interval, looked at daily, misleads far more often.
+95 % interval, looked at daily, misleads far more often. Scores of which all are equal so far have a
+variance all the same: see `_least_variance`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 BORROWED_UNITS = 200  # of pooled variance, mixed with each variant's own
+UNSEEN_EXTREMES = 2  # units at the far end of the scores' range that may not have come yet
+POWER = 0.8  # with which a forecast says how much is needed
 SRM_ALPHA = 0.001  # chance of ever reporting a sample ratio mismatch (SRM) that is none
 SRM_PRIOR_UNITS = 100  # units that the prior of the traffic split is worth
 
@@ -39,6 +43,7 @@ class TestRules:
     most_units: int | None = None  # labelled, of both together, after which a test is stopped
     least_effect: float = 0.0  # in units of the score; less is not worth a promotion
     tight_at: int = 1000  # units of both variants at which the interval is narrowest
+    score_range: float | None = None  # largest difference of two scores; None: unbounded
 
 
 DEFAULT_RULES = TestRules()
@@ -95,7 +100,9 @@ def compare_paired(
     Every request is answered by both, so what makes requests easy or hard cancels out.
     """
     _, group = _unit_stats(units, np.ones(len(differences), bool), differences, rules)
-    error = math.sqrt(group.variance / group.count) if group.count > 1 else math.inf
+    scale = rules.score_range or math.sqrt(group.variance + group.mean**2)
+    variance = max(group.variance, _least_variance(group.count, scale))
+    error = math.sqrt(variance / group.count) if group.count > 1 else math.inf
     margin = interval_width(group.count, rules) * error
     bounds = group.mean, group.mean - margin, group.mean + margin
     return _verdict(group, group, bounds, False, rules)
@@ -110,20 +117,80 @@ def confidence_interval(
     is the variants' own means. Its plain variance misleads with few challengers: a run of luck
     raises the mean *and* lowers the variance; with 10 % of the traffic and 97 % of scores 1, a
     quarter of useless challengers were promoted. So each variance is at least what `BORROWED_UNITS`
-    more units of the pooled variance would make it, which matters ever less as units become many.
+    more units of the pooled variance would make it, which matters ever less as units become many,
+    and at least `_least_variance`.
     """
     units = champion.count + challenger.count
     squares = sum(group.variance * (group.count - 1) for group in (champion, challenger))
     pooled = np.maximum(squares, 0) / np.maximum(units - 2, 1)
+    difference = challenger.mean - champion.mean
+    # Without a known range, the standard deviation around the common mean stands for it.
+    between = champion.count * challenger.count / np.maximum(units, 1) * difference**2
+    total = np.sqrt((np.maximum(squares, 0) + between) / np.maximum(units - 1, 1))
     spread: Any = 0.0  # squared standard error of the difference
     for group in (champion, challenger):
         count = np.maximum(group.count, 1)
         mixed = (group.variance * count + pooled * BORROWED_UNITS) / (count + BORROWED_UNITS)
-        spread = spread + np.maximum(group.variance, mixed) / count
+        least = _least_variance(count, rules.score_range or total)
+        spread = spread + np.maximum(np.maximum(group.variance, mixed), least) / count
     margin = interval_width(units, rules) * np.sqrt(spread)
     margin = np.where(np.minimum(champion.count, challenger.count) < 2, np.inf, margin)
-    difference = challenger.mean - champion.mean
     return difference, difference - margin, difference + margin
+
+
+def _least_variance(count: Any, scale: Any) -> Any:
+    """Return the variance that units have at least, whatever they showed so far: infinite if even
+    their scale is zero.
+
+    A hundred callers of whom all were served well do not prove that none ever fails. Bounds for
+    bounded scores therefore add a term of range / n to the one with the variance, such as the
+    empirical Bernstein bound (Maurer and Pontil, COLT 2009, theorem 4) and its confidence sequence
+    (Waudby-Smith and Ramdas, Journal of the Royal Statistical Society B 86, 2024). Here it is a
+    variance of `UNSEEN_EXTREMES` such units in `count`: with no failure among n, the failure rate
+    may be about 5 / n. The constant was chosen by simulation (docs/monitoring.md of the template).
+    """
+    least = UNSEEN_EXTREMES * np.square(scale) / np.maximum(count, 1)
+    return np.where(np.asarray(scale) > 0, least, np.inf)
+
+
+def standard_error(verdict: Verdict, units: float, rules: TestRules, paired: bool) -> float:
+    """Forecast the standard error at a number of units, those of both variants or, `paired`, of the
+    shadow run; infinite before there is an interval."""
+    now = verdict.champion_units + (0 if paired else verdict.challenger_units)
+    half = (verdict.high - verdict.low) / 2
+    return half / float(interval_width(now, rules)) * math.sqrt(now / units) if now else math.inf
+
+
+def power(
+    verdict: Verdict, effect: float, units: float, rules: TestRules, paired: bool = False
+) -> float:
+    """Forecast the probability that a test of so many units promotes a challenger that is better by
+    `effect`. A normal approximation from the variance and the traffic split so far, at one look."""
+    error = standard_error(verdict, units, rules, paired)
+    return NormalDist().cdf(effect / error - float(interval_width(units, rules)))
+
+
+def detectable_effect(
+    verdict: Verdict, units: float, rules: TestRules, paired: bool = False
+) -> float:
+    """Forecast the gain that a test of so many units finds with a power of 80 %."""
+    width = float(interval_width(units, rules)) + NormalDist().inv_cdf(POWER)
+    return width * standard_error(verdict, units, rules, paired)
+
+
+def units_needed(verdict: Verdict, effect: float, rules: TestRules, paired: bool = False) -> float:
+    """Forecast the units with which a gain of `effect` is found with a power of 80 %; infinite if
+    no test of a billion units would."""
+    least = (
+        1
+        if paired
+        else (verdict.champion_units + verdict.challenger_units)
+        / max(1, min(verdict.champion_units, verdict.challenger_units))
+    )
+    for units in np.geomspace(least * rules.least_units, 1e9, 500):
+        if power(verdict, effect, units, rules, paired) >= POWER:
+            return float(units)
+    return math.inf
 
 
 def interval_width(units: Any, rules: TestRules) -> Any:

@@ -108,7 +108,9 @@ def measure_ab_test(
         arms.append(Arm(traffic, len(scores), float(np.mean(scores)) if scores else None))
     # 2. Judge: a split by the scores of both variants, a shadow run by their differences.
     better = contract.SCORE.higher_is_better
-    rules = ab_test.TestRules(**settings.ab.model_dump(), higher_is_better=better)
+    # Scores of which more is better are shares (accuracy, recall); errors have no bound.
+    known = {"higher_is_better": better, "score_range": 1.0 if better else None}
+    rules = ab_test.TestRules(**settings.ab.model_dump(), **known)
     if challenger.mode == "split":
         units = np.array([row.unit for row in rows], str)
         challenged = np.array([row.variant == "challenger" for row in rows], bool)

@@ -1,48 +1,17 @@
-"""Columns of many predictions at once: measured by few calls of NumPy, written as JSON."""
+"""Values of many predictions at once, measured by few calls of NumPy."""
 
-import json
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..arrays import Arrays
+from ..store.columns import NOT_NUMBERS
 from .scheduler import BatchResult, RequestResult
 
 MAX_BUCKETS = 20  # classes of a prediction that metrics distinguish
-NOT_NUMBERS = "USO"  # kinds of arrays
-
-
-class Columns(NamedTuple):
-    """Values of items by name, and for each request its rows (start, stop) in them."""
-
-    values: Arrays
-    spans: list[tuple[int, int]]
-
-    def to_json(self) -> list[str]:
-        """Write the values of each request as `{"width":[3,4]}`."""
-        if all(stop - start == 1 for start, stop in self.spans):
-            return self._single_items()
-        cells = {json.dumps(name): _cells(array) for name, array in self.values.items()}
-        return [
-            "{" + ",".join(f"{n}:[{','.join(c[start:stop])}]" for n, c in cells.items()) + "}"
-            for start, stop in self.spans
-        ]
-
-    def _single_items(self) -> list[str]:
-        """Do the same in a fifth of the time, where every request has one item."""
-        rows = [start for start, _ in self.spans]
-        columns, members = [], []
-        for name, array in self.values.items():
-            finite = array.dtype.kind not in NOT_NUMBERS and bool(np.isfinite(array).all())
-            columns.append(array[rows].tolist() if finite else _cells(array[rows]))
-            members.append(json.dumps(name).replace("%", "%%") + (":[%.6g]" if finite else ":[%s]"))
-        template = "{" + ",".join(members) + "}"
-        return [template % row for row in zip(*columns, strict=True)]
 
 
 class Buckets:
@@ -73,12 +42,15 @@ def measure_batches(
     results: Sequence[RequestResult],
     arrays: Callable[[BatchResult], Arrays],
     measure: Callable[[Arrays], Arrays],
-) -> Columns:
-    """Apply `measure` to the arrays of the results' batches, with few calls for many batches."""
+) -> Arrays:
+    """Apply `measure` to the arrays of the results' batches, with few calls for many batches.
+
+    Returns values (item,) in the order of the results.
+    """
     # 1. Group the batches by the shape of an item: a group is measured at once.
     by_shape: dict[object, dict[int, BatchResult]] = {}
     for key, batch in {id(result.batch): result.batch for result in results}.items():
-        shape = tuple(array.shape[1:] for array in arrays(batch).values())
+        shape = tuple([array.shape[1:] for array in arrays(batch).values()])
         by_shape.setdefault(shape, {})[key] = batch
     # 2. Measure, and remember where each batch begins.
     columns: dict[str, list[np.ndarray]] = {}
@@ -91,24 +63,9 @@ def measure_batches(
         for key, batch in batches.items():
             first_rows[key] = rows
             rows += batch.items
-    # 3. Find the rows of each request.
-    firsts = [first_rows[id(result.batch)] for result in results]
-    spans = [(n + result.start, n + result.stop) for n, result in zip(firsts, results, strict=True)]
-    return Columns({name: np.concatenate(parts) for name, parts in columns.items()}, spans)
-
-
-def items_json(body: bytes) -> str:
-    """Cut the list of items out of a valid body, which is an object with nothing else in it."""
-    if body.count(b'"items"') > 1 or b"\\" in body:  # of duplicate keys the last one counts
-        return json.dumps(json.loads(body)["items"])
-    return body[body.index(b"[") : body.rindex(b"]") + 1].decode()
-
-
-def _cells(array: np.ndarray) -> list[str]:
-    """Write each value as JSON, numbers with the digits that the bundle's reference keeps."""
-    if array.dtype.kind in NOT_NUMBERS:
-        return [_quoted(value) for value in array.tolist()]
-    return [f"{x:.6g}" if math.isfinite(x) else "null" for x in array.tolist()]
-
-
-_quoted = lru_cache(1024)(json.dumps)
+    # 3. Take the rows of the requests: a batch may hold others too.
+    places: list[int] = []
+    for result in results:
+        first = first_rows[id(result.batch)]
+        places += range(first + result.start, first + result.stop)
+    return {name: np.concatenate(parts)[places] for name, parts in columns.items()}

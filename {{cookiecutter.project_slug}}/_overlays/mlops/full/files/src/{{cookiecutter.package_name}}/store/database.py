@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +13,15 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_u
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from ..config import UserError, WorkError
-from .migrations import HEAD, MIGRATIONS
-from .tables import metadata
+from .migrations import HEAD, MIGRATIONS, VERSION_TABLE
+from .tables import metadata, predictions
 
 DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 EXAMPLES = "sqlite:///predictions.db or postgresql://user:password@host/name"
 CONNECT_SECONDS = 5  # to connect, or to get a lock of SQLite
 STATEMENT_SECONDS = 20  # for one statement of PostgreSQL
+FIRST = "0001"  # the first revision, and columns by which its table is recognised
+COLUMNS_0001 = ("request_id", "model_version", "variant", "outcomes", "output")
 MIGRATING = threading.Lock()  # Alembic keeps its state in globals
 MIGRATION_LOCK = 7_305_102_481  # an arbitrary key, of PostgreSQL's advisory lock around migrations
 
@@ -73,7 +75,7 @@ class Database:
                 "tcp_user_timeout": CONNECT_SECONDS * 1000,
                 "keepalives_idle": CONNECT_SECONDS,
                 "keepalives_interval": 1,
-                "options": f"-c statement_timeout={STATEMENT_SECONDS * 1000}",
+                "prepare_threshold": None,  # prepared statements outlive PgBouncer's transactions
             }
             arguments = {key: arguments[key] for key in arguments.keys() - self.url.query.keys()}
         engine = create_engine(
@@ -82,6 +84,8 @@ class Database:
         if self.dialect == "sqlite":
             event.listen(engine, "connect", _configure_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
+        else:
+            event.listen(engine, "begin", _limit_statements)
         return engine
 
     @contextmanager
@@ -100,13 +104,17 @@ class Database:
                 yield connection
 
     def migrate(self) -> None:
-        """Create or upgrade the tables; safe to run from several processes at once."""
+        """Create or upgrade the tables; safe to run from several processes at once.
+
+        Tables of a newer program stay as they are: DatabaseError if something is missing in them.
+        """
         with self.reading() as connection:
-            if _revision(connection) == HEAD:
+            found = _revision(connection)
+            if found is not None and found >= HEAD:
+                self._check_tables(connection, found)
                 return
         from alembic import command  # late, as the tables are usually up to date
         from alembic.config import Config
-        from alembic.util import CommandError
 
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
@@ -115,14 +123,28 @@ class Database:
             if self.dialect == "postgresql":
                 connection.execute(text("SET LOCAL statement_timeout = 0"))
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
-            config.attributes.update(connection=connection, metadata=metadata)
-            try:
-                command.upgrade(config, "head")
-            except CommandError:
-                raise DatabaseError(
-                    f"{self.name}: the tables have revision {_revision(connection)}, this version "
-                    f"of the program supports {HEAD}; use the newer version that upgraded them"
-                ) from None
+            attributes = {"metadata": metadata, "version_table": VERSION_TABLE}
+            config.attributes.update(connection=connection, **attributes)
+            tables = inspect(connection)
+            if tables.has_table("predictions") and not tables.has_table(VERSION_TABLE):
+                # From before the log had a version table of its own; or another program's
+                self._check_tables(connection, FIRST, COLUMNS_0001)
+                command.stamp(config, FIRST)
+            command.upgrade(config, "head")
+
+    def _check_tables(
+        self,
+        connection: Connection,
+        revision: str,
+        columns: Collection[str] = predictions.columns.keys(),
+    ) -> None:
+        """Raise DatabaseError if the table of predictions lacks one of these columns."""
+        present = {column["name"] for column in inspect(connection).get_columns("predictions")}
+        if missing := [name for name in columns if name not in present]:
+            raise DatabaseError(
+                f"{self.name}: the table predictions (revision {revision}) lacks "
+                f"{', '.join(missing)}: it is another program's or too new for this one"
+            )
 
     def close(self) -> None:
         """Close the connections; the next use opens new ones."""
@@ -174,8 +196,13 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
+def _limit_statements(connection: Connection) -> None:
+    # In the transaction: PgBouncer refuses it as a parameter of the connection.
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_SECONDS * 1000}")
+
+
 def _revision(connection: Connection) -> str | None:
     """Return the revision of the tables, None without tables."""
-    if not inspect(connection).has_table("alembic_version"):
+    if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()

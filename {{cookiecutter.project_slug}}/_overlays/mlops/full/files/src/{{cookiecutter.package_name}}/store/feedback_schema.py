@@ -22,7 +22,7 @@ class Feedback(BaseModel, Generic[GroundTruthT], extra="forbid"):
     """The ground truth of one item of an earlier request; `Feedback[GroundTruth]` is a task's."""
 
     request_id: str = Field(
-        min_length=1, max_length=64, description="the request's id, as its response named it"
+        pattern=r"^[A-Za-z0-9._-]{1,64}$", description="the request's id, as its response named it"
     )
     item: int = Field(default=0, ge=0, lt=2**31, description="which of the request's items, from 0")
     truth: GroundTruthT = Field(description="the ground truth: what turned out to be right")

@@ -48,6 +48,7 @@ class LabelledExample:
     at: float  # of the request, seconds since 1970
     item: Any
     truth: Any
+    caller: str = ""  # a hash, the same in all A/B tests; empty: unknown
 
     @property
     def key(self) -> tuple[str, int]:
@@ -111,12 +112,13 @@ def read_labelled(database: Database) -> list[LabelledExample]:
     conditions = [column.input.is_not(None), column.variant.in_(ANSWERING)]
     parse = lru_cache(8)(json.loads)
     examples: dict[tuple[str, int], LabelledExample] = {}
-    for row in _read_feedback(database, ["input"], conditions):
+    for row in _read_feedback(database, ["input", "caller"], conditions):
         try:
             item = parse(row.input)[row.item]
         except ValueError:  # a body with two keys `items` was kept as it came
             continue
-        example = LabelledExample(row.request_id, row.item, row.at, item, json.loads(row.truth))
+        truth = json.loads(row.truth)
+        example = LabelledExample(row.request_id, row.item, row.at, item, truth, row.caller or "")
         examples.setdefault(example.key, example)  # both variants may have got one id
     return list(examples.values())
 

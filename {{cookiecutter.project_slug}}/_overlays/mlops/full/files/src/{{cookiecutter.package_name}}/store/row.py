@@ -1,5 +1,4 @@
-"""A row of the prediction log, free of the database's library: the server makes rows all the time
-and imports that library late."""
+"""A row of the prediction log."""
 
 from typing import NamedTuple
 
@@ -19,3 +18,6 @@ class PredictionRow(NamedTuple):
     outcomes: str
     output: str
     input: str | None
+    client_id: str | None = None
+    asker: str = ""
+    caller: str | None = None

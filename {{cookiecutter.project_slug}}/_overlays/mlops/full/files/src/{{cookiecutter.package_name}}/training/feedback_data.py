@@ -30,6 +30,7 @@ class FeedbackRow(BaseModel):
     split: Split
     item: Any
     truth: Any
+    caller: str = ""  # a hash, the same in all A/B tests; empty: unknown
 
     @property
     def key(self) -> tuple[str, int]:

@@ -28,14 +28,19 @@ class TemperatureScaling(nn.Module):
 
     def calibrate(self, outputs: Arrays, split: Arrays) -> None:
         """Fit the temperature to `logits` (n, class) and `label` (n,)."""
-        logits, labels = outputs["logits"].astype(np.float64), split["label"]
-        rows, count = np.arange(len(labels)), len(labels)
-        # Platt's targets: where validation has no error, the temperature must not become 0.
-        missed = 1 / (count + 2)
+        self.temperature.mul_(fit_temperature(outputs["logits"], split["label"])[0])
 
-        def loss(log_temperature: float) -> float:
-            chances = log_softmax(logits / math.exp(log_temperature), axis=1)
-            return -float((1 - missed) * chances[rows, labels].mean() + missed * chances.mean())
 
-        found = minimize_scalar(loss, bounds=(-LOG_BOUND, LOG_BOUND), method="bounded")
-        self.temperature.mul_(math.exp(found.x))
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Return the temperature of the lowest log loss for `logits` (n, class), and this loss."""
+    logits, count = logits.astype(np.float64), len(labels)
+    # Platt's targets: where validation has no error, the temperature must not become 0.
+    missed = 1 / (count + 2)
+
+    def loss(log_temperature: float) -> float:
+        chances = log_softmax(logits / math.exp(log_temperature), axis=1)
+        actual = chances[np.arange(count), labels]
+        return -float((1 - missed) * actual.mean() + missed * chances.mean())
+
+    found = minimize_scalar(loss, bounds=(-LOG_BOUND, LOG_BOUND), method="bounded")
+    return math.exp(found.x), float(found.fun)

@@ -4,7 +4,7 @@ The network's output is `logits` (n, class). The server imports this module: Num
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,10 +16,21 @@ OUTPUTS = ("logits",)
 SCORE = ScoreMetric("accuracy", True)
 
 MAX_NAMED = 10  # classes that a message lists
+MAX_LISTED = 100  # classes that a prediction lists unless the request says `top_k`
+
+TopK = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        strict=True,
+        description=f"how many classes to list, the most probable first; by default all, of more "
+        f"than {MAX_LISTED} the {MAX_LISTED} most probable",
+    ),
+]
 
 
 class Classified(BaseModel):
-    """The most probable class and the probability of each class."""
+    """The most probable class and the probability of each class, or of `top_k`."""
 
     label: str
     probability: float
@@ -51,15 +62,17 @@ class ClassContract(BaseContract):
             "probability": shares.max(axis=1),
         }
 
-    def decoded(self, outputs: Arrays) -> list[dict[str, Any]]:
+    def decoded(self, outputs: Arrays, top_k: Sequence[int | None]) -> list[dict[str, Any]]:
         """Return the fields of a `Classified` for each row of the logits."""
-        shares = probabilities(outputs)
-        best = shares.argmax(axis=1)
-        by_class = (dict(zip(self.labels, row, strict=True)) for row in shares.tolist())
-        return [
-            {"label": label, "probability": row[label], "probabilities": row}
-            for label, row in zip([self.labels[place] for place in best], by_class, strict=True)
-        ]
+        shares, predictions = probabilities(outputs), []
+        for row, count in zip(shares, top_k, strict=True):
+            best, values, listed = int(row.argmax()), row.tolist(), range(len(row))
+            if count is not None or len(row) > MAX_LISTED:
+                listed = np.argsort(-row, kind="stable")[: count or MAX_LISTED].tolist()
+            by_class = {self.labels[place]: values[place] for place in listed}
+            fields = {"label": self.labels[best], "probability": values[best]}
+            predictions.append({**fields, "probabilities": by_class})
+        return predictions
 
 
 def class_index(ground_truth: GroundTruth, labels: Sequence[str]) -> int:

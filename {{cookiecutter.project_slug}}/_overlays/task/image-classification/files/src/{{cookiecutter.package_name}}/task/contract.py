@@ -4,7 +4,6 @@ The server imports this module: it needs NumPy, Pillow and pydantic only.
 """
 
 import base64
-import binascii
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -17,8 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..arrays import Arrays
 from ..interfaces import InvalidItem
 from .classes import OUTPUTS as OUTPUTS
-from .classes import SCORE, ClassContract, Classified, GroundTruth
-from .pixels import FORMATS, ImageSpec, Resize, UnusableImage, read_picture
+from .classes import SCORE, ClassContract, Classified, GroundTruth, TopK
+from .pixels import (
+    FORMATS,
+    ImageSpec,
+    Resize,
+    UnusableImage,
+    decoding_seconds,
+    read_picture,
+)
 
 # In the order of `forward`; per input, the names of its variable axes ({1: "time"}).
 INPUTS: dict[str, dict[int, str]] = {"image": {}}
@@ -37,6 +43,7 @@ class Item(BaseModel):
     pixels: PixelRows | None = Field(
         default=None, description="grey levels from 0 to 1, row by row, in the model's size"
     )
+    top_k: TopK = None
 
 
 class Prediction(Classified):
@@ -91,9 +98,12 @@ class Contract(ClassContract):
                 images[index] = self._from_pixels(index, item.pixels or [])
         return {"image": images}
 
+    def encoding_seconds(self, item: Item) -> float:
+        return 0.0 if item.image is None else decoding_seconds(item.image, self.max_pixels)
+
     def decode(self, outputs: Arrays, items: Sequence[Item]) -> list[Prediction]:
         """Decode `logits` (item, class) into one prediction per item."""
-        return [Prediction(**fields) for fields in self.decoded(outputs)]
+        return [Prediction(**fields) for fields in self.decoded(outputs, [i.top_k for i in items])]
 
     def item(self, image: np.ndarray) -> dict[str, Any]:
         """Build a request's item (JSON) from an encoded image (channel, row, column)."""
@@ -116,10 +126,10 @@ class Contract(ClassContract):
         try:
             file = BytesIO(base64.b64decode(text, validate=True))
             return scaled(read_picture(file, self.spec, self.max_pixels).levels)
-        except binascii.Error:
-            raise InvalidItem(index, "image", "is not valid base64") from None
         except UnusableImage as error:
             raise InvalidItem(index, "image", str(error)) from None
+        except ValueError:
+            raise InvalidItem(index, "image", "is not valid base64") from None
 
     def _from_pixels(self, index: int, pixels: list[list[float]]) -> np.ndarray:
         if self.color:

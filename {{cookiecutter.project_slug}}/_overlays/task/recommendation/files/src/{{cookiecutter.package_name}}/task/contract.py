@@ -26,6 +26,7 @@ SCORE = ScoreMetric("recall_at_10", True)
 
 MAX_ITEMS = 1000  # per list of a request; longer ones are refused before they are validated
 MAX_K = 100
+ORDINARY_ITEMS, ITEM_SECONDS = 50, 2e-6  # of a request; to look one up, measured on one core
 K = 10  # so many recommendations are scored
 
 WHOLE_ID = re.compile(r"(-?(?:0|[1-9]\d*))(\.0+)?")  # a whole number; with decimals, of a float
@@ -140,6 +141,9 @@ class Contract(BaseContract):
         for number, row in enumerate(rows):
             history[number, : len(row)] = row
         return {"history": history}
+
+    def encoding_seconds(self, item: Item) -> float:
+        return ITEM_SECONDS * max(0, len(item.items) + len(item.exclude) - ORDINARY_ITEMS)
 
     def decode(self, outputs: Arrays, items: Sequence[Item]) -> list[Prediction]:
         """Decode `scores` (item, catalogue) into one prediction per item."""

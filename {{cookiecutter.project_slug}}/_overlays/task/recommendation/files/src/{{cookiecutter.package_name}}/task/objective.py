@@ -91,13 +91,41 @@ def metrics(outputs: Arrays, split: Arrays, contract: Contract) -> Metrics:
 
 
 def details(outputs: Arrays, split: Arrays, contract: Contract) -> dict[str, Any]:
-    """Compute the metrics by length of the list, by length of the history, and for users in
-    training and new ones."""
+    """Compute the metrics by length of the list, by length of the history, for users in training
+    and new ones, and by the popularity of the held-out item."""
     lists = ranking.recommend(outputs, split, max(TABLE_K))
     return {
         "by_k": {str(k): _list_metrics(lists, split, contract, k) for k in TABLE_K},
         "by_history": _group_metrics(_by_history(split), lists, split, contract),
         "by_user": _group_metrics(_by_user(split), lists, split, contract),
+        "by_popularity": _by_popularity(lists[:, :K], split, contract),
+    }
+
+
+def _by_popularity(lists: np.ndarray, split: Arrays, contract: Contract) -> dict[str, Any]:
+    """Compute how well popular and rare items are found, and how often they are recommended.
+
+    Popular items are the fewest that make up a third of all interactions in training, rare ones
+    those of the last third.
+    """
+    order = np.argsort(-contract.shares, kind="stable")
+    before = np.cumsum(contract.shares[order]) - contract.shares[order]
+    group = np.empty(len(order), int)
+    group[order] = np.minimum(3 * before / contract.shares.sum() + 1e-9, 2).astype(int)
+    targets = split["target"]
+    users = np.broadcast_to(np.arange(len(lists))[:, None], targets.shape)[targets > 0]
+    wanted = targets[targets > 0] - 1
+    is_found = ranking.membership(lists, len(order))[users, wanted]
+    recommended = group[lists[lists > 0] - 1]
+    return {
+        name: {
+            "recall": float(is_found[group[wanted] == number].mean()),
+            "share_of_lists": float((recommended == number).mean()),
+            "share_of_held_out": float((group[wanted] == number).mean()),
+            "items": int((group == number).sum()),
+        }
+        for number, name in enumerate(("popular", "middle", "rare"))
+        if (group[wanted] == number).any()
     }
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -17,16 +18,18 @@ from sklearn.pipeline import FeatureUnion
 from ..arrays import Arrays
 from . import splits
 from .data import Dataset
+from .ngrams import NgramClassifier
 from .settings import Settings
 
 MAJORITY = "Majority class"
 WORD_TFIDF = "Logistic regression on TF-IDF of words"
 CHARACTER_TFIDF = "Logistic regression on TF-IDF of words and characters"
+TOKEN_TFIDF = "Logistic regression on TF-IDF of tokens"  # what model.ngrams=2 blends in
 
 
 def names() -> list[str]:
     """Name the baselines before they are fitted."""
-    return [MAJORITY, WORD_TFIDF, CHARACTER_TFIDF]
+    return [MAJORITY, WORD_TFIDF, CHARACTER_TFIDF, TOKEN_TFIDF]
 
 
 def advice(settings: Settings) -> dict[str, str]:
@@ -61,6 +64,10 @@ def fit_and_predict(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:
             rows=20_000,
         )
         yield name, {"logits": _logits(best, features.transform(dataset.texts["test"]))}
+    tokens = NgramClassifier(dataset.contract, 2)
+    tokens.fit(dataset.train["tokens"], target)
+    parts = torch.from_numpy(dataset.test["tokens"]).split(256)
+    yield TOKEN_TFIDF, {"logits": torch.cat([tokens(part) for part in parts]).numpy()}
 
 
 def _logits(model: Any, inputs: Any) -> np.ndarray:

@@ -17,7 +17,7 @@ from ..arrays import Arrays
 from ..config import UserError
 from ..interfaces import InvalidItem
 from .classes import OUTPUTS as OUTPUTS
-from .classes import SCORE, ClassContract, Classified, GroundTruth
+from .classes import SCORE, ClassContract, Classified, GroundTruth, TopK
 
 # In the order of `forward`; per input, the names of its variable axes besides the batch.
 INPUTS: dict[str, dict[int, str]] = {"tokens": {1: "token"}}
@@ -26,6 +26,9 @@ MAX_CHARACTERS = 100_000
 # The rest of a text is cut before tokenization, so that long ones cost no more; tokens are rarely
 # longer than this on average.
 CHARACTERS_PER_TOKEN = 32
+ORDINARY_CHARACTERS = 500
+# Per character, measured on one core: to cut a text, and to tokenize what is left of it.
+CUT_SECONDS, TOKENIZE_SECONDS = 3e-8, 5e-7
 
 
 class Item(BaseModel):
@@ -38,6 +41,7 @@ class Item(BaseModel):
         max_length=MAX_CHARACTERS,
         description="text to classify; what exceeds the model's length is not read",
     )
+    top_k: TopK = None
 
 
 class Prediction(Classified):
@@ -85,12 +89,18 @@ class Contract(ClassContract):
                 raise InvalidItem(index, "text", "contains no readable character")
         return {"tokens": self.stack(rows)}
 
+    def encoding_seconds(self, item: Item) -> float:
+        length = len(item.text)
+        tokenized = min(length, CHARACTERS_PER_TOKEN * self.max_tokens)
+        return CUT_SECONDS * length + TOKENIZE_SECONDS * max(0, tokenized - ORDINARY_CHARACTERS)
+
     def decode(self, outputs: Arrays, items: Sequence[Item]) -> list[Prediction]:
         """Decode `logits` (item, class) into one prediction per item."""
         rows = self.tokenize([item.text for item in items])
+        decoded = self.decoded(outputs, [item.top_k for item in items])
         return [
             Prediction(**fields, truncated=self.is_truncated(item.text, row))
-            for fields, item, row in zip(self.decoded(outputs), items, rows, strict=True)
+            for fields, item, row in zip(decoded, items, rows, strict=True)
         ]
 
     def features(self, inputs: Arrays) -> Arrays:

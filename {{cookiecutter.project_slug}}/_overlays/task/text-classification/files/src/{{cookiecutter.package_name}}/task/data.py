@@ -72,7 +72,7 @@ def load(settings: DataSettings) -> Dataset:
     by_split, unlabelled = corpus.by_split, corpus.unlabelled
     if settings.limit is not None:
         for part in by_split.values():
-            del part.texts[settings.limit :], part.labels[settings.limit :]
+            part.limit(settings.limit)
         unlabelled = unlabelled[: 4 * settings.limit]
     labels = sorted({label for part in by_split.values() for label in part.labels})
     splits.require_two_classes(corpus.source, labels)

@@ -98,10 +98,17 @@ class ModelSettings(Section):
     dropout: Annotated[float, Search(0.0, 0.4)] = Field(
         default=0.1, ge=0, lt=1, description="dropout rate"
     )
+    ngrams: int = Field(
+        default=0,
+        ge=0,
+        le=5,
+        description="longest n-gram of tokens for a logistic regression on TF-IDF that is blended "
+        "in; 0: none",
+    )
     pretrained: str | None = Field(
         default=None,
         description="folder or hub id in Hugging Face's format (extra: pretrained); of the "
-        "settings above only dropout is used then",
+        "settings above only dropout and ngrams are used then",
     )
     frozen: int = Field(
         default=0, ge=0, le=200, description="pretrained: freeze embeddings, this many first layers"

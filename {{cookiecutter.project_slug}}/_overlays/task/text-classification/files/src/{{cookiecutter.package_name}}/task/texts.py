@@ -1,6 +1,7 @@
 """Labelled texts by split, as `docstrings` and `tables` return them."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 
 from .settings import DataSettings
@@ -18,6 +19,17 @@ class LabelledTexts:
     def add(self, text: str, label: str) -> None:
         self.texts.append(text)
         self.labels.append(label)
+
+    def limit(self, most: int) -> None:
+        """Keep `most` texts in their order, of each class its first ones: its share of them, and at
+        least one if there are as many as classes."""
+        sizes, seen, order = Counter(self.labels), Counter[str](), list[float]()
+        for label in self.labels:
+            order.append(seen[label] / sizes[label])
+            seen[label] += 1
+        kept = sorted(sorted(range(len(order)), key=order.__getitem__)[:most])
+        self.texts = [self.texts[row] for row in kept]
+        self.labels = [self.labels[row] for row in kept]
 
 
 @dataclass

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from {{ cookiecutter.package_name }} import simulation
 from {{ cookiecutter.package_name }}.interfaces import SimulateModule
 from {{ cookiecutter.package_name }}.task import data, simulate
 
@@ -26,6 +27,15 @@ def test_new_client_sends_the_unseen_librarys_texts_after_the_boilerplate() -> N
     correct = [dataset.contract.labels[labels[item.text]] == truth.label for item, truth in pairs]
     assert np.mean(correct) > 0.98  # a few texts are in the data twice
     assert simulate.generated("axis : The axis.").endswith(" axis : The axis.")
+
+
+def test_the_rows_that_retraining_learns_from_reach_into_the_shift() -> None:
+    dataset, held_out = data.load(settings().data).holdout(0.9)
+    count = len(simulate.normal_requests(dataset, held_out, settings()))
+    assert count == simulate.MAX_NORMAL
+    labels = count + simulation.RETRAIN_SHARE * simulate.MAX_SHIFTED
+    rules = settings().retrain
+    assert (1 - rules.validation_share - rules.test_share) * labels > 1.5 * count
 
 
 def test_without_an_unseen_library_the_later_held_out_texts_are_shifted(tmp_path: Path) -> None:

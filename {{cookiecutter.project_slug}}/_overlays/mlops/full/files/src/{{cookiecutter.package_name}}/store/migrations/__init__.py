@@ -3,4 +3,5 @@
 from pathlib import Path
 
 MIGRATIONS = Path(__file__).parent
-HEAD = "0001"  # here, so that an up-to-date database needs no import of Alembic
+VERSION_TABLE = "prediction_log_version"  # not Alembic's default: another program may use that
+HEAD = "0002"  # here, so that an up-to-date database needs no import of Alembic
