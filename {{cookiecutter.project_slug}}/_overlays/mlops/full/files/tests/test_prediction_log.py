@@ -340,6 +340,19 @@ def test_damaged_segment_is_set_aside_and_the_others_are_written(
     assert first.with_suffix(".damaged").read_bytes() == content
 
 
+def test_chunk_of_another_version_is_set_aside_and_the_server_goes_on_logging(
+    client: TestClient, example: dict[str, Any]
+) -> None:
+    client.post("/v1/predict", json=example)
+    assert len(written(client)) == 1
+    other = spool.Chunk(["v1", "champion", None], {"request_id": ["a"]}, {}, {})
+    observer(client).spool.append(other.pack(1, time.time()))
+    assert len(written(client)) == 1
+    assert list(Path("predictions.db.spool").glob("*.damaged"))
+    client.post("/v1/predict", json=example)
+    assert len(written(client)) == 2
+
+
 def test_collecting_again_after_a_kill_between_writing_and_noting_it_adds_no_row(
     client: TestClient, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ of it: it appends to the spool whether or not a collector reads it, or a databas
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
@@ -28,7 +29,7 @@ from ..store.database import Database, DatabaseError, RowsRejected
 from ..store.feedback import AmbiguousRequest, RefusedFeedback, UnknownRequest, record_feedback
 from ..store.feedback_schema import Feedback
 from ..store.row import PredictionRow
-from ..store.spool import Chunk, SpoolReader
+from ..store.spool import Chunk, DamagedSegment, SpoolReader
 from ..store.write import insert_predictions, prune_log
 from ..task.contract import GroundTruth
 from .collector_metrics import CollectorMetrics, measured_families
@@ -82,6 +83,7 @@ class Collector:
                 threading.Thread(target=self._measure_loop, args=[ended], daemon=True).start()
             while not ended.is_set():
                 ended.wait(self._step())
+            self._pruning, self._next_prune = iter(()), math.inf  # can wait for the next start
             deadline = time.monotonic() + END_SECONDS
             while (pause := self._step()) == 0 or (self._failures and time.monotonic() < deadline):
                 time.sleep(min(pause, RETRY_SECONDS[0]))
@@ -205,18 +207,20 @@ class Collector:
         try:
             self._migrate()
             for path, chunk, end in self.reader.read():
-                rows += rows_of(chunk)
+                try:
+                    rows += rows_of(chunk)
+                except (KeyError, ValueError, TypeError) as error:  # of another version
+                    raise DamagedSegment(path, repr(error)) from None
                 ends[path] = end
                 if len(rows) >= TRANSACTION_ROWS:
                     break
             if ends:
                 self._write(rows)
                 self.reader.commit(ends)
-        except ValueError as error:
-            path: Path = error.args[1]
-            path.rename(path.with_suffix(".damaged"))
+        except DamagedSegment as error:
+            error.path.rename(error.path.with_suffix(".damaged"))
             self.metrics.refused.labels("damaged").inc()
-            logger.error("a segment is set aside", extra={"fields": {"reason": error.args[0]}})
+            logger.error("a segment is set aside", extra={"fields": {"reason": str(error)}})
         except OSError as error:
             raise DatabaseError(f"{self.folder}: {error.strerror or error}") from None
         return len(rows)

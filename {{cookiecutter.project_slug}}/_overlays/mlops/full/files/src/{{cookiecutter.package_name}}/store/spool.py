@@ -92,6 +92,14 @@ class Waiting(NamedTuple):
     oldest: float | None  # seconds since 1970
 
 
+class DamagedSegment(Exception):
+    """A segment holds what is no chunk of this version."""
+
+    def __init__(self, path: Path, reason: object) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+
+
 class SpoolFull(Exception):
     """The spool holds as much as it may."""
 
@@ -102,13 +110,15 @@ class SpoolWriter:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder, self.max_bytes = folder, max_bytes
         self._file: int | None = None
+        self._path = folder
         self._size = 0
 
     def append(self, chunk: bytes) -> None:
         """Append a whole chunk. Raises SpoolFull, or OSError with nothing appended."""
         if size_waiting(self.folder) + len(chunk) > self.max_bytes:
             raise SpoolFull
-        if self._file is None:
+        if self._file is None or not self._path.exists():  # set aside, or removed by somebody
+            self.close()
             self._open()
         assert self._file is not None
         try:
@@ -136,7 +146,7 @@ class SpoolWriter:
         file = os.open(fresh, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(file, fcntl.LOCK_EX)  # until the process ends, however it does
         fresh.rename(path)  # only now: what has the suffix and no lock is nobody's
-        self._file, self._size = file, 0
+        self._file, self._path, self._size = file, path, 0
 
 
 class SpoolReader:
@@ -162,7 +172,7 @@ class SpoolReader:
     def read(self) -> Iterator[tuple[Path, Chunk, int]]:
         """Yield what waits, oldest segments first: segment, chunk and where it ends.
 
-        Raises ValueError for a damaged segment, with its path as second argument.
+        Raises DamagedSegment.
         """
         if self._positions is None:
             self._positions = read_positions(self.folder)
@@ -173,7 +183,7 @@ class SpoolReader:
                 for head in _heads(file.fileno(), end, path):
                     content = os.pread(file.fileno(), head.end - head.start, head.start)
                     if zlib.crc32(content) != head.checksum:
-                        raise ValueError(f"{path}: damaged at byte {head.start}", path)
+                        raise DamagedSegment(path, f"damaged at byte {head.start}")
                     end = head.end
                     yield path, Chunk.unpack(content), end
                 if gone and end == self._positions.get(path.name, 0):
@@ -210,7 +220,7 @@ def waiting(folder: Path) -> Waiting:
             for head in _heads(file, positions.get(path.name, 0), path):
                 rows, size = rows + head.rows, size + head.end - head.start + HEAD.size
                 times.append(head.oldest)
-        except ValueError:  # damaged: the collector says so
+        except DamagedSegment:  # the collector says so
             size += os.fstat(file).st_size
         finally:
             os.close(file)
@@ -245,7 +255,7 @@ def _heads(file: int, start: int, path: Path) -> Iterator[Head]:
     while start + HEAD.size <= size:
         mark, rows, length, checksum, oldest = HEAD.unpack(os.pread(file, HEAD.size, start))
         if mark != MARK:
-            raise ValueError(f"{path}: damaged at byte {start}", path)
+            raise DamagedSegment(path, f"damaged at byte {start}")
         head = Head(start + HEAD.size, start + HEAD.size + length, rows, checksum, oldest)
         if head.end > size:  # being written
             return
