@@ -78,9 +78,13 @@ def test_lame_duck_answers_requests_and_is_not_ready(
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_sighup_drains_like_sigterm(deployment: Path, example: dict[str, Any], count: int) -> None:
-    with running(deployment, workers=count) as server:
-        workers(server, count)
-        end_during_a_request(server, example, signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
+    try:
+        with running(deployment, workers=count) as server:
+            workers(server, count)
+            end_during_a_request(server, example, signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("count", [1, 2])
