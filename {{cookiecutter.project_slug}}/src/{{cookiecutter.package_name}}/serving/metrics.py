@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-MultiprocessMode = Literal["livesum", "livemax", "livemin", "mostrecent"]  # over workers
+MultiprocessMode = Literal["livesum", "livemax", "livemin"]  # over workers
 BY_MODEL = ("version", "variant")
 prometheus.disable_created_metrics()  # a second series for each metric, which nothing here reads
 
