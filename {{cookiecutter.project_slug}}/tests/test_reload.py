@@ -181,8 +181,7 @@ def test_whatever_is_wrong_with_a_deployment_the_next_one_is_taken(
         problem = until(lambda: client.get("/v1/models").json()["problem"])
         assert word in problem
         until(lambda number=number: refused(client) == number)
-        messages = [record.getMessage() for record in caplog.records]
-        assert messages.count("deployment refused") == number
+        assert caplog.messages.count("deployment refused") == number
         assert client.get("/readyz").json()["model_version"] == good.version
         replace_champion(deployment, good)
         until(lambda: client.get("/v1/models").json()["problem"] is None)

@@ -170,8 +170,8 @@ class ModelManager:
             )
             logger.info(message, extra={"fields": fields})
         elif self._failures == 2 and self._seen:  # without the file nothing is refused
-            self.metrics.refused.inc()
             logger.error("deployment refused", exc_info=unexpected, extra={"fields": fields})
+            self.metrics.refused.inc()
 
     def _load(self) -> ActiveModels:
         deployment = folder.read_deployment(self.settings.deployment_dir)

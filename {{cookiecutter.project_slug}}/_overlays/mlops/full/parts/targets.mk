@@ -1,6 +1,9 @@
-.PHONY: feedback drift ab retrain promote loop
+.PHONY: collect feedback drift ab retrain promote loop
 feedback: setup ## record ground truth for logged predictions: make feedback ARGS="labels.csv"
 	$(RUN) feedback $(ARGS)
+
+collect: setup ## write what servers have logged to the database; `serve` does so by itself
+	$(RUN) collect $(ARGS)
 
 drift: setup ## compare recent inputs and predictions with the validation set
 	$(RUN) drift $(ARGS)

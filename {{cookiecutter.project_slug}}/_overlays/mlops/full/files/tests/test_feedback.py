@@ -4,6 +4,7 @@ import gzip
 import json
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from fastapi.testclient import TestClient
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
 from {{ cookiecutter.package_name }}.bundle.load import load_bundle
 from {{ cookiecutter.package_name }}.monitoring import online
-from {{ cookiecutter.package_name }}.serving import feedback
+from {{ cookiecutter.package_name }}.serving import feedback, feedback_socket
 from {{ cookiecutter.package_name }}.serving.collector import Collector
 from {{ cookiecutter.package_name }}.serving.context import RequestError
 from {{ cookiecutter.package_name }}.task.contract import SCORE, GroundTruth, Prediction
@@ -87,6 +88,31 @@ def test_labels_are_stored_once_and_can_be_changed(
         (history,) = connection.execute(query).fetchall()
     before = GroundTruth.model_validate(right[1]).model_dump_json()
     assert history == (1, before, 1), "what was replaced is kept"
+
+
+def test_feedback_waits_for_a_collector_that_is_being_started(
+    deployment: Path, request_items: list[dict[str, Any]]
+) -> None:
+    with started(deployment) as client, ThreadPoolExecutor(1) as pool:
+        (prediction,) = predicted(client, request_items[:1], "early")
+        label = {"request_id": "early", "truth": ground_truths(prediction)[0]}
+        answer = pool.submit(send, client, label)
+        with pytest.raises(TimeoutError):
+            answer.result(3 * feedback_socket.RETRY_SECONDS)
+        with collecting(client):
+            assert counts(answer.result(30)) == (1, 0, 0)
+
+
+def test_feedback_without_a_collector_gets_503_with_retry_after(
+    deployment: Path, request_items: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feedback_socket, "START_SECONDS", 0.2)
+    with started(deployment) as client:
+        (prediction,) = predicted(client, request_items[:1], "alone")
+        answer = send(client, {"request_id": "alone", "truth": ground_truths(prediction)[0]})
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"]
+        assert "no collector reads" in answer.json()["detail"][0]["msg"]
 
 
 def test_either_id_names_a_request_and_an_ambiguous_one_is_refused(

@@ -5,6 +5,7 @@ import json
 import os
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,18 +13,28 @@ from typing import Any
 
 SOCKET = "collector.sock"
 LONGEST_PATH = 100  # bytes that a socket's name may have everywhere
+START_SECONDS = 10.0  # that feedback waits for a collector which is being started
+RETRY_SECONDS = 0.1
 ANSWER_SECONDS = 5.0
 IDLE_SECONDS = 30.0  # that the collector waits for a line
 
 
 async def ask(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Send feedback to the collector and return its answer.
+    """Send feedback to the collector, once it is there, and return its answer.
 
     Raises OSError if there is no collector, or if it does not answer in time.
     """
+    latest = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            with _reachable(folder) as path:
+                reader, writer = await asyncio.open_unix_connection(path)
+            break
+        except OSError:
+            if time.monotonic() > latest:
+                raise
+            await asyncio.sleep(RETRY_SECONDS)
     async with asyncio.timeout(ANSWER_SECONDS):
-        with _reachable(folder) as path:
-            reader, writer = await asyncio.open_unix_connection(path)
         try:
             writer.write(json.dumps(content).encode() + b"\n")
             await writer.drain()
