@@ -18,8 +18,8 @@ ANSWERS["project_slug"] = ANSWERS["__given_slug"]
 LONGEST = 30
 TEXTS = ("project_name", "description", "full_name", "email", "github_username")
 # The import and distribution names of what the project depends on, and names with a meaning of
-# their own: a project called like one of them would shadow it. The tests compare this list with
-# the project's dependencies.
+# their own: a project called like one of them would shadow it, or with the namespaces of Kubernetes
+# be installed among others' things. The tests compare this list with the project's dependencies.
 TAKEN = set(
     re.findall(
         r"\w+",
@@ -31,6 +31,7 @@ TAKEN = set(
         pyyaml ruff runs safetensors scikit_learn scipy scripts setuptools site sklearn
         sqlalchemy src starlette statsmodels tasks test tests tokenizers torch torchgen
         torchvision tqdm transformers tzdata uv uvicorn uvloop yaml
+        default kube_node_lease kube_public kube_system
         """,
     )
 )
