@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+import subprocess
 from typing import Any
 
 import pytest
@@ -76,3 +78,16 @@ def test_pods_run_as_the_image_s_user_and_offer_its_port() -> None:
         assert spec["securityContext"]["runAsUser"] == int(user)
     (port,) = pod()["containers"][0]["ports"]
     assert f"APP_PORT={port['containerPort']}" in image
+
+
+@pytest.mark.parametrize("overlay", ["one-node", "cluster"])
+def test_kustomize_renders_the_overlay(overlay: str) -> None:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("needs kubectl")
+    command = [kubectl, "kustomize", DEPLOY / "kubernetes" / "overlays" / overlay]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kinds = [manifest["kind"] for manifest in yaml.safe_load_all(done.stdout)]
+    assert kinds.count("Deployment") == 1
+    assert ("HorizontalPodAutoscaler" in kinds) == (overlay == "cluster")
