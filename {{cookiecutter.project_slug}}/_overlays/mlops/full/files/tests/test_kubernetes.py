@@ -46,6 +46,12 @@ def test_the_operator_s_rules_are_those_of_prometheus() -> None:
     assert [rules["spec"]] == read("prometheus/alerts.yml"), "run: make rules"
 
 
+def test_every_dashboard_is_deployed() -> None:
+    (kustomization,) = read("grafana/dashboards/kustomization.yaml")
+    dashboards = [path.name for path in (DEPLOY / "grafana" / "dashboards").glob("*.json")]
+    assert sorted(kustomization["configMapGenerator"][0]["files"]) == sorted(dashboards)
+
+
 def test_prometheus_knows_the_servers_by_one_name_with_and_without_kubernetes() -> None:
     (config,) = read("prometheus/prometheus.yml")
     service = read("kubernetes/base/server.yaml")[1]
