@@ -132,7 +132,7 @@ def test_every_combination_bakes_into_files_that_parse(
         assert text.endswith("\n") or not text, path
         assert not text.endswith("\n\n"), path
         if path.suffix in (".yaml", ".yml"):
-            assert yaml.safe_load(text), path
+            assert all(yaml.safe_load_all(text)), path
         if path.suffix == ".json":
             assert json.loads(text), path
 
