@@ -21,6 +21,9 @@ from . import tables
 from .scorer import Scorer
 from .tables import Source
 
+# Arrow's other pools keep 40 MB more, and are no faster here.
+pa.set_memory_pool(pa.system_memory_pool())
+
 PART_SECONDS = 5.0  # of work that a kill loses
 FEWEST_ROWS = 100  # of which one must be valid
 
@@ -59,8 +62,13 @@ class Job(NamedTuple):
                 self._discard_other()
                 if resumed := self._end():
                     _echo(f"resuming at row {resumed + 1:,}")
-                self._score(resumed)
-                rows, errors = self._write()
+                try:
+                    self._score(resumed)
+                    rows, errors = self._write()
+                except BaseException:
+                    if not self._end():  # nothing that a later start could go on with
+                        shutil.rmtree(self.folder)
+                    raise
         except Timeout:
             raise WorkError(f"{self.output}: another process is writing it; nothing done") from None
         shutil.rmtree(self.folder)
@@ -82,7 +90,8 @@ class Job(NamedTuple):
             before = {}
         if before == job:
             return
-        if changed := [key for key in job if key in before and before[key] != job[key]]:
+        changed = [key for key in job if key in before and before[key] != job[key]]
+        if changed and self._parts():
             _echo(f"{' and '.join(changed)} changed since the last start: scoring all rows anew")
         for part in self._parts():
             part.unlink()

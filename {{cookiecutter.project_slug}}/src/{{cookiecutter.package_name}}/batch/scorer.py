@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 from pydantic import BaseModel, ValidationError
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from ..arrays import concatenate, in_chunks
 from ..bundle.load import Bundle, load_bundle
@@ -78,8 +78,9 @@ class Scorer:
 
     def _predict_columns(self, columns: Mapping[str, Column]) -> tuple[pa.Table, np.ndarray] | None:
         """Predict the valid rows without an object per row; None if columns do not allow it."""
-        arrays = {name: dense(column) for name, column in columns.items()}
-        if self.paths or any(array is None for array in arrays.values()):
+        found = ((name, dense(column)) for name, column in columns.items())
+        arrays = {name: array for name, array in found if array is not None}
+        if self.paths or len(arrays) < len(columns):
             return None
         encoded = self.bundle.contract.encode_columns(arrays)
         if encoded is None or not encoded[1].any():
@@ -142,9 +143,11 @@ class Scorer:
                     path = self.paths.folder / str(given.pop(self.paths.column, ""))
                     given = item_from_file(path) | given
                 return to_json(given)
+            except PydanticSerializationError:
+                return "holds text that is not Unicode"
             except OSError as error:
                 return f"{error.filename}: cannot be read: {error.strerror}"
-            except (UserError, ValueError) as error:  # also text that is no Unicode
+            except (UserError, ValueError) as error:  # a path with NUL is a ValueError
                 return str(error)
 
         bodies = ((row, body(row)) for row in rows)

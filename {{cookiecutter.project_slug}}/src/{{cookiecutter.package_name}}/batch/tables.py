@@ -44,9 +44,9 @@ class Source(NamedTuple):
 
     def blocks(self, start: int) -> Iterator[Block]:
         """Read from row `start`, counted from 0. Raises UserError."""
-        read = dict(zip(FORMATS, (_read_parquet, _read_csv, _read_jsonl), strict=True))
+        number = FORMATS.index(self.path.suffix)
         try:
-            yield from read[self.path.suffix](self, start)
+            yield from (_read_parquet, _read_csv, _read_jsonl)[number](self, start)
         except UnicodeDecodeError as error:
             raise UserError(f"{self.path}: is not UTF-8 text: {error.reason}") from None
         except (pa.ArrowException, csv.Error) as error:

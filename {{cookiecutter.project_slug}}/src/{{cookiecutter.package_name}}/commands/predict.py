@@ -119,10 +119,13 @@ def score_table(options: Namespace) -> None:
         raise UserError(f"{path}: no such file")
     if output.exists() and not options.overwrite:
         raise UserError(f"{output}: exists already; delete it or give --overwrite")
+    if output.resolve() == path.resolve():
+        raise UserError(f"{output}: is the input too; give the output another name")
+    if options.batch_size < 0:
+        raise UserError(f"--batch-size {options.batch_size}: must be at least 1")
     names = _field_columns(options.column)
-    bundle = load_bundle(
-        *([options.bundle] if options.bundle else champion_path(options.deployment))
-    )
+    chosen = (options.bundle, None) if options.bundle else champion_path(options.deployment)
+    bundle = load_bundle(*chosen)
     paths = FilePaths(options.paths, path.parent) if options.paths else None
     scorer = Scorer(bundle, options.batch_size, paths)
     added = tuple(options.prefix + name for name in scorer.schema.names)

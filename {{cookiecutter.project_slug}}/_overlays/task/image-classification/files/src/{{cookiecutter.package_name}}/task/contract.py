@@ -104,7 +104,7 @@ class Contract(ClassContract):
             return None
         if pixels.shape[1:] != self.size:
             return None
-        valid = ((pixels >= 0) & (pixels <= 1)).all(axis=(1, 2))  # NaN is neither
+        valid = np.asarray(((pixels >= 0) & (pixels <= 1)).all(axis=(1, 2)))  # NaN is neither
         return {"image": pixels[valid][:, None].astype(np.float32)}, valid
 
     def encoding_seconds(self, item: Item) -> float:
