@@ -4,7 +4,9 @@ import json
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +21,7 @@ from ..files import write_atomically, write_json
 from ..progress import ProgressLines
 from . import tables
 from .scorer import Scorer
-from .tables import Source
+from .tables import Block, Source
 
 # Arrow's other pools keep 40 MB more, and are no faster here.
 pa.set_memory_pool(pa.system_memory_pool())
@@ -44,6 +46,7 @@ class Job(NamedTuple):
     output: Path
     scorer: Scorer
     strict: bool  # whether an invalid row ends the job
+    threads: int = 1
 
     @property
     def folder(self) -> Path:
@@ -135,8 +138,7 @@ class Job(NamedTuple):
         end, valid, first_problem = start, 0, ""
         style = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
         with tqdm(desc="scoring", total=1, bar_format=style, leave=False, disable=None) as bar:
-            for block in self.source.blocks(start):
-                scored = self.scorer.predict(block.columns, block.rows, block.errors)
+            for block, scored in self._predicted(start):
                 problems = scored["error"].combine_chunks()
                 if not first_problem and problems.null_count < block.rows:
                     row = problems.is_valid().index(True).as_py()
@@ -154,6 +156,20 @@ class Job(NamedTuple):
                 bar.update(block.share - bar.n)
                 bar.set_postfix_str(text)
                 report(f"scoring: {block.share:.0%}, {text}")
+
+    def _predicted(self, start: int) -> Iterator[tuple[Block, pa.Table]]:
+        """Yield each block with its predictions, in order; a few are in progress meanwhile."""
+        waiting: deque[tuple[Block, Future[pa.Table]]] = deque()
+        with ThreadPoolExecutor(self.threads) as pool:
+            for block in self.source.blocks(start):
+                predict, columns = self.scorer.predict, (block.columns, block.rows, block.errors)
+                waiting.append((block, pool.submit(predict, *columns)))
+                if len(waiting) > self.threads:
+                    block, future = waiting.popleft()
+                    yield block, future.result()
+            while waiting:
+                block, future = waiting.popleft()
+                yield block, future.result()
 
     def _write(self) -> tuple[int, int]:
         """Write the output from the parts; return its rows and how many have an error."""

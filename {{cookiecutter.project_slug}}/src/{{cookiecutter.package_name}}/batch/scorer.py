@@ -44,7 +44,7 @@ class Scorer:
     """
 
     def __init__(
-        self, bundle: Bundle | Path, batch_size: int = 0, paths: FilePaths | None = None
+        self, bundle: Bundle | Path, batch_size: int | None = None, paths: FilePaths | None = None
     ) -> None:
         self.bundle = load_bundle(bundle) if isinstance(bundle, Path) else bundle
         self.batch_size, self.paths = batch_size or _batch_size(self.bundle), paths

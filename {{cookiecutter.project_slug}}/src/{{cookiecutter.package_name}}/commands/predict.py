@@ -45,8 +45,11 @@ def register(group: common.CommandGroup) -> None:
     add("--prefix", default="", metavar="TEXT", help="begin the new columns' names with this")
     add("--strict", action="store_true", help="end at the first invalid row")
     add("--overwrite", action="store_true", help="replace the output if it exists")
+    text = "blocks that are scored at a time (default: one per core)"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    add("--threads", type=int, default=cores, metavar="N", help=text)
     text = "rows per call of the model, for example fewer if memory is short (default: by its size)"
-    add("--batch-size", type=int, default=0, metavar="ROWS", help=text)
+    add("--batch-size", type=int, metavar="ROWS", help=text)
 
 
 def run_predict(options: Namespace) -> None:
@@ -121,15 +124,18 @@ def score_table(options: Namespace) -> None:
         raise UserError(f"{output}: exists already; delete it or give --overwrite")
     if output.resolve() == path.resolve():
         raise UserError(f"{output}: is the input too; give the output another name")
-    if options.batch_size < 0:
-        raise UserError(f"--batch-size {options.batch_size}: must be at least 1")
+    for name, count in (("--batch-size", options.batch_size), ("--threads", options.threads)):
+        if count is not None and count < 1:
+            raise UserError(f"{name} {count}: must be at least 1")
     names = _field_columns(options.column)
     chosen = (options.bundle, None) if options.bundle else champion_path(options.deployment)
     bundle = load_bundle(*chosen)
     paths = FilePaths(options.paths, path.parent) if options.paths else None
     scorer = Scorer(bundle, options.batch_size, paths)
     added = tuple(options.prefix + name for name in scorer.schema.names)
-    job = Job(Source(path, names, options.paths, added), output, scorer, options.strict)
+    job = Job(
+        Source(path, names, options.paths, added), output, scorer, options.strict, options.threads
+    )
     summary = job.run()
     new = summary.rows - summary.resumed
     print(
