@@ -17,6 +17,7 @@ from pyarrow import parquet
 
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.batch import job, scorer, tables
+from {{ cookiecutter.package_name }}.config import UserError
 from {{ cookiecutter.package_name }}.task.contract import Item
 
 from . import quick, servers
@@ -239,12 +240,13 @@ def test_a_column_of_paths_names_files(
     folder.mkdir()
     for number, item in enumerate(items[:3]):
         (folder / f"{number}.json").write_text(json.dumps(item))
-    rows = [{"file": name} for name in ("0.json", "1.json", "gone.json", "2.json")]
+    rows: list[dict[str, Any]]
+    rows = [{"file": name} for name in ("0.json", "1.json", "gone.json", "2.json", None)]
     path, output = write(folder / "in.csv", rows), Path("out.parquet")
     assert predict("--input", path, "--output", output, "--paths", "file") == 0
     scored = read(output)
-    assert [row["file"] for row in scored] == [row["file"] for row in rows]
-    assert [row["error"] is None for row in scored] == [True, True, False, True]
+    assert [row["file"] for row in scored] == [row["file"] or "" for row in rows]
+    assert [row["error"] is None for row in scored] == [True, True, False, True, False]
     assert "gone.json" in scored[2]["error"]
 
 
@@ -332,10 +334,14 @@ def test_without_the_extra_the_message_names_it(
     assert "pip install -e '.[batch]'" in capsys.readouterr().err
 
 
-def test_scoring_a_table_appends_columns(deployment: Path, items: list[dict[str, Any]]) -> None:
-    """What Ray Data and Spark call for each of their batches."""
+def test_scoring_a_table_replaces_its_inputs(
+    deployment: Path, items: list[dict[str, Any]]
+) -> None:
+    """What Ray Data calls for each of its batches."""
     bundle = next((deployment / "bundles").iterdir())
     table = pa.Table.from_pylist([{**item, "note": "kept"} for item in items])
     scored = scorer.Scorer(bundle)(table)
-    assert scored.column_names == [*table.column_names, *scorer.Scorer(bundle).schema.names]
+    assert scored.column_names == ["note", *scorer.Scorer(bundle).schema.names]
     assert scored["error"].null_count == len(items)
+    with pytest.raises(UserError, match="column 'error'"):
+        scorer.Scorer(bundle)(table.append_column("error", table["note"]))

@@ -39,8 +39,8 @@ class FilePaths(NamedTuple):
 class Scorer:
     """Predict tables of items with a bundle.
 
-    Tables with a column per field of `Item` get a column per field of `Prediction`, and `error`:
-    why a row could not be predicted, else null. Used as a class by Ray Data and the like.
+    Tables have a column per field of `Item`, results a column per field of `Prediction`, and
+    `error`: why a row could not be predicted, else null. Ray Data and the like take the class.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class Scorer:
         self.schema = pa.schema([*types, ("error", pa.string())])
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Append the predictions to a table; columns that are no field of `Item` are ignored."""
+        """Replace the columns that are fields of `Item` by the predictions. Raises UserError."""
         table = table.combine_chunks()
-        names = [name for name in Item.model_fields if name in table.column_names]
-        columns = {name: _array(table[name]) for name in names}
+        kept = {name: table[name] for name in table.column_names if name not in Item.model_fields}
+        if taken := kept.keys() & set(self.schema.names):
+            raise UserError(f"column {min(taken)!r} is also one of a prediction: rename it")
+        columns = {name: _array(table[name]) for name in table.column_names if name not in kept}
         predicted = self.predict(columns, table.num_rows)
-        for name in predicted.column_names:
-            table = table.append_column(name, predicted[name])
-        return table
+        return pa.table({**kept, **{name: predicted[name] for name in predicted.column_names}})
 
     def predict(
         self, columns: Mapping[str, Column], count: int, errors: Mapping[int, str] | None = None
@@ -140,8 +140,10 @@ class Scorer:
             given = {name: value for name, value in given.items() if value is not None}
             try:
                 if self.paths:
-                    path = self.paths.folder / str(given.pop(self.paths.column, ""))
-                    given = item_from_file(path) | given
+                    name = given.pop(self.paths.column, "")
+                    if not isinstance(name, str) or not name:
+                        return f"{self.paths.column}: is not the path of a file"
+                    given = item_from_file(self.paths.folder / name) | given
                 return to_json(given)
             except PydanticSerializationError:
                 return "holds text that is not Unicode"
