@@ -155,6 +155,11 @@ class Splits(ABC):
         test = select_rows(self.test, kept)
         return replace(self, test=test), select_rows(self.test, held_out)
 
+    def keep_rows(self, rows: Mapping[str, np.ndarray]) -> Self:
+        """Keep only these rows (n,) of the splits that are named."""
+        kept = {name: select_rows(getattr(self, name), chosen) for name, chosen in rows.items()}
+        return replace(self, **kept)
+
     def with_examples(self, new: Mapping[str, Sequence[LabelledItem]]) -> Self:
         """Append labelled items to the splits; `new` holds them by the split's name."""
         joined = {

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import evenly_spaced
+
 MAX_SAMPLE = 1000  # order statistics kept for the Kolmogorov-Smirnov statistic
 SIGNIFICANT_DIGITS = 6  # of reference and online values alike, so that equal values stay equal
 MAX_CATEGORIES = 20  # the most frequent ones, whose autocorrelation is summed
@@ -27,7 +29,7 @@ def distribution(values: Any) -> dict[str, Any]:
     numbers = round_values(array[np.isfinite(array.astype(np.float64))])
     ordered = np.sort(numbers)
     edges = _edges(ordered)
-    places = np.linspace(0, len(ordered) - 1, MAX_SAMPLE).round().astype(int)
+    places = evenly_spaced(len(ordered), MAX_SAMPLE)
     return {
         "edges": edges.tolist(),
         "counts": np.histogram(numbers, edges)[0].tolist(),

@@ -181,7 +181,7 @@ def run_ab(options: Namespace) -> None:
         print(f"no A/B test is running: {deployed.champion.version} has no challenger")
         return
     arms, verdict = measure_ab_test(settings, deployed)
-    traffic = "callers" if challenger.mode == "split" else "requests, in shadow"
+    traffic = "callers" if challenger.mode == "split" else "requests are mirrored to it (shadow)"
     print(
         f"champion {deployed.champion.version}, challenger {challenger.version}: "
         f"{100 * challenger.share:g} % of the {traffic}, since {challenger.since}\n"
@@ -211,10 +211,12 @@ def _forecast(
     own, paired = ab_test.TestRules(**rules), challenger.mode == "shadow"
     units = verdict.champion_units + (0 if paired else verdict.challenger_units)
     days = (datetime.now(UTC) - datetime.fromisoformat(challenger.since)).total_seconds() / 86400
+    counted = "mirrored requests with a label" if paired else "labelled callers"
     if not math.isfinite(verdict.high) or days <= 0:
-        return "forecast: too few labelled callers for one"
+        return f"forecast: too few {counted} for one"
     rate = units / days
-    start = f"forecast at {rate:.3g} new labelled callers a day"
+    start = f"forecast at {rate:.3g} new {counted} a day"
+    start += ", a caller's counted once" if paired else ""
     if not effect:
         gains = (
             f"{ab_test.detectable_effect(verdict, units + rate * more, own, paired):.2g} in "
