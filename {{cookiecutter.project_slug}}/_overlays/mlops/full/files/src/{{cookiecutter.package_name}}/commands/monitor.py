@@ -117,7 +117,7 @@ def run_drift(options: Namespace) -> int:
     drift found or too few rows, 3 drift found; 1 the work failed, 2 invalid input.
     """
     from ..bundle import deployment
-    from ..files import read_json
+    from ..bundle.load import load_reference
     from ..monitoring import online
     from ..monitoring.drift import compare_distributions, drift_table
     from ..store.database import open_log
@@ -134,7 +134,7 @@ def run_drift(options: Namespace) -> int:
     version = options.version or deployed.champion.version
     if version not in bundles:
         raise UserError(f"--version {version}: is not deployed; there are {', '.join(bundles)}")
-    reference = read_json(deployment.bundle_path(folder, bundles[version]) / "reference.json")
+    reference = load_reference(deployment.bundle_path(folder, bundles[version]))
     with open_log(settings.live.database) as log:
         window = read_window(log, options.rows, online.VARIANTS, version)
     print(f"version {version}: {window.rows} items in the log")
