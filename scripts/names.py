@@ -51,6 +51,7 @@ FOLDERS = {
     "tests",
 }
 TOOLS = {"cookiecutter", "cruft", "make", "torchvision", "uv", "venv", "virtualenv"}
+KUBERNETES = {"default", "kube_node_lease", "kube_public", "kube_system"}  # its own namespaces
 # Modules of Python 3.12 to 3.14, for whoever bakes with an older one.
 NEWER = {"annotationlib", "compression", "pyrepl"}
 CODE = """
@@ -76,7 +77,7 @@ def possible(name: str) -> bool:
 
 def main() -> int:
     words = {*sys.stdlib_module_names, *NEWER, *keyword.kwlist, *keyword.softkwlist}
-    words |= WINDOWS | PROGRAMS | FOLDERS | TOOLS | installed(Path(sys.argv[1]))
+    words |= KUBERNETES | WINDOWS | PROGRAMS | FOLDERS | TOOLS | installed(Path(sys.argv[1]))
     names = sorted(filter(possible, words))
     listed = textwrap.indent(textwrap.fill(" ".join(names), 92), " " * 8)
     text = HOOK.read_text(encoding="utf-8")

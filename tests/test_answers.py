@@ -26,6 +26,7 @@ BAD_NAMES = {
     "soft keyword": "match",
     "standard library": "json",
     "dependency": "torch",
+    "namespace of Kubernetes": "default",
     "leading digit": "2fast",
     "capitals": "Reader",
     "space": "my reader",
