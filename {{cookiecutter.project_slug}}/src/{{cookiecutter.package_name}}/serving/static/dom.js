@@ -16,8 +16,7 @@ export function el(tag, attributes = {}, ...children) {
   return element;
 }
 
-export const percent = (share) =>
-  share.toLocaleString("en", { style: "percent", maximumFractionDigits: 1 });
+export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 
 export const number = (value) => value.toLocaleString("en", { maximumSignificantDigits: 4 });
 
@@ -31,7 +30,7 @@ export function bars(rows, label) {
     const track = el("span", { class: "track", "aria-hidden": "true" }, fill);
     const best = share === longest ? "best" : "";
     list.append(
-      el("li", { class: best }, el("span", { class: "name" }, name), track, el("span", {}, text), ...more),
+      el("li", { class: best }, el("span", { class: "name" }, name), track, el("span", { class: "share" }, text), ...more),
     );
   }
   return list;

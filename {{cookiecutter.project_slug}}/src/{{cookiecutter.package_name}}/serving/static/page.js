@@ -46,10 +46,10 @@ function show(items, { answer, headers, milliseconds }) {
   const focused = buttons().indexOf(document.activeElement);
   get("output").replaceChildren(element);
   buttons()[focused]?.focus(); // the keyboard stays where it was
-  const [queue, model] = (headers.get("server-timing") ?? "").match(/[\d.]+/g) ?? [];
+  const [, model] = (headers.get("server-timing") ?? "").match(/[\d.]+/g) ?? [];
   const parts = [
-    `${number(milliseconds)} ms from here and back`,
-    model && `${model} ms in the model`,
+    `${number(milliseconds)} ms round trip`,
+    model && `${number(Number(model))} ms in the model`,
     items.length > 1 && `${items.length} items`,
     `version ${answer.model_version}, ${headers.get("x-model-variant")}`,
   ];

@@ -2,20 +2,22 @@
 import { el, number } from "./dom.js";
 
 const HEIGHT = 280;
-const EDGE = { left: 64, right: 12, top: 12, bottom: 28 };
+const EDGE = { right: 12, top: 12, bottom: 28 };
 
 export function chart(past, { times, low, middle, high }) {
   const all = [...past.times, ...times];
   const values = [...past.values, ...low, ...high];
   const [bottom, top] = [Math.min(...values), Math.max(...values)];
   const origin = past.times.length;
+  const marks = ticks(bottom, top);
+  const left = 14 + 7 * Math.max(...marks.map((value) => number(value).length));
   const svg = el("svg:svg", { role: "img", "aria-label": "History, forecast and 80 % interval" });
   const reading = el("output", { for: "step" });
   const max = all.length - 1;
   const slider = el("input", { type: "range", id: "step", min: 0, max, input: () => read(slider.value) });
   let cursor, width;
 
-  const x = (index) => EDGE.left + ((width - EDGE.left - EDGE.right) * index) / max;
+  const x = (index) => left + ((width - left - EDGE.right) * index) / max;
   const y = (value) =>
     EDGE.top + (HEIGHT - EDGE.top - EDGE.bottom) * ((top - value) / (top - bottom || 1));
   const line = (first, series) => series.map((value, i) => `${x(first + i)},${y(value)}`).join(" ");
@@ -28,11 +30,11 @@ export function chart(past, { times, low, middle, high }) {
     const joined = [past.values.at(-1), ...middle];
     const band = [line(origin, high), line(origin, low).split(" ").reverse().join(" ")].join(" ");
     svg.replaceChildren(
-      ...ticks(bottom, top).flatMap((value) => [
-        el("svg:line", { class: "grid", x1: EDGE.left, x2: width - EDGE.right, y1: y(value), y2: y(value) }),
-        text({ x: EDGE.left - 8, y: y(value) + 4, "text-anchor": "end" }, number(value)),
+      ...marks.flatMap((value) => [
+        el("svg:line", { class: "grid", x1: left, x2: width - EDGE.right, y1: y(value), y2: y(value) }),
+        text({ x: left - 8, y: y(value) + 4, "text-anchor": "end" }, number(value)),
       ]),
-      text({ x: EDGE.left, y: HEIGHT - 8 }, short(all[0])),
+      text({ x: left, y: HEIGHT - 8 }, short(all[0])),
       text({ x: width - EDGE.right, y: HEIGHT - 8, "text-anchor": "end" }, short(all.at(-1))),
       el("svg:polygon", { class: "interval", points: band }),
       el("svg:polyline", { class: "past", points: line(0, past.values) }),
@@ -54,7 +56,7 @@ export function chart(past, { times, low, middle, high }) {
   }
 
   svg.onpointermove = ({ offsetX }) => {
-    slider.value = Math.round(((offsetX - EDGE.left) / (width - EDGE.left - EDGE.right)) * max);
+    slider.value = Math.round(((offsetX - left) / (width - left - EDGE.right)) * max);
     read(slider.value);
   };
   slider.value = origin;
@@ -65,9 +67,9 @@ export function chart(past, { times, low, middle, high }) {
   return el("div", { class: "chart" }, svg, key, label, slider, reading);
 }
 
-/** About four round values between two. */
+/** About five round values between two. */
 function ticks(low, high) {
-  const rough = (high - low || Math.abs(high) || 1) / 4;
+  const rough = (high - low || Math.abs(high) || 1) / 6;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
   const first = Math.ceil(low / step);

@@ -27,7 +27,7 @@ export function input(example, send) {
   const back = el("button", { type: "button", click: () => ask(restore()) }, "Back to the example");
   const hint =
     `Paste at least ${length} numbers, the newest last; they take the place of the example's, whose ` +
-    `times ${example.covariates ? "and covariates " : ""}stay.`;
+    `times ${Object.keys(example.covariates ?? {}).length ? "and covariates " : ""}stay.`;
   return el(
     ...["form", { submit: ask, novalidate: true }],
     el("label", { for: "values" }, example.target ?? "Recent values"),
@@ -41,14 +41,14 @@ export function output([{ times, p10, p50, p90 }], [item]) {
   const past = { times: item.times.slice(first), values: item.values.slice(first) };
   const [low, high] = [Math.min(...p50), Math.max(...p50)];
   return {
-    summary: `${times.length} steps ahead, ${number(low)} to ${number(high)}`,
+    summary: `${number(low)} to ${number(high)} in the next ${times.length} steps`,
     element: chart(past, { times, low: p10, middle: p50, high: p90 }),
   };
 }
 
 /** The field for what the values turned out to be. */
 export function truth() {
-  const field = el("input", { id: "actual", required: true, placeholder: "for example 12.5 13 11.75" });
+  const field = el("input", { id: "actual", required: true, placeholder: "12.5 13 11.75" });
   const label = el("label", { for: "actual" }, "Actual values of the first steps");
   field.oninput = () => field.setCustomValidity("");
   const read = () => {

@@ -66,16 +66,20 @@ export function drawing(canvas, example, send) {
   canvas.setAttribute("role", "application");
   canvas.setAttribute("aria-label", HINT);
   clear();
-  const cell = SIDE / Math.max(example.length, example[0].length);
-  example.forEach((row, y) =>
+  paint(context, example, SIDE);
+  const button = el("button", { type: "button", click: clear }, "Clear");
+  return [el("p", { class: "hint" }, HINT), status, el("div", { class: "row" }, button)];
+}
+
+/** Paint grey levels as squares. */
+export function paint(context, rows, side) {
+  const cell = side / Math.max(rows.length, rows[0].length);
+  rows.forEach((row, y) =>
     row.forEach((level, x) => {
-      context.fillStyle = `rgb(0 0 0 / ${1 - level})`;
-      if (!paper) context.fillStyle = `rgb(255 255 255 / ${level})`;
+      context.fillStyle = `rgb(${[level, level, level].map((value) => 255 * value)})`;
       context.fillRect(x * cell, y * cell, cell, cell);
     }),
   );
-  const button = el("button", { type: "button", click: clear }, "Clear");
-  return [el("p", { class: "hint" }, HINT), status, el("div", { class: "row" }, button)];
 }
 
 /** Return the drawing's grey levels in the example's size, its ink where the example's is. */

@@ -1,14 +1,20 @@
 // Image classification: draw a picture, or choose a file.
 import { probabilities, summary, truth } from "./classes.js";
 import { el } from "./dom.js";
-import { SIDE, drawing } from "./drawing.js";
+import { SIDE, drawing, paint } from "./drawing.js";
 
 export { truth };
 
-export const output = ([prediction]) => ({
-  summary: summary(prediction),
-  element: probabilities(prediction),
-});
+export function output([prediction], [{ pixels }]) {
+  const element = el("div", {}, probabilities(prediction));
+  if (pixels) {
+    const canvas = el("canvas", { width: 112, height: 112, class: "seen", role: "img" });
+    canvas.ariaLabel = "The picture in the model's resolution";
+    paint(canvas.getContext("2d"), pixels, 112);
+    element.append(el("h3", {}, "What the model sees"), canvas);
+  }
+  return { summary: summary(prediction), element };
+}
 
 /** Take files, and drawings if the model takes grey levels. */
 export function input(example, send) {

@@ -53,7 +53,7 @@ export function output([{ items, unknown, fallback }]) {
     const name = title ?? item;
     const add = el("button", { type: "button", "aria-label": `Add ${name}` }, "Add");
     add.onclick = () => pick(item, name);
-    return [name, score / highest, percent(score), add];
+    return [name, score / highest, percent(score, 2), add];
   });
   const element = el("div", {}, bars(rows, "Recommended items and their scores"));
   if (unknown.length)

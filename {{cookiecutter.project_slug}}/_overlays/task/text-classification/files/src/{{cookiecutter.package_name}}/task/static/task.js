@@ -55,9 +55,11 @@ function marked(text, { label, probability }, without) {
   const words = parts.map((part, index) => {
     const effect = effects[index];
     if (Math.abs(effect) < Math.max(LEAST, 0.1 * strongest)) return part;
-    const mark = el("mark", { class: effect > 0 ? "for" : "against", title: points(effect) }, part);
+    const [word] = part.match(/\S(.*\S)?/s);
+    const mark = el("mark", { class: effect > 0 ? "for" : "against", title: points(effect) }, word);
     mark.style.setProperty("--weight", `${10 + 40 * Math.abs(effect / strongest)}%`);
-    return mark;
+    const [before, after] = part.split(word);
+    return [before, mark, after];
   });
   const order = [...effects.keys()].sort((a, b) => Math.abs(effects[b]) - Math.abs(effects[a]));
   const most = order.slice(0, 3).filter((index) => Math.abs(effects[index]) >= LEAST);
@@ -65,7 +67,7 @@ function marked(text, { label, probability }, without) {
   const said = list
     ? `Filled: words that speak for “${label}”; underlined: against. Most: ${list}. Measured by leaving each out.`
     : `No single word matters: without any one of them, “${label}” stays as probable.`;
-  return [el("h3", {}, "Words that mattered"), el("p", { class: "words" }, ...words), el("p", { class: "hint" }, said)];
+  return [el("h3", {}, "Words that mattered"), el("p", { class: "words" }, ...words.flat()), el("p", { class: "hint" }, said)];
 }
 
 const points = (effect) => `${effect > 0 ? "+" : "−"}${(100 * Math.abs(effect)).toFixed(1)} points`;
