@@ -44,7 +44,7 @@ export async function call(path, body, headers = {}) {
     get("forget").hidden = !key;
     if (response.ok) return { answer, headers: response.headers, milliseconds };
     if (response.status !== 401) {
-      const { loc, msg } = answer.detail[0];
+      const { loc, msg } = answer.detail?.[0] ?? { loc: [], msg: "refused" };
       const place = loc.slice(1).join(".");
       const error = new Error(`${place && `${place}: `}${msg} (status ${response.status})`);
       throw Object.assign(error, { status: response.status });

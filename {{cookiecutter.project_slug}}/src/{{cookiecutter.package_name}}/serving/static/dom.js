@@ -18,7 +18,8 @@ export function el(tag, attributes = {}, ...children) {
 
 export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 
-export const number = (value) => value.toLocaleString("en", { maximumSignificantDigits: 4 });
+export const number = (value, digits = 4) =>
+  value.toLocaleString("en", { maximumSignificantDigits: digits });
 
 /** A list of bars: `rows` are [name, share of the full width 0..1, text, further elements…]. */
 export function bars(rows, label) {

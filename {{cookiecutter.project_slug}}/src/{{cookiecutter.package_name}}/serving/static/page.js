@@ -48,8 +48,8 @@ function show(items, { answer, headers, milliseconds }) {
   buttons()[focused]?.focus(); // the keyboard stays where it was
   const [, model] = (headers.get("server-timing") ?? "").match(/[\d.]+/g) ?? [];
   const parts = [
-    `${number(milliseconds)} ms round trip`,
-    model && `${number(Number(model))} ms in the model`,
+    `${number(milliseconds, 2)} ms round trip`,
+    model && `${number(Number(model), 2)} ms in the model`,
     items.length > 1 && `${items.length} items`,
     `version ${answer.model_version}, ${headers.get("x-model-variant")}`,
   ];

@@ -61,8 +61,10 @@ export function chart(past, { times, low, middle, high }) {
   };
   slider.value = origin;
   new ResizeObserver(draw).observe(svg);
-  const key = el("p", { class: "hint" }, el("span", { class: "key past" }), "history ");
-  key.append(el("span", { class: "key forecast" }), "median forecast ", el("span", { class: "key interval" }), "80 % interval");
+  const names = { past: "history", forecast: "median forecast", interval: "80 % interval" };
+  const key = el("p", { class: "hint row" });
+  for (const [kind, name] of Object.entries(names))
+    key.append(el("span", {}, el("span", { class: `key ${kind}` }), name));
   const label = el("label", { for: "step" }, "Read the chart");
   return el("div", { class: "chart" }, svg, key, label, slider, reading);
 }

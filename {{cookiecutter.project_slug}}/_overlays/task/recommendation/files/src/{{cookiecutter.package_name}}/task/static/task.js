@@ -58,8 +58,8 @@ export function output([{ items, unknown, fallback }]) {
   const element = el("div", {}, bars(rows, "Recommended items and their scores"));
   if (unknown.length)
     element.append(el("p", { class: "hint" }, `Not known to the model and ignored: ${unknown.join(", ")}.`));
-  const first = items[0]?.title ?? items[0]?.item;
-  return { summary: fallback ? `Popular: ${first} …` : `${first}, and ${items.length - 1} more`, element };
+  const best = items.slice(0, 3).map(({ item, title }) => title ?? item);
+  return { summary: `${fallback ? "Most popular: " : ""}${best.join(", ") || "nothing is left"}`, element };
 }
 
 /** Offer the most popular items while typing; they are recommended to a user without any. */

@@ -65,8 +65,9 @@ function marked(text, { label, probability }, without) {
   const most = order.slice(0, 3).filter((index) => Math.abs(effects[index]) >= LEAST);
   const list = most.map((index) => `“${parts[index].trim()}” ${points(effects[index])}`).join(", ");
   const said = list
-    ? `Filled: words that speak for “${label}”; underlined: against. Most: ${list}. Measured by leaving each out.`
-    : `No single word matters: without any one of them, “${label}” stays as probable.`;
+    ? `Filled words raise the probability of “${label}”, underlined ones lower it; found by leaving ` +
+      `them out one after the other. Most: ${list}.`
+    : `None alone: without any one of them, “${label}” stays as probable.`;
   return [el("h3", {}, "Words that mattered"), el("p", { class: "words" }, ...words.flat()), el("p", { class: "hint" }, said)];
 }
 
