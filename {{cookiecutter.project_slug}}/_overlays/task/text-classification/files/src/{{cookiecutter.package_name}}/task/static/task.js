@@ -48,6 +48,7 @@ export function output(predictions, items) {
 /** The text with the words marked whose absence changes the probability of the predicted class. */
 function marked(text, { label, probability }, without) {
   const parts = runs(text);
+  if (parts.length < 2) return []; // nothing is left without the only word
   if (without.length !== parts.length)
     return [el("p", { class: "hint" }, "The server did not take the request that finds the words that mattered.")];
   const effects = without.map(({ probabilities }) => probability - (probabilities[label] ?? 0));
