@@ -61,6 +61,7 @@ FAULTS = """() => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    library.expect.set_options(timeout=30_000)  # as everything else waits: machines may be busy
     with library.sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
 
@@ -98,8 +99,7 @@ def site(trained: tuple[str, Path, Path]) -> Iterator[tuple[str, str]]:
 def opened(browser: Any, url: str, look: str = "light") -> Any:
     """The page with the example's prediction; whatever its scripts complain of fails."""
     page = browser.new_context(**LOOKS[look]).new_page()
-    page.set_default_timeout(10_000)
-    problems: list[str] = []
+        problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: problems.append(message.text))
     page.problems = problems
