@@ -22,7 +22,9 @@ function askForKey(refused) {
       dialog.close("entered");
     };
     dialog.onclose = () =>
-      dialog.returnValue ? resolve() : reject(new Error("This server needs an API key. Reload to enter it."));
+      dialog.returnValue
+        ? resolve()
+        : reject(new Error("This server needs an API key. Reload to enter it."));
   });
 }
 
@@ -34,11 +36,15 @@ export async function call(path, body, headers = {}) {
     const content = body && { method: "POST", body: JSON.stringify(body) };
     if (body) sent["content-type"] = "application/json";
     const started = performance.now();
-    const response = await fetch(path, { ...content, headers: sent, cache: "no-store" }).catch(() => {
-      throw new Error("The server does not answer.");
-    });
+    const response = await fetch(path, { ...content, headers: sent, cache: "no-store" }).catch(
+      () => {
+        throw new Error("The server does not answer.");
+      },
+    );
     const answer = await response.json().catch(() => {
-      throw new Error(`Status ${response.status}: not an answer of this API. Is a proxy in between?`);
+      throw new Error(
+        `Status ${response.status}: not an answer of this API. Is a proxy in between?`,
+      );
     });
     const milliseconds = performance.now() - started;
     get("forget").hidden = !key;

@@ -10,7 +10,8 @@ export function el(tag, attributes = {}, ...children) {
     : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") element.addEventListener(name, value);
-    else if (value !== false && value != null) element.setAttribute(name, value === true ? "" : value);
+    else if (value !== false && value != null)
+      element.setAttribute(name, value === true ? "" : value);
   }
   element.append(...children);
   return element;
@@ -31,7 +32,14 @@ export function bars(rows, label) {
     const track = el("span", { class: "track", "aria-hidden": "true" }, fill);
     const best = share === longest ? "best" : "";
     list.append(
-      el("li", { class: best }, el("span", { class: "name" }, name), track, el("span", { class: "share" }, text), ...more),
+      el(
+        "li",
+        { class: best },
+        el("span", { class: "name" }, name),
+        track,
+        el("span", { class: "share" }, text),
+        ...more,
+      ),
     );
   }
   return list;

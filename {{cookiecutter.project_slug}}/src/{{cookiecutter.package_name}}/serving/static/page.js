@@ -88,7 +88,13 @@ async function start() {
   document.title = get("model").textContent = champion.name;
   const made = new Date(champion.created_at).toLocaleDateString("en-GB", { dateStyle: "long" });
   const others = models.slice(1).map((model) => `${model.variant} ${model.version}`);
-  const facts = [champion.task, `version ${champion.version}`, `made on ${made}`, ...others, problem];
+  const facts = [
+    champion.task,
+    `version ${champion.version}`,
+    `made on ${made}`,
+    ...others,
+    problem,
+  ];
   get("version").textContent = facts.filter(Boolean).join(" · ");
   for (const [name, value] of Object.entries(champion.metrics))
     get("metrics").append(el("div", {}, el("dt", {}, name), el("dd", {}, number(value))));

@@ -19,7 +19,11 @@ export function probabilities(prediction) {
 export function truth(prediction) {
   const names = Object.keys(prediction.probabilities);
   const options = names.map((name) => el("option", { value: name }, name));
-  const select = el("select", { id: "label", required: true }, el("option", { value: "" }, "choose …"));
+  const select = el(
+    "select",
+    { id: "label", required: true },
+    el("option", { value: "" }, "choose …"),
+  );
   select.append(...options);
   const element = el("div", {}, el("label", { for: "label" }, "The true class"), select);
   return { element, read: () => (select.value ? { label: select.value } : null) };

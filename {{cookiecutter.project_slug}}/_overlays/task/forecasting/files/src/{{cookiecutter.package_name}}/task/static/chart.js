@@ -14,7 +14,13 @@ export function chart(past, { times, low, middle, high }) {
   const svg = el("svg:svg", { role: "img", "aria-label": "History, forecast and 80 % interval" });
   const reading = el("output", { for: "step" });
   const max = all.length - 1;
-  const slider = el("input", { type: "range", id: "step", min: 0, max, input: () => read(slider.value) });
+  const slider = el("input", {
+    type: "range",
+    id: "step",
+    min: 0,
+    max,
+    input: () => read(slider.value),
+  });
   let cursor, width;
 
   const x = (index) => left + ((width - left - EDGE.right) * index) / max;
@@ -31,7 +37,13 @@ export function chart(past, { times, low, middle, high }) {
     const band = [line(origin, high), line(origin, low).split(" ").reverse().join(" ")].join(" ");
     svg.replaceChildren(
       ...marks.flatMap((value) => [
-        el("svg:line", { class: "grid", x1: left, x2: width - EDGE.right, y1: y(value), y2: y(value) }),
+        el("svg:line", {
+          class: "grid",
+          x1: left,
+          x2: width - EDGE.right,
+          y1: y(value),
+          y2: y(value),
+        }),
         text({ x: left - 8, y: y(value) + 4, "text-anchor": "end" }, number(value)),
       ]),
       text({ x: left, y: HEIGHT - 8 }, short(all[0])),
@@ -48,7 +60,8 @@ export function chart(past, { times, low, middle, high }) {
     const ahead = step - origin;
     cursor.setAttribute("x1", x(step));
     cursor.setAttribute("x2", x(step));
-    const interval = ahead >= 0 && `, 80 % between ${number(low[ahead])} and ${number(high[ahead])}`;
+    const interval =
+      ahead >= 0 && `, 80 % between ${number(low[ahead])} and ${number(high[ahead])}`;
     const value = ahead < 0 ? past.values[step] : middle[ahead];
     const kind = ahead < 0 ? "" : "forecast ";
     reading.textContent = `${short(all[step])}: ${kind}${number(value)}${interval || ""}`;

@@ -4,7 +4,11 @@ import { el, number } from "./dom.js";
 
 const SHOWN = 5; // times as much history as forecast is drawn, at most
 
-const numbers = (text) => text.split(/[\s,;]+/).filter(Boolean).map(Number);
+const numbers = (text) =>
+  text
+    .split(/[\s,;]+/)
+    .filter(Boolean)
+    .map(Number);
 
 export function input(example, send) {
   const values = el("textarea", { id: "values", rows: 9, required: true, inputmode: "decimal" });

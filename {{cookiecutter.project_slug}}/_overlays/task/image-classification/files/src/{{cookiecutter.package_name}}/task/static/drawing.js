@@ -3,7 +3,13 @@ import { el } from "./dom.js";
 
 export const SIDE = 280; // of the canvas, in its own pixels
 const STEP = 14; // by which an arrow key moves the pen
-const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], " ": [0, 0] };
+const MOVES = {
+  ArrowLeft: [-1, 0],
+  ArrowRight: [1, 0],
+  ArrowUp: [0, -1],
+  ArrowDown: [0, 1],
+  " ": [0, 0],
+};
 const HINT = "Draw here. By keyboard: arrow keys move the pen, Space lowers and lifts it.";
 
 /** Let people draw on the canvas, which shows the example; return what goes below it. */
@@ -41,7 +47,8 @@ export function drawing(canvas, example, send) {
     if (drawn) send([{ pixels: shrink(canvas, context, example, paper) }]);
   }
 
-  const pointed = ({ offsetX, offsetY }) => [offsetX, offsetY].map((at) => (at * SIDE) / canvas.clientWidth);
+  const pointed = ({ offsetX, offsetY }) =>
+    [offsetX, offsetY].map((at) => (at * SIDE) / canvas.clientWidth);
   canvas.onpointerdown = (event) => {
     canvas.setPointerCapture(event.pointerId);
     pen.down = false;

@@ -18,7 +18,12 @@ export function output([prediction], [{ pixels }]) {
 
 /** Take files, and drawings if the model takes grey levels. */
 export function input(example, send) {
-  const canvas = el("canvas", { width: SIDE, height: SIDE, role: "img", "aria-label": "The picture" });
+  const canvas = el("canvas", {
+    width: SIDE,
+    height: SIDE,
+    role: "img",
+    "aria-label": "The picture",
+  });
   const change = () => file.files[0] && choose(file.files[0]);
   const file = el("input", { type: "file", id: "file", accept: "image/*", change });
   const element = el("div", { dragover: (event) => event.preventDefault(), drop: dropped }, canvas);

@@ -27,7 +27,11 @@ export function input(example, send) {
       ask();
       field.focus();
     };
-    return el("li", {}, el("button", { type: "button", click: remove, "aria-label": `Remove ${title}` }, title, " ×"));
+    return el(
+      "li",
+      {},
+      el("button", { type: "button", click: remove, "aria-label": `Remove ${title}` }, title, " ×"),
+    );
   }
 
   for (const item of example.items) picked.set(String(item), String(item));
@@ -57,9 +61,14 @@ export function output([{ items, unknown, fallback }]) {
   });
   const element = el("div", {}, bars(rows, "Recommended items and their scores"));
   if (unknown.length)
-    element.append(el("p", { class: "hint" }, `Not known to the model and ignored: ${unknown.join(", ")}.`));
+    element.append(
+      el("p", { class: "hint" }, `Not known to the model and ignored: ${unknown.join(", ")}.`),
+    );
   const best = items.slice(0, 3).map(({ item, title }) => title ?? item);
-  return { summary: `${fallback ? "Most popular: " : ""}${best.join(", ") || "nothing is left"}`, element };
+  return {
+    summary: `${fallback ? "Most popular: " : ""}${best.join(", ") || "nothing is left"}`,
+    element,
+  };
 }
 
 /** Offer the most popular items while typing; they are recommended to a user without any. */
@@ -71,13 +80,18 @@ async function suggestPopular() {
 function suggest(items) {
   for (const { item, title } of items) {
     const value = title ?? item;
-    if (![...known.options].some((option) => option.value === value)) known.append(el("option", { value }));
+    if (![...known.options].some((option) => option.value === value))
+      known.append(el("option", { value }));
   }
 }
 
 /** The field for the item that the user chose. */
 export function truth({ items }) {
-  const select = el("select", { id: "chosen", required: true }, el("option", { value: "" }, "choose …"));
+  const select = el(
+    "select",
+    { id: "chosen", required: true },
+    el("option", { value: "" }, "choose …"),
+  );
   select.append(...items.map(({ item, title }) => el("option", { value: item }, title ?? item)));
   const element = el("div", {}, el("label", { for: "chosen" }, "The item chosen next"), select);
   return { element, read: () => (select.value ? { items: [select.value] } : null) };

@@ -29,7 +29,8 @@ export function input(example, send) {
     event?.preventDefault();
     send(withVariants(text.value));
   };
-  const keydown = (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && ask(event);
+  const keydown = (event) =>
+    event.key === "Enter" && (event.ctrlKey || event.metaKey) && ask(event);
   text.addEventListener("keydown", keydown);
   const buttons = el("div", { class: "row" }, el("button", { class: "primary" }, "Classify"));
   ask();
@@ -40,7 +41,9 @@ export function output(predictions, items) {
   const [prediction, ...without] = predictions;
   const element = el("div", {}, probabilities(prediction));
   if (prediction.truncated)
-    element.append(el("p", { class: "hint" }, "The text is longer than the model reads: its end was left out."));
+    element.append(
+      el("p", { class: "hint" }, "The text is longer than the model reads: its end was left out."),
+    );
   element.append(...marked(items[0].text, prediction, without));
   return { summary: summary(prediction), element };
 }
@@ -50,7 +53,13 @@ function marked(text, { label, probability }, without) {
   const parts = runs(text);
   if (parts.length < 2) return []; // nothing is left without the only word
   if (without.length !== parts.length)
-    return [el("p", { class: "hint" }, "The server did not take the request that finds the words that mattered.")];
+    return [
+      el(
+        "p",
+        { class: "hint" },
+        "The server did not take the request that finds the words that mattered.",
+      ),
+    ];
   const effects = without.map(({ probabilities }) => probability - (probabilities[label] ?? 0));
   const strongest = Math.max(...effects.map(Math.abs));
   const words = parts.map((part, index) => {
@@ -69,7 +78,11 @@ function marked(text, { label, probability }, without) {
     ? `Filled words raise the probability of “${label}”, underlined ones lower it; found by leaving ` +
       `them out one after the other. Most: ${list}.`
     : `None alone: without any one of them, “${label}” stays as probable.`;
-  return [el("h3", {}, "Words that mattered"), el("p", { class: "words" }, ...words.flat()), el("p", { class: "hint" }, said)];
+  return [
+    el("h3", {}, "Words that mattered"),
+    el("p", { class: "words" }, ...words.flat()),
+    el("p", { class: "hint" }, said),
+  ];
 }
 
 const points = (effect) => `${effect > 0 ? "+" : "−"}${(100 * Math.abs(effect)).toFixed(1)} points`;
