@@ -99,7 +99,7 @@ def site(trained: tuple[str, Path, Path]) -> Iterator[tuple[str, str]]:
 def opened(browser: Any, url: str, look: str = "light") -> Any:
     """The page with the example's prediction; whatever its scripts complain of fails."""
     page = browser.new_context(**LOOKS[look]).new_page()
-        problems: list[str] = []
+    problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: problems.append(message.text))
     page.problems = problems

@@ -10,7 +10,7 @@ export function chart(past, { times, low, middle, high }) {
   const [bottom, top] = [Math.min(...values), Math.max(...values)];
   const origin = past.times.length;
   const marks = ticks(bottom, top);
-  const left = 14 + 7 * Math.max(...marks.map((value) => number(value).length));
+  const left = 14 + 7 * Math.max(1, ...marks.map((value) => number(value).length));
   const svg = el("svg:svg", { role: "img", "aria-label": "History, forecast and 80 % interval" });
   const reading = el("output", { for: "step" });
   const max = all.length - 1;
@@ -37,13 +37,7 @@ export function chart(past, { times, low, middle, high }) {
     const band = [line(origin, high), line(origin, low).split(" ").reverse().join(" ")].join(" ");
     svg.replaceChildren(
       ...marks.flatMap((value) => [
-        el("svg:line", {
-          class: "grid",
-          x1: left,
-          x2: width - EDGE.right,
-          y1: y(value),
-          y2: y(value),
-        }),
+        el("svg:path", { class: "grid", d: `M${left} ${y(value)}H${width - EDGE.right}` }),
         text({ x: left - 8, y: y(value) + 4, "text-anchor": "end" }, number(value)),
       ]),
       text({ x: left, y: HEIGHT - 8 }, short(all[0])),
