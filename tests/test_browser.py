@@ -147,18 +147,26 @@ def answered(page: Any, act: Callable[[], Any]) -> None:
     assert page.locator("#error").is_hidden()
 
 
+def draw_line(page: Any) -> None:
+    page.locator("#input canvas").scroll_into_view_if_needed()
+    box = page.locator("#input canvas").bounding_box()
+    center = box["x"] + box["width"] / 2
+    page.mouse.move(center, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(center, box["y"] + box["height"] - 40, steps=5)
+    page.mouse.up()
+
+
 def by_mouse(page: Any, task: str, folder: Path) -> None:
     if task == "image-classification":
-        box = page.locator("#input canvas").bounding_box()
-        center = box["x"] + box["width"] / 2
-        page.mouse.move(center, box["y"] + 40)
-        page.mouse.down()
-        page.mouse.move(center, box["y"] + box["height"] - 40, steps=5)
-        answered(page, page.mouse.up)
+        answered(page, lambda: draw_line(page))
         library.expect(page.get_by_role("img", name="The picture in the model's")).to_be_visible()
         Image.new("RGB", (40, 20), "red").save(folder / "red.png")
         field = page.get_by_label("Choose a picture")
         answered(page, lambda: field.set_input_files(folder / "red.png"))
+        answered(page, lambda: draw_line(page))
+        middle = "document.querySelector('canvas').getContext('2d').getImageData(9, 140, 1, 1).data"
+        assert page.evaluate(f"[...{middle}]") == [0, 0, 0, 255], "the file is still there"
     elif task == "text-classification":
         page.get_by_label("Text").fill("path : The name of a file, a string of letters")
         answered(page, page.get_by_role("button", name="Classify").click)

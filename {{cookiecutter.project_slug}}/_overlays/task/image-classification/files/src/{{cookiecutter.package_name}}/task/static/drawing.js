@@ -19,7 +19,6 @@ export function drawing(canvas, example, send) {
   const paper = border.reduce((sum, level) => sum + level, 0) > border.length / 2 ? 1 : 0;
   const pen = { x: SIDE / 2, y: SIDE / 2, down: false };
   const status = el("p", { class: "hint", role: "status" });
-  let drawn = false; // the canvas shows what somebody drew
 
   function clear() {
     context.fillStyle = paper ? "#fff" : "#000";
@@ -27,15 +26,15 @@ export function drawing(canvas, example, send) {
     context.strokeStyle = paper ? "#000" : "#fff";
     context.lineWidth = SIDE * (0.06 + 0.9 / example.length);
     context.lineCap = context.lineJoin = "round";
-    drawn = false;
+    delete canvas.dataset.drawn;
   }
 
   function moveTo(x, y) {
     const [left, top] = [pen.x, pen.y];
     Object.assign(pen, { x: Math.min(Math.max(x, 0), SIDE), y: Math.min(Math.max(y, 0), SIDE) });
     if (!pen.down) return;
-    if (!drawn) clear();
-    drawn = true;
+    if (!canvas.dataset.drawn) clear();
+    canvas.dataset.drawn = "yes"; // it shows no example or file
     context.beginPath();
     context.moveTo(left, top);
     context.lineTo(pen.x, pen.y);
@@ -44,7 +43,7 @@ export function drawing(canvas, example, send) {
 
   function lift() {
     pen.down = false;
-    if (drawn) send([{ pixels: shrink(canvas, context, example, paper) }]);
+    if (canvas.dataset.drawn) send([{ pixels: shrink(canvas, context, example, paper) }]);
   }
 
   const pointed = ({ offsetX, offsetY }) =>

@@ -44,6 +44,7 @@ export function input(example, send) {
     const picture = await createImageBitmap(blob).catch(() => null); // browsers read fewer formats
     const context = canvas.getContext("2d");
     context.clearRect(0, 0, SIDE, SIDE);
+    delete canvas.dataset.drawn;
     if (!picture) return;
     const scale = SIDE / Math.max(picture.width, picture.height);
     const [width, height] = [picture.width * scale, picture.height * scale];
