@@ -101,7 +101,7 @@ print(f"""
 {ANSWERS["project_slug"]} is ready. Next:
     cd {ANSWERS["project_slug"]}
     make demo        install, train, write the results into the README, deploy
-    make serve       answer requests at http://127.0.0.1:8000/docs""")
+    make serve       answer requests; a page to try the model at http://127.0.0.1:8000""")
 if around is not None and Path(around).resolve() != Path.cwd().resolve():
     print(f"""
 It belongs to the repository {around}, so it has none of its own. CI files work at the

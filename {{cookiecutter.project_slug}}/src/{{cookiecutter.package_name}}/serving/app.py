@@ -21,6 +21,7 @@ from .logs import configure_logs
 from .metrics import ServerMetrics
 from .middleware import RequestMiddleware
 from .models import ModelManager
+from .page import add_page_routes
 from .predict import Predict
 from .settings import SWITCH_SECONDS
 from .wiring import ServerSettings, create_observer
@@ -73,6 +74,8 @@ def create_app(settings: ServerSettings) -> ASGIApp:
     routes.add_prediction_route(api, predict)
     observer.add_routes(api)
     routes.add_operation_routes(api, predict, drain)
+    if settings.page:  # before the docs, to which `/` redirects otherwise
+        add_page_routes(api, models)
     if settings.docs:
         routes.add_docs_routes(api)
     routes.add_error_handlers(api)

@@ -94,6 +94,7 @@ class CoreServerSettings(Section):
         "info", "lowest level of messages on standard error"
     )
     access_log: bool = setting(False, "log every request")
+    page: bool = setting(True, "show a page to try the model at /")
 
     @field_validator("api_keys")
     @classmethod
