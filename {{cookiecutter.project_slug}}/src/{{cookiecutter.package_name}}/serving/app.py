@@ -19,6 +19,7 @@ from .logs import configure_logs
 from .metrics import ServerMetrics
 from .middleware import RequestMiddleware
 from .models import ModelManager
+from .platforms import PlatformRoutes, add_protocol2_routes
 from .predict import Predict
 from .settings import SWITCH_SECONDS
 from .wiring import ServerSettings, create_observer
@@ -71,12 +72,16 @@ def create_app(settings: ServerSettings) -> ASGIApp:
     routes.add_prediction_route(api, predict)
     observer.add_routes(api)
     routes.add_operation_routes(api, predict, drain)
+    if "kserve" in settings.platforms:
+        add_protocol2_routes(api, predict)
     if settings.docs:
         routes.add_docs_routes(api)
     routes.add_error_handlers(api)
 
     # 4. Middleware
     app: ASGIApp = RequestMiddleware(api, predict, access)
+    if settings.platforms:
+        app = PlatformRoutes(app, predict)
     if settings.cors_origins:
         app = CORSMiddleware(
             app, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ValidationInfo, field_validator
 
-from ..config import ENV_PREFIX, SECRETS
+from ..config import ENV_PREFIX, SECRETS, UserError
 from ..settings import Section, setting
 
 SWITCH_SECONDS = 0.0002  # a thread may hold the GIL this long; Python's own 0.005 delay requests
@@ -23,6 +23,8 @@ def _split_words(value: Any) -> Any:
 
 
 Words = Annotated[list[str], BeforeValidator(_split_words)]  # `a, b` in the environment
+Platform = Literal["kserve", "sagemaker", "vertex"]
+SAGEMAKER_MODEL = Path("/opt/ml/model")  # where SageMaker unpacks a model's files
 
 
 class CoreServerSettings(Section):
@@ -89,6 +91,11 @@ class CoreServerSettings(Section):
         "info", "lowest level of messages on standard error"
     )
     access_log: bool = setting(False, "log every request")
+    platforms: Annotated[list[Platform], BeforeValidator(_split_words)] = setting(
+        [],
+        "platforms whose routes to answer too: kserve, sagemaker, vertex; default: the one that "
+        "started the container, as its own variables say",
+    )
 
     @field_validator("api_keys")
     @classmethod
@@ -117,6 +124,14 @@ class CoreServerSettings(Section):
         if seconds >= info.data.get("drain_seconds", seconds + 1):
             raise ValueError("must be less than drain_seconds, which contains it")
         return seconds
+
+    @field_validator("platforms")
+    @classmethod
+    def _has_routes(cls, platforms: list[Platform]) -> list[Platform]:
+        for name in ("AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE"):
+            if "vertex" in platforms and not os.environ.get(name, "").startswith("/"):
+                raise ValueError(f"vertex needs a path in ${name}, which Vertex AI sets")
+        return platforms
 
 
 def refuse_known_secrets(secrets: Sequence[str], info: ValidationInfo) -> None:
@@ -151,6 +166,26 @@ def as_environment(settings: CoreServerSettings) -> dict[str, str]:
         for name, value in values.items()
         if value is not None
     }
+
+
+def platform_variables(env: Mapping[str, str]) -> dict[str, str]:
+    """Translate what a platform sets in its containers to variables of the server. Raises UserError
+    when a port is none."""
+    if "AIP_HTTP_PORT" in env:
+        return {"APP_HOST": "0.0.0.0", "APP_PLATFORMS": "vertex", **_port(env, "AIP_HTTP_PORT")}
+    if SAGEMAKER_MODEL.is_dir():
+        port = _port(env, "SAGEMAKER_BIND_TO_PORT") or {"APP_PORT": "8080"}
+        folder = {"APP_DEPLOYMENT_DIR": str(SAGEMAKER_MODEL)}
+        return {"APP_HOST": "0.0.0.0", "APP_PLATFORMS": "sagemaker", **port, **folder}
+    return _port(env, "PORT")  # of Cloud Run and many others
+
+
+def _port(env: Mapping[str, str], name: str) -> dict[str, str]:
+    if not (text := env.get(name)):
+        return {}
+    if not text.isdecimal():
+        raise UserError(f"${name}: {text!r} is not a port number")
+    return {"APP_PORT": text}
 
 
 def misspelt_variables(
