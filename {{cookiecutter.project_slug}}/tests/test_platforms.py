@@ -110,7 +110,8 @@ def test_infer_takes_items_as_json_texts(kserve: TestClient, example: dict[str, 
     predictions = [json.loads(text) for text in output["data"]]
     assert close(predictions, answer(kserve, example) * 3, 1e-6)
     models = kserve.get("/v1/models").json()["models"]
-    assert (given["model_name"], given["model_version"]) == (models[0]["name"], models[0]["version"])
+    assert given["model_name"] == models[0]["name"]
+    assert given["model_version"] == models[0]["version"]
 
 
 def test_infer_takes_a_tensor_for_each_field_and_returns_those_asked_for(
@@ -136,11 +137,10 @@ def test_infer_takes_a_tensor_for_each_field_and_returns_those_asked_for(
     for name, value in prediction.items():
         output = outputs[name]
         assert output["shape"][0] == 1
-        (first, *_) = output["data"]
         if isinstance(value, bool | str | float):
-            assert close(first, value, 1e-6), name
+            assert close(output["data"], [value], 1e-6), name
         if isinstance(value, dict):
-            assert close(json.loads(first), value, 1e-6), name
+            assert close(json.loads(output["data"][0]), value, 1e-6), name
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_infer_takes_a_tensor_for_each_field_and_returns_those_asked_for(
     [
         ({"inputs": []}, 422, "inputs"),
         ({"inputs": [{"name": "item", "datatype": "BYTES", "shape": [1]}]}, 422, "data"),
-        ({"inputs": [{**item_tensor([{}]), "shape": [2]}]}, 422, "body.inputs.0.data: data does not"),
+        ({"inputs": [{**item_tensor([{}]), "shape": [2]}]}, 422, "body.inputs.0.data: data does"),
         ({"inputs": [{**item_tensor([{}]), "shape": [-1]}]}, 422, "does not fill the shape"),
         ({"inputs": [{**item_tensor([{}]), "datatype": "TEXT"}]}, 422, "datatype"),
         ({"inputs": [item_tensor([1])]}, 422, "must be the JSON text of an item"),
@@ -220,7 +220,7 @@ def test_platforms_variables_become_settings(
     assert read(SAGEMAKER_BIND_TO_PORT="9000").port == 9000
     assert read(APP_PLATFORMS="").platforms == []
     monkeypatch.delenv("AIP_PREDICT_ROUTE", raising=False)
-    with pytest.raises(UserError, match="AIP_PREDICT_ROUTE|AIP_HEALTH_ROUTE"):
+    with pytest.raises(UserError, match="vertex needs a path in "):
         read(APP_PLATFORMS="vertex,kserve")
 
 

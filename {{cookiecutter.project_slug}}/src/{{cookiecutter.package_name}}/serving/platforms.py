@@ -247,7 +247,7 @@ class PlatformRoutes:
 
 def add_protocol2_routes(api: FastAPI, predict: Predict) -> None:
     """Add the metadata of the Open Inference Protocol."""
-    unknown = {404: {"description": "No model of this name is loaded"}}
+    unknown: dict[int | str, dict[str, Any]] = {404: {"description": "No model of this name"}}
 
     def missing(name: str) -> JSONResponse | None:
         active = predict.models.active
