@@ -14,6 +14,7 @@ import pytest
 import yaml
 from fastapi.testclient import TestClient
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.bundle.deployment import champion_path
@@ -54,7 +55,7 @@ def test_mlflow_loads_the_model_and_gets_the_servers_answers(
 def test_registered_model_needs_neither_this_project_nor_its_training_libraries(
     registered: str, tmp_path: Path, example: dict[str, Any]
 ) -> None:
-    folder = Path(mlflow.artifacts.download_artifacts(registered, dst_path=str(tmp_path)))
+    folder = Path(download_artifacts(registered, dst_path=str(tmp_path)))
     needed = (folder / "requirements.txt").read_text(encoding="utf-8").split()
     names = {line.partition("==")[0].lower() for line in needed}
     assert {"mlflow", "numpy", "onnx", "onnxruntime", "pydantic"} <= names

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }}.config import UserError, load_settings
 from {{ cookiecutter.package_name }}.serving import settings as server_settings
-from {{ cookiecutter.package_name }}.serving.settings import platform_variables
+from {{ cookiecutter.package_name }}.serving.settings import with_platform
 from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 
 from .servers import close, running, sample, started, until
@@ -205,7 +205,7 @@ def test_platforms_variables_become_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read(**env: str) -> ServerSettings:
-        return load_settings(ServerSettings, env={**platform_variables(env), **env})
+        return load_settings(ServerSettings, env=with_platform(env))
 
     assert read().port == 8000
     assert read().platforms == []
@@ -216,7 +216,10 @@ def test_platforms_variables_become_settings(
     monkeypatch.setattr(server_settings, "SAGEMAKER_MODEL", tmp_path)
     sagemaker = read()
     assert (sagemaker.host, sagemaker.port) == ("0.0.0.0", 8080)
-    assert (sagemaker.platforms, sagemaker.deployment_dir) == (["sagemaker"], tmp_path)
+    assert sagemaker.platforms == ["sagemaker"]
+    assert read(APP_DEPLOYMENT_DIR="/nowhere").deployment_dir == Path("/nowhere")
+    (tmp_path / "deployment.json").touch()  # there the model's files are the deployment
+    assert read(APP_DEPLOYMENT_DIR="/nowhere").deployment_dir == tmp_path
     assert read(SAGEMAKER_BIND_TO_PORT="9000").port == 9000
     assert read(APP_PLATFORMS="").platforms == []
     monkeypatch.delenv("AIP_PREDICT_ROUTE", raising=False)

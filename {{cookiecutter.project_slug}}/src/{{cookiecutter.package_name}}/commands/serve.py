@@ -84,10 +84,10 @@ def run_serve(options: Namespace) -> None:
     """Serve the deployed model over HTTP; a new deployment needs no restart."""
     gc.disable()  # loaded modules are never garbage; the application enables it when it is ready
     from ..serving.server import serve
-    from ..serving.settings import platform_variables
+    from ..serving.settings import with_platform
 
-    variables = {**platform_variables(os.environ), **os.environ}
-    serve(load_settings(ServerSettings, overrides=options.settings, env=variables))
+    env = with_platform(os.environ)
+    serve(load_settings(ServerSettings, overrides=options.settings, env=env))
 
 
 def run_predict(options: Namespace) -> None:

@@ -168,16 +168,22 @@ def as_environment(settings: CoreServerSettings) -> dict[str, str]:
     }
 
 
-def platform_variables(env: Mapping[str, str]) -> dict[str, str]:
-    """Translate what a platform sets in its containers to variables of the server. Raises UserError
-    when a port is none."""
+def with_platform(env: Mapping[str, str]) -> dict[str, str]:
+    """Add to the environment the server's variables that a platform's own ones stand for, where
+    they are not set. Raises UserError when a port is none."""
     if "AIP_HTTP_PORT" in env:
-        return {"APP_HOST": "0.0.0.0", "APP_PLATFORMS": "vertex", **_port(env, "AIP_HTTP_PORT")}
+        platform = {"APP_HOST": "0.0.0.0", "APP_PLATFORMS": "vertex", **_port(env, "AIP_HTTP_PORT")}
+        return {**platform, **env}
     if SAGEMAKER_MODEL.is_dir():
+        from ..bundle.deployment import DEPLOYMENT  # slow to import for whom it does not concern
+
         port = _port(env, "SAGEMAKER_BIND_TO_PORT") or {"APP_PORT": "8080"}
-        folder = {"APP_DEPLOYMENT_DIR": str(SAGEMAKER_MODEL)}
-        return {"APP_HOST": "0.0.0.0", "APP_PLATFORMS": "sagemaker", **port, **folder}
-    return _port(env, "PORT")  # of Cloud Run and many others
+        variables = {"APP_HOST": "0.0.0.0", "APP_PLATFORMS": "sagemaker", **port, **env}
+        own = Path(env.get("APP_DEPLOYMENT_DIR", "deployment"))  # in an image always set
+        if (SAGEMAKER_MODEL / DEPLOYMENT).exists() and not (own / DEPLOYMENT).exists():
+            variables["APP_DEPLOYMENT_DIR"] = str(SAGEMAKER_MODEL)
+        return variables
+    return {**_port(env, "PORT"), **env}  # of Cloud Run and many others
 
 
 def _port(env: Mapping[str, str], name: str) -> dict[str, str]:
