@@ -16,7 +16,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 FOLDERS = (  # below site-packages
@@ -31,16 +30,21 @@ FOLDERS = (  # below site-packages
     "onnxruntime/transformers",
 )
 FILES = ("**/*.pyi", "**/*.h", "**/*.hpp", "**/*.c", "**/*.pxd", "**/*.pyx", "**/*.a")
-LIBRARIES = ("onnxruntime/capi/libonnxruntime.so*",)  # for C++; Python's module contains the same
+MODULES = ("PIL/_avif.*", "PIL/_imagingft.*", "PIL/_imagingtk.*", "numpy/_core/_simd.*")
+# Removed if no other compiled file names them: ONNX Runtime's library for C++, whose code Python's
+# module contains too, and what only the modules above needed.
+LIBRARIES = ("onnxruntime/capi/libonnxruntime.so*", "*.libs/*.so*")
 # y = x + x, as an ONNX file
 MODEL = bytes.fromhex(
     "08083a350a0e0a01780a017812017922034164641201675a0f0a0178120a0a08080112040a02080162"
     "0f0a0179120a0a08080112040a02080142040a00100d"
 )
-RUN_MODEL = (
-    "import numpy, onnxruntime, sys; model = onnxruntime.InferenceSession(sys.stdin.buffer.read()); "
-    "(y,) = model.run(None, {'x': numpy.ones(1, 'f')}); assert y == 2, y"
-)
+RUN_MODEL = """\
+import numpy, onnxruntime, sys
+model = onnxruntime.InferenceSession(sys.stdin.buffer.read())
+(y,) = model.run(None, {"x": numpy.ones(1, "f")})
+assert y == 2, y
+"""
 
 
 def main() -> None:
@@ -54,7 +58,7 @@ def main() -> None:
         return
     before = size(packages)
     remove(packages)
-    strip(packages)
+    strip(packages, options.environment / "bin/python")
     print(f"{packages}: {before / 1e6:.0f} MB, now {size(packages) / 1e6:.0f} MB")
 
 
@@ -63,50 +67,57 @@ def size(folder: Path) -> int:
 
 
 def remove(packages: Path) -> None:
-    """Remove folders, files and libraries; what matches nothing is reported, as it may be old."""
+    """Remove folders and files, then libraries that no compiled file names any more."""
     for pattern in FOLDERS:
-        found = [path for path in packages.glob(pattern) if path.is_dir()]
-        for path in found:
+        for path in packages.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
-        report(pattern, found)
-    for pattern in FILES:
+    for pattern in (*FILES, *MODULES):
         for path in packages.glob(pattern):
             path.unlink()
-    for pattern in LIBRARIES:
-        found = list(packages.glob(pattern))
-        name = pattern.rpartition("/")[2].rstrip("*").encode()
-        others = [path for path in shared_objects(packages) if path not in found]
-        if users := [path for path in others if name in path.read_bytes()]:
-            print(f"kept: {pattern} is needed by {users[0].name}")
-            continue
-        for path in found:
-            path.unlink()
-        report(pattern, found)
+    contents = {path: path.read_bytes() for path in shared_objects(packages)}
+    libraries = {path for pattern in LIBRARIES for path in packages.glob(pattern)}
+    needed = contents.keys() - libraries
+    while more := {path for path in libraries - needed if is_named(path, contents, needed)}:
+        needed |= more
+    for path in libraries - needed:
+        path.unlink()
 
 
-def report(pattern: str, found: list[Path]) -> None:
-    if not found:
-        print(f"nothing matches {pattern}, which may be out of date")
+def is_named(library: Path, contents: dict[Path, bytes], by: set[Path]) -> bool:
+    name = f"{library.name.partition('.so')[0]}.so".encode()
+    return any(name in contents[path] for path in by)
 
 
-def strip(packages: Path) -> None:
-    """Remove the symbols that only a debugger or a linker reads."""
+def strip(packages: Path, python: Path) -> None:
+    """Remove the symbols that only a debugger or a linker reads. What cannot be loaded without, as
+    some files that were patched when they were packed, keeps them."""
     for path in shared_objects(packages):
-        subprocess.run(["strip", "--strip-unneeded", path], check=True)
+        stripped = path.with_name(f"stripped-{path.name}")
+        subprocess.run(["strip", "--strip-unneeded", "-o", stripped, path], check=True)
+        if load_error(python, stripped) is None:
+            shutil.copymode(path, stripped)
+            stripped.replace(path)
+        else:
+            stripped.unlink()
+            print(f"not stripped: {path.name}")
 
 
-def shared_objects(packages: Path) -> Iterator[Path]:
-    return (path for path in packages.rglob("*.so*") if path.is_file())
+def load_error(python: Path, path: Path) -> str | None:
+    code = f"import ctypes; ctypes.CDLL({str(path)!r})"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    return done.stderr.strip().rpartition("\n")[2] if done.returncode else None
+
+
+def shared_objects(packages: Path) -> list[Path]:
+    return [path for path in packages.rglob("*.so*") if path.is_file()]
 
 
 def check(packages: Path, programs: Path, command: str) -> None:
     """Load every compiled file, run a model, start the server and ask it."""
-    python = str(programs / "python")
+    python = programs / "python"
     for path in shared_objects(packages):
-        code = f"import ctypes; ctypes.CDLL({str(path)!r})"
-        done = subprocess.run([python, "-c", code], capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"error: {path} cannot be loaded: {done.stderr.strip()}")
+        if error := load_error(python, path):
+            sys.exit(f"error: {path} cannot be loaded: {error}")
     subprocess.run([python, "-c", RUN_MODEL], input=MODEL, check=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -15,8 +15,8 @@ import urllib.request
 from pathlib import Path
 
 OPTIONS = (
-    "--detach --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges --memory 256m "
-    "--publish 127.0.0.1::8000 --env APP_DATABASE_URL=none"
+    "--detach --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges"
+    " --memory 256m --publish 127.0.0.1::8000 --env APP_DATABASE_URL=none"
 )
 
 
@@ -31,7 +31,8 @@ def main() -> None:
     example = (deployment / champion["bundle"] / "example.json").read_bytes()
 
     def run(*arguments: str) -> str:
-        return subprocess.run([*engine, *arguments], check=True, stdout=-1, text=True).stdout.strip()
+        done = subprocess.run([*engine, *arguments], check=True, stdout=subprocess.PIPE, text=True)
+        return done.stdout.strip()
 
     started = time.monotonic()
     mount = f"{deployment}:/deployment:ro"

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 RESTARTS = "worker-restarts.txt"  # the supervisor's count, in that folder
+WORKER_RESTARTS = ("worker_restarts", "Workers that died and were replaced")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MultiprocessMode = Literal["livesum", "livemax", "livemin"]  # over workers
@@ -64,6 +65,7 @@ class ServerMetrics:
             prometheus.ProcessCollector(registry=self._registry)
             prometheus.PlatformCollector(registry=self._registry)
             prometheus.GCCollector(registry=self._registry)
+            self.counter(*WORKER_RESTARTS)()  # stays 0: nobody restarts a server's only process
 
         text = "Answered requests; status 4xx and 5xx are errors"
         self.requests = self.counter("http_requests", text, ("route", "status", *BY_MODEL))
@@ -138,8 +140,7 @@ class WorkerProcesses(Collector):
                     total.samples = [a._replace(value=a.value + b.value) for a, b in pairs]
         yield from totals.values()
         if (path := self._folder / RESTARTS).exists():  # not with a supervisor of somebody else
-            text, count = "Workers that died and were replaced", float(path.read_text())
-            yield CounterMetricFamily("worker_restarts", text, value=count)
+            yield CounterMetricFamily(*WORKER_RESTARTS, value=float(path.read_text()))
 
 
 def _worker_pids(folder: Path) -> set[str]:

@@ -174,7 +174,7 @@ def with_platform(env: Mapping[str, str]) -> dict[str, str]:
     if "AIP_HTTP_PORT" in env:
         platform = {"APP_HOST": "0.0.0.0", "APP_PLATFORMS": "vertex", **_port(env, "AIP_HTTP_PORT")}
         return {**platform, **env}
-    if SAGEMAKER_MODEL.is_dir():
+    if SAGEMAKER_MODEL.is_dir() or "SAGEMAKER_BIND_TO_PORT" in env:
         from ..bundle.deployment import DEPLOYMENT  # slow to import for whom it does not concern
 
         port = _port(env, "SAGEMAKER_BIND_TO_PORT") or {"APP_PORT": "8080"}
