@@ -52,7 +52,7 @@ shutil.rmtree(OVERLAYS)
 # A repository of its own even inside another one: runs record the commit they were made from, and
 # that must be the project's. No commit is made: the first one is the user's. Git may be missing.
 if not Path(".git").exists():
-    os.system(f"git init --quiet --initial-branch=main 2>{os.devnull}")
+    os.system(f"git init --quiet --initial-branch=main 2>{os.devnull}")  # noqa: S605
 
 print(f"""
 {ANSWERS["project_slug"]} is ready. Next:

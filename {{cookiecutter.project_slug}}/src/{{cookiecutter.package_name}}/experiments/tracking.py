@@ -255,8 +255,6 @@ def _follow_move(database: Path, old: str, new: str) -> None:
     opened = closing(sqlite3.connect(database))
     with _as_work_error(f"sqlite:///{database}"), opened as connection, connection:
         for table, column in LOCATIONS:
-            connection.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
-                f" WHERE substr({column} || '/', 1, ?) = ?",
-                (new, len(old) + 1, len(old) + 1, f"{old}/"),
-            )
+            update = f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # noqa: S608  # nosec
+            update += f" WHERE substr({column} || '/', 1, ?) = ?"
+            connection.execute(update, (new, len(old) + 1, len(old) + 1, f"{old}/"))

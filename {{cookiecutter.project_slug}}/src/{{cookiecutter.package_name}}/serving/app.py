@@ -2,14 +2,16 @@
 
 import asyncio
 import gc
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from ..config import load_settings
 from . import routes
@@ -79,7 +81,9 @@ def create_app(settings: ServerSettings) -> ASGIApp:
     routes.add_error_handlers(api)
 
     # 4. Middleware
-    app: ASGIApp = RequestMiddleware(api, predict, access)
+    trusted = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")  # as uvicorn names it
+    proxied = ProxyHeadersMiddleware(cast(Any, api), trusted)
+    app: ASGIApp = RequestMiddleware(cast(ASGIApp, proxied), predict, access)
     if settings.platforms:
         app = PlatformRoutes(app, predict)
     if settings.cors_origins:

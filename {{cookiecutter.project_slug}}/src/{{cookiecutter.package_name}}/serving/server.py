@@ -53,6 +53,7 @@ def serve(settings: ServerSettings) -> None:
         lifespan="on",
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # app.py reads them, off the predict path
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=request_seconds(settings),  # pyright: ignore[reportArgumentType]

@@ -2,7 +2,9 @@
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +14,7 @@ from ..config import ENV_PREFIX, SECRETS, UserError
 from ..settings import Section, setting
 
 SWITCH_SECONDS = 0.0002  # a thread may hold the GIL this long; Python's own 0.005 delay requests
+HASHED = "sha256:"  # begins an API key that is given as its hash
 # Example secrets that everybody knows
 KNOWN_SECRETS = {"", "admin", "change-me", "changeme", "default", "password", "postgres", "secret"}
 
@@ -39,7 +42,9 @@ class CoreServerSettings(Section):
     environment: Literal["development", "production"] = setting(
         "development", "production refuses well-known example secrets"
     )
-    api_keys: Words = setting([], "if set, requests must send one of these keys")
+    api_keys: Words = setting(
+        [], "if set, requests must send one of these keys; sha256:HEX accepts a key by its hash"
+    )
     api_keys_file: Path | None = setting(
         None, "file with more keys, one per line; it may change while the server runs"
     )
@@ -99,8 +104,8 @@ class CoreServerSettings(Section):
 
     @field_validator("api_keys")
     @classmethod
-    def _no_known_keys(cls, keys: list[str], info: ValidationInfo) -> list[str]:
-        refuse_known_secrets(keys, info)
+    def _usable_keys(cls, keys: list[str], info: ValidationInfo) -> list[str]:
+        check_keys(keys, info.data.get("environment", ""))
         return keys
 
     @field_validator("api_keys_file")
@@ -134,14 +139,30 @@ class CoreServerSettings(Section):
         return platforms
 
 
-def refuse_known_secrets(secrets: Sequence[str], info: ValidationInfo) -> None:
+def refuse_known_secrets(secrets: Sequence[str], environment: str) -> None:
     """Raise ValueError when, in production, one of the secrets is a well-known one."""
-    _refuse_known(secrets, info.data.get("environment", ""))
-
-
-def _refuse_known(secrets: Sequence[str], environment: str) -> None:
     if environment == "production" and KNOWN_SECRETS & {secret.lower() for secret in secrets}:
         raise ValueError("is a well-known example secret, choose a random one")
+
+
+def key_hash(key: str) -> bytes:
+    """Return the SHA-256 hash of an API key, which may be given as `sha256:HEX` itself.
+
+    Raises ValueError for anything else behind `sha256:`.
+    """
+    if not key.startswith(HASHED):
+        return sha256(key.encode()).digest()
+    digits = key.removeprefix(HASHED)
+    if not re.fullmatch("[0-9a-fA-F]{64}", digits):
+        raise ValueError(f"{HASHED} must be followed by the 64 hexadecimal digits of a hash")
+    return bytes.fromhex(digits)
+
+
+def check_keys(keys: Sequence[str], environment: str) -> None:
+    """Raise ValueError if one of the keys is no key, or in production a well-known one."""
+    refuse_known_secrets(keys, environment)
+    for key in keys:
+        key_hash(key)
 
 
 def read_keys(path: Path, environment: str) -> list[str]:
@@ -154,7 +175,7 @@ def read_keys(path: Path, environment: str) -> list[str]:
         raise ValueError("is not UTF-8 text") from None
     if not keys:
         raise ValueError("holds no key")
-    _refuse_known(keys, environment)
+    check_keys(keys, environment)
     return keys
 
 

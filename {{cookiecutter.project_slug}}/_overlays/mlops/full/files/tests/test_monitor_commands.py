@@ -251,7 +251,7 @@ def test_feedback_with_url_is_sent_to_that_server(
         answers, ("a", 0)
     )
     kind.response = 404, {"detail": [{"msg": "'a' is no request of the log"}]}
-    monkeypatch.setenv("APP_API_KEYS", "first, second")
+    monkeypatch.setenv("APP_API_KEYS", "sha256:0, first, second")
     assert run("feedback", file, "--url", url) == 1
     assert kind.sent[-1][2] == "first"
     stderr = capsys.readouterr().err
