@@ -193,13 +193,12 @@ def with_platform(env: Mapping[str, str]) -> dict[str, str]:
     """Add to the environment the server's variables that a platform's own ones stand for, where
     they are not set. Raises UserError when a port is none."""
     if "AIP_HTTP_PORT" in env:
-        platform = {"APP_HOST": "0.0.0.0", "APP_PLATFORMS": "vertex", **_port(env, "AIP_HTTP_PORT")}
-        return {**platform, **env}
+        return {"APP_PLATFORMS": "vertex", **_port(env, "AIP_HTTP_PORT"), **env}
     if SAGEMAKER_MODEL.is_dir() or "SAGEMAKER_BIND_TO_PORT" in env:
         from ..bundle.deployment import DEPLOYMENT  # slow to import for whom it does not concern
 
         port = _port(env, "SAGEMAKER_BIND_TO_PORT") or {"APP_PORT": "8080"}
-        variables = {"APP_HOST": "0.0.0.0", "APP_PLATFORMS": "sagemaker", **port, **env}
+        variables = {"APP_PLATFORMS": "sagemaker", **port, **env}
         own = Path(env.get("APP_DEPLOYMENT_DIR", "deployment"))  # in an image always set
         if (SAGEMAKER_MODEL / DEPLOYMENT).exists() and not (own / DEPLOYMENT).exists():
             variables["APP_DEPLOYMENT_DIR"] = str(SAGEMAKER_MODEL)
