@@ -8,9 +8,9 @@ from pathlib import Path
 from ..bundle.load import MODEL
 
 MIB = 2**20
-# Measured without a model (docs/platforms.md): what all processes share, supervisor and collector
-# included, and what each worker has for itself. A worker holds a model's file about twice.
-SHARED_MIB, WORKER_MIB, MODEL_COPIES = 100, 60, 2
+# Measured (docs/platforms.md): what all processes share, supervisor and collector included, and
+# what each worker has for itself; while it loads a model, three times the model's file too.
+SHARED_MIB, WORKER_MIB, MODEL_COPIES = 100, 65, 3
 
 
 def memory_limit(

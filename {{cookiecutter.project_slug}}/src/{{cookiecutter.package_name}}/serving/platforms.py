@@ -16,8 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
-from pydantic_core import from_json, to_json
+from pydantic import BaseModel, Field, TypeAdapter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..task.contract import Prediction
@@ -26,6 +25,7 @@ from .predict import PATH, Predict
 
 HEALTH_ROUTE, PREDICT_ROUTE = "AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE"  # variables of Vertex AI
 READY = "/readyz"
+JSON = TypeAdapter(Any)  # quicker than the standard library
 ITEM, PREDICTION = "item", "prediction"  # tensors of JSON texts, one per item
 Datatype = Literal[
     "BOOL", "BYTES", "FP16", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64",
@@ -55,7 +55,7 @@ class Instances(Translation):
     """Vertex AI: `{"instances": [item, …]}`, answered by `{"predictions": [prediction, …]}`."""
 
     def request(self, body: bytes) -> bytes:
-        return to_json({"items": VertexRequest.model_validate_json(body).instances})
+        return JSON.dump_json({"items": VertexRequest.model_validate_json(body).instances})
 
     def response(self, status: int, content: Any) -> Any:
         return {"predictions": content["predictions"]} if status == 200 else content
@@ -73,7 +73,7 @@ class Tensor(BaseModel):
             if min(self.shape) < 0:
                 raise ValueError
             return np.asarray(self.data, object).reshape(self.shape).tolist()
-        except ValueError:
+        except (ValueError, OverflowError):
             message = f"data does not fill the shape {self.shape}"
             raise RequestError(422, [*loc, "data"], message, "shape") from None
 
@@ -129,16 +129,17 @@ class Infer(Protocol2):
             if output.name not in known:
                 message = f"there is no output {output.name}, there are {', '.join(known)}"
                 raise RequestError(422, ["body", "outputs", index, "name"], message, "output")
-        items: list[dict[str, Any]] = [{} for _ in range(self.asked.inputs[0].shape[0])]
+        items: list[dict[str, Any]] = []
         for index, tensor in enumerate(self.asked.inputs):
             loc = ["body", "inputs", index]
             rows = tensor.rows(loc)
+            items = items or [{} for _ in rows]
             if len(rows) != len(items):
                 message = f"has {len(rows)} items, the first input {len(items)}"
                 raise RequestError(422, [*loc, "shape"], message, "shape")
             for item, value in zip(items, rows, strict=True):
                 item |= _item(value, loc) if tensor.name == ITEM else {tensor.name: value}
-        return to_json({"items": items})
+        return JSON.dump_json({"items": items})
 
     def response(self, status: int, content: Any) -> Any:
         if status != 200:
@@ -154,7 +155,7 @@ class Infer(Protocol2):
 
 def _item(text: Any, loc: list[str | int]) -> dict[str, Any]:
     try:
-        item = from_json(text)
+        item = JSON.validate_json(text)
         if isinstance(item, dict):
             return item
     except (ValueError, TypeError):
@@ -173,7 +174,7 @@ def _output(name: str, predictions: list[dict[str, Any]]) -> dict[str, Any]:
     except ValueError:  # lists of different lengths
         array = np.empty(0, object)
     if array.dtype.kind not in datatypes:
-        array = np.asarray([to_json(value).decode() for value in values])
+        array = np.asarray([JSON.dump_json(value).decode() for value in values])
     datatype, shape = datatypes[array.dtype.kind], list(array.shape)
     return {"name": name, "datatype": datatype, "shape": shape, "data": array.ravel().tolist()}
 
@@ -217,7 +218,7 @@ class PlatformRoutes:
                 return
             body, headers = message.get("body", b""), list(start["headers"])
             if body:  # none for HEAD
-                body = to_json(translation.response(start["status"], from_json(body)))
+                body = JSON.dump_json(translation.response(start["status"], JSON.validate_json(body)))
                 headers = [header for header in headers if header[0] != b"content-length"]
                 headers.append((b"content-length", b"%d" % len(body)))
             await send({**start, "headers": headers})
