@@ -218,7 +218,8 @@ class PlatformRoutes:
                 return
             body, headers = message.get("body", b""), list(start["headers"])
             if body:  # none for HEAD
-                body = JSON.dump_json(translation.response(start["status"], JSON.validate_json(body)))
+                content = translation.response(start["status"], JSON.validate_json(body))
+                body = JSON.dump_json(content)
                 headers = [header for header in headers if header[0] != b"content-length"]
                 headers.append((b"content-length", b"%d" % len(body)))
             await send({**start, "headers": headers})
