@@ -73,8 +73,10 @@ def run_serve(options: Namespace) -> None:
     """Serve the deployed model over HTTP; a new deployment needs no restart."""
     gc.disable()  # loaded modules are never garbage; the application enables it when it is ready
     from ..serving.server import serve
+    from ..serving.settings import with_platform
 
-    serve(load_settings(ServerSettings, overrides=options.settings))
+    env = with_platform(os.environ)
+    serve(load_settings(ServerSettings, overrides=options.settings, env=env))
 
 
 def run_rollback(options: Namespace) -> None:

@@ -22,6 +22,7 @@ from .metrics import ServerMetrics
 from .middleware import RequestMiddleware
 from .models import ModelManager
 from .page import add_page_routes
+from .platforms import PlatformRoutes, add_protocol2_routes
 from .predict import Predict
 from .settings import SWITCH_SECONDS
 from .wiring import ServerSettings, create_observer
@@ -76,6 +77,8 @@ def create_app(settings: ServerSettings) -> ASGIApp:
     routes.add_operation_routes(api, predict, drain)
     if settings.page:  # before the docs, to which `/` redirects otherwise
         add_page_routes(api, models)
+    if "kserve" in settings.platforms:
+        add_protocol2_routes(api, predict)
     if settings.docs:
         routes.add_docs_routes(api)
     routes.add_error_handlers(api)
@@ -84,6 +87,8 @@ def create_app(settings: ServerSettings) -> ASGIApp:
     trusted = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")  # as uvicorn names it
     proxied = ProxyHeadersMiddleware(cast(Any, api), trusted)
     app: ASGIApp = RequestMiddleware(cast(ASGIApp, proxied), predict, access)
+    if settings.platforms:
+        app = PlatformRoutes(app, predict)
     if settings.cors_origins:
         app = CORSMiddleware(
             app, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]

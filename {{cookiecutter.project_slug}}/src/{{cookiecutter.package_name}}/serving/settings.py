@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ValidationInfo, field_validator
 
-from ..config import ENV_PREFIX, SECRETS
+from ..config import ENV_PREFIX, SECRETS, UserError
 from ..settings import Section, setting
 
 SWITCH_SECONDS = 0.0002  # a thread may hold the GIL this long; Python's own 0.005 delay requests
@@ -26,6 +26,8 @@ def _split_words(value: Any) -> Any:
 
 
 Words = Annotated[list[str], BeforeValidator(_split_words)]  # `a, b` in the environment
+Platform = Literal["kserve", "sagemaker", "vertex"]
+SAGEMAKER_MODEL = Path("/opt/ml/model")  # where SageMaker unpacks a model's files
 
 
 class CoreServerSettings(Section):
@@ -95,6 +97,11 @@ class CoreServerSettings(Section):
     )
     access_log: bool = setting(False, "log every request")
     page: bool = setting(True, "show a page to try the model at /")
+    platforms: Annotated[list[Platform], BeforeValidator(_split_words)] = setting(
+        [],
+        "platforms whose routes to answer too: kserve, sagemaker, vertex; default: the one that "
+        "started the container, as its own variables say",
+    )
 
     @field_validator("api_keys")
     @classmethod
@@ -123,6 +130,14 @@ class CoreServerSettings(Section):
         if seconds >= info.data.get("drain_seconds", seconds + 1):
             raise ValueError("must be less than drain_seconds, which contains it")
         return seconds
+
+    @field_validator("platforms")
+    @classmethod
+    def _has_routes(cls, platforms: list[Platform]) -> list[Platform]:
+        for name in ("AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE"):
+            if "vertex" in platforms and not os.environ.get(name, "").startswith("/"):
+                raise ValueError(f"vertex needs a path in ${name}, which Vertex AI sets")
+        return platforms
 
 
 def refuse_known_secrets(secrets: Sequence[str], environment: str) -> None:
@@ -173,6 +188,31 @@ def as_environment(settings: CoreServerSettings) -> dict[str, str]:
         for name, value in values.items()
         if value is not None
     }
+
+
+def with_platform(env: Mapping[str, str]) -> dict[str, str]:
+    """Add to the environment the server's variables that a platform's own ones stand for, where
+    they are not set. Raises UserError when a port is none."""
+    if "AIP_HTTP_PORT" in env:
+        return {"APP_PLATFORMS": "vertex", **_port(env, "AIP_HTTP_PORT"), **env}
+    if SAGEMAKER_MODEL.is_dir() or "SAGEMAKER_BIND_TO_PORT" in env:
+        from ..bundle.deployment import DEPLOYMENT  # slow to import for whom it does not concern
+
+        port = _port(env, "SAGEMAKER_BIND_TO_PORT") or {"APP_PORT": "8080"}
+        variables = {"APP_PLATFORMS": "sagemaker", **port, **env}
+        own = Path(env.get("APP_DEPLOYMENT_DIR", "deployment"))  # in an image always set
+        if (SAGEMAKER_MODEL / DEPLOYMENT).exists() and not (own / DEPLOYMENT).exists():
+            variables["APP_DEPLOYMENT_DIR"] = str(SAGEMAKER_MODEL)
+        return variables
+    return {**_port(env, "PORT"), **env}  # of Cloud Run and many others
+
+
+def _port(env: Mapping[str, str], name: str) -> dict[str, str]:
+    if not (text := env.get(name)):
+        return {}
+    if not text.isdecimal():
+        raise UserError(f"${name}: {text!r} is not a port number")
+    return {"APP_PORT": text}
 
 
 def misspelt_variables(

@@ -145,11 +145,15 @@ def run_drift(options: Namespace) -> int:
     expected = online.with_predictions(reference["features"], reference["predictions"])
     observed = online.with_predictions(window.features, window.prediction_stats)
     rows = compare_distributions(expected, observed, min_rows=least)
-    from ..experiments.drift_plot import draw_drift  # matplotlib: not before it is needed
-
     picture = options.picture or settings.paths.experiments / "drift.png"
-    draw_drift(expected, observed, rows, picture)
-    print("\n".join(["", *drift_table(rows), "", f"written: {picture}"]))
+    try:
+        from ..experiments.drift_plot import draw_drift  # matplotlib: not before it is needed
+
+        draw_drift(expected, observed, rows, picture)
+        drawn = f"written: {picture}"
+    except ModuleNotFoundError as error:  # in the server's image
+        drawn = f"not drawn: {error.name} is not installed"
+    print("\n".join(["", *drift_table(rows), "", drawn]))
     drifted = [row.feature for row in rows if row.drifted]
     print(f"drifted: {', '.join(drifted)}" if drifted else "no drift found")
     return EXIT_DRIFT if drifted else 0
