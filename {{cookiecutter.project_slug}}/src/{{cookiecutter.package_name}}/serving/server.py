@@ -19,6 +19,7 @@ from ..config import UserError
 from .drain import request_seconds
 from .logs import configure_logs, logger
 from .metrics import MULTIPROC_VARIABLE
+from .puller import pulling
 from .settings import as_environment, misspelt_variables
 from .wiring import ServerSettings, beside_server
 
@@ -31,7 +32,8 @@ def serve(settings: ServerSettings) -> None:
     configure_logs(settings.log_level)
     for warning in misspelt_variables(type(settings)):
         logger.warning(warning)
-    _verify_deployment(settings)
+    if settings.deployment_url is None:  # else it is repaired by pulling it again
+        _verify_deployment(settings)
     listener = _listen(settings)
     _raise_file_limit(settings.max_connections)
     os.environ |= as_environment(settings)
@@ -52,7 +54,7 @@ def serve(settings: ServerSettings) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=request_seconds(settings),  # pyright: ignore[reportArgumentType]
     )
-    with beside_server(settings):
+    with pulling(settings), beside_server(settings):
         _run(config, listener, settings.drain_seconds)
 
 

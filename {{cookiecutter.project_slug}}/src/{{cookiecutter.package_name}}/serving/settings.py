@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ValidationInfo, field_validator
 
 from ..config import ENV_PREFIX, SECRETS
-from ..settings import Section, setting
+from ..settings import Section, StoreUrl, setting
 
 SWITCH_SECONDS = 0.0002  # a thread may hold the GIL this long; Python's own 0.005 delay requests
 # Example secrets that everybody knows
@@ -89,6 +89,14 @@ class CoreServerSettings(Section):
         "info", "lowest level of messages on standard error"
     )
     access_log: bool = setting(False, "log every request")
+
+    deployment_url: StoreUrl = setting(
+        None, "directory or URL of fsspec to pull deployments from, written by publish"
+    )
+    pull_seconds: float = setting(10.0, "seconds between looks at deployment_url", gt=0)
+    keep_bundles: int | None = setting(
+        10, "pulled bundles to keep that deployment.json no longer names", ge=0
+    )
 
     @field_validator("api_keys")
     @classmethod
