@@ -31,19 +31,11 @@ class RemoteFolder:
     def __init__(self, url: str) -> None:
         """Connect to the store. Raises UserError for an unknown one, or without its library."""
         self.url = url.rstrip("/")
-        try:
-            import fsspec  # an extra: many servers get their bundles in another way
+        require_library(url)
+        import fsspec
 
-            logging.getLogger("paramiko").setLevel("CRITICAL")  # what it logs it also raises
-            # A connection of its own: a cached one may have been lost.
+        try:  # a connection of its own: a cached one may have been lost
             self._files, self._root = fsspec.url_to_fs(self.url, skip_instance_cache=True)
-        except ImportError:
-            extra = EXTRAS.get(url.partition("://")[0], "")
-            package = PACKAGES.get(extra, "fsspec")
-            what = f'the extra "{extra}"' if extra else package
-            raise UserError(f"{url}: needs {what}: pip install {package}") from None
-        except ValueError as error:  # an unknown protocol
-            raise UserError(f"{url}: {as_line(error)}") from None
         except Exception as error:  # each library raises its own kinds
             raise WorkError(f"{url}: {as_line(error)}") from None
         names = self._files.protocol
@@ -134,6 +126,23 @@ class RemoteFolder:
             yield
         except Exception as error:
             raise WorkError(f"{self.at(name)}: {as_line(error)}") from None
+
+
+def require_library(url: str) -> None:
+    """Raise UserError when the library for this URL is not installed, or there is none."""
+    protocol = url.partition("://")[0] if "://" in url else "file"
+    try:
+        import fsspec  # an extra: many servers get their bundles in another way
+
+        fsspec.get_filesystem_class(protocol)
+    except ImportError:
+        extra = EXTRAS.get(protocol, "")
+        package = PACKAGES.get(extra, "fsspec")
+        what = f'the extra "{extra}"' if extra else package
+        raise UserError(f"{url}: needs {what}: pip install {package}") from None
+    except ValueError as error:
+        raise UserError(f"{url}: {as_line(error)}") from None
+    logging.getLogger("paramiko").setLevel("CRITICAL")  # what it logs it also raises
 
 
 def as_line(error: Exception) -> str:

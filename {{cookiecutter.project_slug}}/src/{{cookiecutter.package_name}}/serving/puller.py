@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from ..bundle import deployment
 from ..bundle.deployment import DEPLOYMENT, BundleRef, Deployment
 from ..bundle.load import BadBundle, verify_bundle
-from ..bundle.remote import RemoteFolder, as_line, checked_bundle, fetch_bundle
+from ..bundle.remote import RemoteFolder, as_line, checked_bundle, fetch_bundle, require_library
 from ..config import UserError, WorkError
 from ..files import write_atomically, write_json
 from .logs import logger
@@ -60,7 +60,7 @@ class Puller:
         self._verified = b""  # a deployment.json whose bundles are complete here
         self._status: dict[str, Any] = {"problem": None, "failures": 0, "succeeded": None}
         self._written = -math.inf  # when the status was written
-        _load_library(settings.deployment_url)
+        require_library(settings.deployment_url)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for left in self.folder.glob(f"{INCOMING}*"):  # by a server that was killed
@@ -89,7 +89,8 @@ class Puller:
             self.pull()
         except Exception as error:  # whatever it is: the next deployment must be noticed
             expected = isinstance(error, (UserError, WorkError, OSError))
-            problem = f"not pulled: {as_line(error)}"
+            place = f"{self.folder}: " if isinstance(error, OSError) else ""  # else it is named
+            problem = f"not pulled: {place}{as_line(error)}"
             self.remote = None  # connect again
             self._status["failures"] += 1
             if problem != before:
@@ -103,7 +104,7 @@ class Puller:
             if before:
                 logger.info("deployment store is well again")
         self._status["problem"] = problem
-        if problem != before or time.monotonic() - self._written >= STATUS_SECONDS:
+        if problem or before or time.monotonic() - self._written >= STATUS_SECONDS:
             self._written = time.monotonic()
             try:
                 write_json(self.folder / STATUS, self._status)
@@ -162,14 +163,6 @@ class Puller:
             "seconds": round(seconds, 2),
         }
         logger.info("deployment pulled", extra={"fields": fields})
-
-
-def _load_library(url: str) -> None:
-    """Refuse to start where the store can never be reached: for want of its library."""
-    try:
-        RemoteFolder(url)
-    except WorkError:  # a store that is down may come back
-        return
 
 
 class PullStatus(Collector):
