@@ -35,7 +35,7 @@ def _store_url(url: Any) -> Any:
         raise ValueError(
             "give the password to the store's library, not in the URL, which is shown in messages"
         )
-    return url or None  # an empty variable is as good as none
+    return None if url in ("", "null") else url  # an empty variable is as good as none
 
 
 StoreUrl = Annotated[str | None, BeforeValidator(_store_url)]

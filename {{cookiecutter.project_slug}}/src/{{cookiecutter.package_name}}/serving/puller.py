@@ -58,7 +58,7 @@ class Puller:
         self.settings, self.folder = settings, settings.deployment_dir
         self.remote: RemoteFolder | None = None
         self._verified = b""  # a deployment.json whose bundles are complete here
-        self._status: dict[str, Any] = {"problem": None, "failures": 0, "succeeded": None}
+        self._status: dict[str, Any] = {"problem": None, "failures": 0, "succeeded": 0.0}
         self._written = -math.inf  # when the status was written
         require_library(settings.deployment_url)
         try:
@@ -175,22 +175,21 @@ class PullStatus(Collector):
     @property
     def problem(self) -> str | None:
         """Why the local deployment may be older than that of the store."""
-        return self._read().get("problem")
+        return self._read().get("problem")  # a file of a few bytes, which the system keeps cached
 
     def collect(self) -> Iterator[Metric]:
-        status = self._read()
-        if status.get("succeeded") is not None:
-            yield GaugeMetricFamily(
-                "deployment_pull_timestamp_seconds",
-                "Time of the last successful look at deployment_url",
-                status["succeeded"],
-            )
-        if status:
-            yield CounterMetricFamily(
-                "deployment_pull_failures",
-                "Looks at deployment_url that failed, or found an invalid deployment",
-                status["failures"],
-            )
+        success = GaugeMetricFamily(
+            "deployment_pull_timestamp_seconds",
+            "Time of the last successful look at deployment_url; 0 before the first",
+        )
+        failures = CounterMetricFamily(
+            "deployment_pull_failures",
+            "Looks at deployment_url that failed, or found an invalid deployment",
+        )
+        if status := self._read():
+            success.add_metric([], status["succeeded"])
+            failures.add_metric([], status["failures"])
+        yield from (success, failures)
 
     def _read(self) -> dict[str, Any]:
         if not self._on:
