@@ -105,6 +105,15 @@ def load_reference(folder: Path) -> dict[str, Any]:
 
 def verify_bundle(folder: Path, manifest_sha256: str | None = None) -> Manifest:
     """Return the manifest after checking every file against its hash. Raises BadBundle."""
+    manifest = read_manifest(folder, manifest_sha256)
+    for name, digest in manifest.files.items():
+        if sha256(folder / name) != digest:
+            raise BadBundle(f"{folder / name}: its content has changed (sha256 differs)")
+    return manifest
+
+
+def read_manifest(folder: Path, manifest_sha256: str | None = None) -> Manifest:
+    """Read and check a manifest; the files that it names may be missing. Raises BadBundle."""
     path = folder / MANIFEST
     content = _read_bytes(path)
     if manifest_sha256 is not None and hashlib.sha256(content).hexdigest() != manifest_sha256:
@@ -116,11 +125,9 @@ def verify_bundle(folder: Path, manifest_sha256: str | None = None) -> Manifest:
     for required in (MODEL, Contract.FILE):
         if required not in manifest.files:
             raise BadBundle(f"{path}: {required} is missing from its files")
-    for name, digest in manifest.files.items():
+    for name in manifest.files:
         if Path(name).name != name:
             raise BadBundle(f"{path}: {name!r} is not a plain file name")
-        if sha256(folder / name) != digest:
-            raise BadBundle(f"{folder / name}: its content has changed (sha256 differs)")
     return manifest
 
 

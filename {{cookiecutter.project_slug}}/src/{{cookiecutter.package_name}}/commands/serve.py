@@ -1,6 +1,7 @@
 """Deploy, serve, roll back."""
 
 import gc
+import os
 import sys
 from argparse import Namespace
 
@@ -8,6 +9,7 @@ from ..config import UserError, WorkError, differences, load_settings
 from ..serving.wiring import ServerSettings
 from ..task.settings import Settings
 from . import common
+from .publish import publish_afterwards
 
 
 def register(group: common.CommandGroup) -> None:
@@ -52,6 +54,7 @@ def run_deploy(options: Namespace) -> None:
     print(f"exporting run {run.name}, seed {evaluation.chosen_seed} …")
     folder = deploy(run, dataset, evaluation, Tracker(run.settings), options.reason, doubts)
     print(f"deployed: {folder}")
+    publish_afterwards(run.settings, options.command)
     print(f"next: {options.command} serve (a running server picks it up by itself)")
 
 
@@ -92,3 +95,4 @@ def run_rollback(options: Namespace) -> None:
     if warning:
         print(f"warning: MLflow's aliases were not moved: {warning}", file=sys.stderr)
     print(f"champion: {after.champion.version} (a running server picks it up by itself)")
+    publish_afterwards(settings, options.command)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -222,11 +221,12 @@ def stage_bundle(run: Run, bundle: Path, tracker: Tracker) -> BundleRef:
     if place.exists():
         try:
             load.verify_bundle(place, loaded.digest)
-        except load.BadBundle:  # keep it, under another name
-            place.rename(place.with_name(f"{place.name}.damaged-{datetime.now(UTC):%H%M%S%f}"))
+        except load.BadBundle:
+            deployment.set_aside(place)
     if not place.exists():
         download.rename(place)
     shutil.rmtree(incoming)
+    deployment.prune_bundles(folder, run.settings.paths.keep_bundles)
     return BundleRef(
         version=run.name,
         bundle=place.relative_to(folder).as_posix(),

@@ -89,6 +89,10 @@ class ServerMetrics:
         self.model_loaded.set(0)
         self.in_progress.set(0)
 
+    def register(self, collector: Collector) -> None:
+        """Add metrics that are the same in all workers."""
+        self._exported.register(collector)
+
     def request(self, route: str, status: int, version: str, variant: str, seconds: float) -> None:
         """Count one answered request."""
         self.requests(route, str(status), version, variant).inc()

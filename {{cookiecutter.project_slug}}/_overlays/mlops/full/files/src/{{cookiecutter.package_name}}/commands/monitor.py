@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..client import Client
 from ..config import UserError, WorkError
 from .common import CommandGroup, add_config_options, add_reason_option, read_settings
+from .publish import publish_afterwards
 
 if TYPE_CHECKING:
     from ..bundle.deployment import Challenger
@@ -179,6 +180,7 @@ def run_ab(options: Namespace) -> None:
         challenger = set_traffic(folder, options.reason, options.share, options.mode)
         traffic = f"{challenger.mode} {challenger.share:.0%}"
         print(f"challenger {challenger.version}: {traffic}; a new test has begun")
+        publish_afterwards(settings, options.command)
         return
     deployed = read_deployment(folder)
     if (challenger := deployed.challenger) is None:
