@@ -38,10 +38,13 @@ def bake(cookies: Cookies, **answers: str) -> Path:
 
 
 def cookiecutter(
-    folder: Path, *arguments: str, typed: str | None = None
+    folder: Path,
+    *arguments: str,
+    typed: str | None = None,
+    defaults: tuple[str, ...] = ("--default-config",),
 ) -> subprocess.CompletedProcess[str]:
     """Run the command that a person would; `typed` is what they type at its prompts."""
-    command = [sys.executable, "-m", "cookiecutter", str(ROOT), "--default-config"]
+    command = [sys.executable, "-m", "cookiecutter", str(ROOT), *defaults]
     return subprocess.run(
         [*command, "--output-dir", str(folder), *arguments],
         input=typed,

@@ -317,7 +317,7 @@ def test_compose_mounts_exist_or_are_created_by_the_manual() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the loop runs in a container, under sh")
 def test_retraining_job_survives_a_failure_and_stops_at_once(tmp_path: Path) -> None:
-    *shell, loop = compose()["retrain"]["command"]
+    shell, (loop,) = compose()["retrain"]["entrypoint"], compose()["retrain"]["command"]
     (name,) = re.findall(r"^\s*(\S+) retrain ", loop, re.M)
     command, calls = tmp_path / name, tmp_path / f"{name}-calls"
     fails_once_then_runs = '[ "$(wc -l < "$0-calls")" -lt 2 ] && exit 1\nexec sleep 60\n'
