@@ -76,14 +76,14 @@ def test_a_full_spool_does_not_get_the_pod_evicted(settings: ServerSettings) -> 
     assert int(size[1]) > settings.log_megabytes
 
 
-def test_pods_run_as_the_image_s_user_and_offer_its_port() -> None:
+def test_pods_run_as_the_image_s_user_and_offer_the_server_s_port(settings: ServerSettings) -> None:
     image = (PROJECT / "Dockerfile").read_text(encoding="utf-8")
     (user,) = set(re.findall(r"^USER (\d+)", image, re.M))
     (jobs,) = read("kubernetes/base/job-pod.yaml")
     for spec in (pod(), jobs["spec"]["jobTemplate"]["spec"]["template"]["spec"]):
         assert spec["securityContext"]["runAsUser"] == int(user)
     (port,) = pod()["containers"][0]["ports"]
-    assert f"APP_PORT={port['containerPort']}" in image
+    assert port["containerPort"] == settings.port
 
 
 @pytest.mark.parametrize("overlay", ["one-node", "cluster"])
