@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import socket
 import sys
 from datetime import UTC, datetime
 
@@ -11,10 +13,15 @@ logger = logging.getLogger("serving")
 class JsonFormatter(logging.Formatter):
     """Format a record as one JSON object; `extra={"fields": {...}}` adds members."""
 
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._source = {"host": socket.gethostname(), "process": process, "pid": os.getpid()}
+
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
+            **self._source,
             "message": record.getMessage(),
             **getattr(record, "fields", {}),
         }
@@ -33,10 +40,10 @@ class TerminalFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-def configure_logs(level: str) -> None:
-    """Send this server's and uvicorn's messages to standard error."""
+def configure_logs(level: str, process: str) -> None:
+    """Send this server's and uvicorn's messages to standard error; `process` is this one's name."""
     handler = logging.StreamHandler()
-    handler.setFormatter(TerminalFormatter() if sys.stderr.isatty() else JsonFormatter())
+    handler.setFormatter(TerminalFormatter() if sys.stderr.isatty() else JsonFormatter(process))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logger.setLevel(level.upper())
     logging.getLogger("uvicorn.error").setLevel("INFO" if level in ("debug", "info") else "WARNING")

@@ -302,6 +302,7 @@ def rows_of(chunk: Chunk) -> list[PredictionRow]:
             client_id,
             asker,
             caller,
+            trace_id,
         )
         for (
             request_id,
@@ -316,6 +317,7 @@ def rows_of(chunk: Chunk) -> list[PredictionRow]:
             client_id,
             asker,
             caller,
+            trace_id,
         ) in zip(
             texts["request_id"],
             numbers["at"].tolist(),
@@ -329,6 +331,7 @@ def rows_of(chunk: Chunk) -> list[PredictionRow]:
             texts["client_id"],
             texts["asker"],
             texts["caller"],
+            texts.get("trace_id", [None] * len(spans)),
             strict=True,
         )
     ]

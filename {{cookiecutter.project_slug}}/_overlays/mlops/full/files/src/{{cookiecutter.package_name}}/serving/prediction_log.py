@@ -135,6 +135,8 @@ class PredictionLog:
             observe = self.metrics.seconds(PATH, *names).observe
             for event in events:
                 observe(event.seconds)
+                if event.trace is not None:
+                    self.metrics.add_exemplar(PATH, *names, event.seconds, event.trace)
         self.metrics.predictions(*names).inc(sum(items))
         contract = model.bundle.contract
         stats = measure_batches(results, lambda batch: batch.outputs, contract.prediction_stats)
@@ -153,6 +155,9 @@ class PredictionLog:
             "asker": [event.asker for event in events],
             "items": items,
         }
+        traces = [event.trace.trace_id if event.trace else None for event in events]
+        if any(traces):
+            texts["trace_id"] = traces
         numbers = {
             "at": np.array([event.at for event in events]),
             "milliseconds": np.array([event.seconds * 1000 for event in events]),
