@@ -1,6 +1,7 @@
 """Traces: one from the caller to the model's run, found again in log lines and metrics."""
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -26,6 +27,7 @@ from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.bundle.load import Bundle
 from {{ cookiecutter.package_name }}.serving import tracing
 from {{ cookiecutter.package_name }}.serving.context import TraceContext
+from {{ cookiecutter.package_name }}.serving.logs import Occasional
 
 from .servers import running, started, until
 
@@ -348,3 +350,18 @@ def test_end_does_not_wait_for_a_collector_that_does_not_answer() -> None:
     tracing.stop(provider, 0.1)
     asked.result(30)
     answer.set()
+
+
+def test_messages_about_a_collector_that_is_away_are_logged_once_a_minute() -> None:
+    occasional = Occasional()
+
+    def shown(name: str, reason: str, at: float) -> bool:
+        record = logging.LogRecord(name, logging.WARNING, "", 0, "cannot send: %s", (reason,), None)
+        record.created = at
+        return occasional.filter(record)
+
+    exporter = "opentelemetry.exporter"
+    moments = [shown(exporter, f"reason {at}", at) for at in (1000.0, 1059.0, 1061.0)]
+    assert moments == [True, False, True]
+    assert shown("serving", "another", 1062.0)
+    assert shown("serving", "another", 1063.0)

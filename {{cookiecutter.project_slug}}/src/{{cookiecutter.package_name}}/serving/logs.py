@@ -7,6 +7,7 @@ import socket
 import sys
 from datetime import UTC, datetime
 
+REPEATED_SECONDS = 60.0
 logger = logging.getLogger("serving")
 
 
@@ -40,10 +41,28 @@ class TerminalFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
+class Occasional(logging.Filter):
+    """Let each message of OpenTelemetry through once a minute: they recur while nobody receives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: dict[tuple[str, object], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("opentelemetry."):
+            return True
+        key = record.name, record.msg  # without its arguments
+        again = record.created - self._shown.get(key, 0) < REPEATED_SECONDS
+        if not again:
+            self._shown[key] = record.created
+        return not again
+
+
 def configure_logs(level: str, process: str) -> None:
     """Send this server's and uvicorn's messages to standard error; `process` is this one's name."""
     handler = logging.StreamHandler()
     handler.setFormatter(TerminalFormatter() if sys.stderr.isatty() else JsonFormatter(process))
+    handler.addFilter(Occasional())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logger.setLevel(level.upper())
     logging.getLogger("uvicorn.error").setLevel("INFO" if level in ("debug", "info") else "WARNING")

@@ -112,14 +112,13 @@ class ServerMetrics:
         """Count one answered request."""
         self.requests(route, str(status), version, variant).inc()
         self.seconds(route, version, variant).observe(seconds)
-        if trace is not None:
-            self.add_exemplar(route, version, variant, seconds, trace)
+        self.add_exemplar(route, version, variant, seconds, trace)
 
     def add_exemplar(
-        self, route: str, version: str, variant: str, seconds: float, trace: TraceContext
+        self, route: str, version: str, variant: str, seconds: float, trace: TraceContext | None
     ) -> None:
         """Remember a request's trace, if it is recorded, as the example of its latency's bucket."""
-        if trace.sampled:
+        if trace is not None and trace.sampled:
             bucket = SECONDS_LABELS[bisect_left(SECONDS, seconds)]
             exemplar = Exemplar({"trace_id": trace.trace_id}, seconds, time.time())
             self._exemplars[route, version, variant, bucket] = exemplar

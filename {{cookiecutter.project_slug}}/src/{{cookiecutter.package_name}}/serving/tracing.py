@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk import trace as sdk
 
 PROTOCOLS = {"http/protobuf": "http", "grpc": "grpc"}  # of OTLP, and the exporters' modules
+STOP_SECONDS = 2.0
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
@@ -71,10 +72,10 @@ def create_provider(env: Mapping[str, str] = os.environ) -> "sdk.TracerProvider 
 
 
 def stop(provider: "sdk.TracerProvider", seconds: float) -> None:
-    """Send what is left, for at most `seconds`: the collector may not answer."""
+    """Send what is left, for a moment and at most `seconds`: the collector may not answer."""
     thread = threading.Thread(target=provider.shutdown, daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(min(seconds, STOP_SECONDS))
 
 
 class RequestSpans:
