@@ -18,7 +18,7 @@ from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 OVERLAYS = Path("_overlays")
-BLANK = re.compile(r"\{\{ ?cookiecutter\.(package_name|project_slug) ?\}\}")
+BLANK = re.compile(r"\{\{ ?cookiecutter\.(package_name|project_slug|github_username) ?\}\}")
 
 
 def fill(text):

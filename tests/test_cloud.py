@@ -1,0 +1,295 @@
+"""What deploys to a cloud is valid by its linters and does what its page says, without a cloud."""
+
+import http.server
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import FORMS, OVERLAYS, ROOT, bake
+from pytest_cookies.plugin import Cookies
+
+CLOUDS = sorted(path.name for path in (OVERLAYS / "cloud").iterdir() if path.name[0] != "_")
+CLOUDS.remove("none")
+LONGEST = "thirty-letters-are-the-longest"
+BIN = Path(sys.executable).parent
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+@pytest.fixture(params=CLOUDS)
+def cloud(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def lint(program: str, *arguments: object) -> None:
+    done = subprocess.run([BIN / program, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("slug", ["ab", LONGEST])
+def test_the_linters_of_templates_scripts_and_workflows_find_nothing(
+    cookies: Cookies, cloud: str, form: str, slug: str
+) -> None:
+    project = bake(cookies, cloud=cloud, mlops=form, project_slug=slug)
+    folder = project / "deploy" / "cloud"
+    lint("shellcheck", *folder.glob("*.sh"))
+    lint("zizmor", "--offline", "--persona", "pedantic", project / ".github/workflows/deploy.yml")
+    if templates := list(folder.glob("*.yaml")):
+        lint("cfn-lint", *templates)
+
+
+@pytest.fixture(scope="session")
+def checkov() -> Path:
+    """The program, in an environment of its own: it wants an older pytest."""
+    folder = ROOT / "build" / "test" / "checkov"
+    if not (folder / "bin" / "checkov").exists():
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        install = [folder / "bin" / "pip", "install", "--quiet", "checkov~=3.3"]
+        subprocess.run(install, check=True)
+    return folder / "bin" / "checkov"
+
+
+@pytest.mark.slow
+def test_checkov_finds_nothing_that_is_not_accepted_with_a_reason(
+    cookies: Cookies, checkov: Path
+) -> None:
+    folder = bake(cookies, cloud="aws") / "deploy" / "cloud"
+    command = [checkov, "--skip-download", "--quiet", "--compact", "--output", "json"]
+    done = subprocess.run(
+        [*command, "--framework", "cloudformation", "--directory", folder],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads(done.stdout)["summary"]
+    assert summary["failed"] == summary["parsing_errors"] == 0
+    assert summary["passed"] > 50
+
+
+def test_without_a_log_nothing_of_a_database_is_there(cookies: Cookies, cloud: str) -> None:
+    folders = [bake(cookies, cloud=cloud, mlops=form) / "deploy" / "cloud" for form in FORMS]
+    full, basic = ({path.name for path in folder.iterdir()} for folder in folders)
+    assert basic < full
+    assert all(name.startswith("database.") for name in full - basic)
+
+
+def test_only_a_project_on_github_gets_the_workflow(cookies: Cookies, cloud: str) -> None:
+    for ci in ("github", "gitlab", "none"):
+        project = bake(cookies, cloud=cloud, ci=ci)
+        assert (project / ".github/workflows/deploy.yml").exists() == (ci == "github")
+        assert os.access(next((project / "deploy" / "cloud").glob("*.sh")), os.X_OK)
+
+
+def test_the_workflow_holds_no_key_pins_its_actions_and_may_little(
+    cookies: Cookies, cloud: str
+) -> None:
+    path = bake(cookies, cloud=cloud) / ".github" / "workflows" / "deploy.yml"
+    text = path.read_text(encoding="utf-8")
+    workflow = yaml.safe_load(text)
+    (job,) = workflow["jobs"].values()
+    assert workflow["permissions"] == {}
+    assert job["permissions"] == {"contents": "read", "id-token": "write"}
+    assert job["environment"] == "production"
+    assert workflow["concurrency"] == {"group": "deploy-production", "cancel-in-progress": False}
+    assert "secrets." not in text
+    for action in re.findall(r"uses: (.*)", text):
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)
+
+
+def test_names_are_legal_for_the_longest_slug(cookies: Cookies) -> None:
+    folder = bake(cookies, cloud="aws", project_slug=LONGEST) / "deploy" / "cloud"
+    text = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.yaml"))
+    (bucket,) = re.findall(r'BucketName: !Sub "(.*)"', text)
+    bucket = bucket.replace("${AWS::AccountId}", "1" * 12)
+    assert len(bucket.replace("${AWS::Region}", "ap-southeast-1")) <= 63
+    (database,) = re.findall(r"DBInstanceIdentifier: (.*)", text)
+    assert len(database) <= 63
+    assert "RoleName" not in text  # CloudFormation invents those, of at most 64 characters
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Stands in for a server that becomes ready after two questions and wants a key."""
+
+    asked = 0
+    answers = 1
+
+    def do_GET(self) -> None:
+        if self.path == "/readyz":
+            type(self).asked += 1
+            ready = self.asked > 2
+            self.answer(200 if ready else 503, {"reason": None if ready else "no model"})
+        else:
+            body = {"content": {"application/json": {"example": {"items": [{}]}}}}
+            self.answer(200, {"paths": {"/v1/predict": {"post": {"requestBody": body}}}})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        if self.headers["x-api-key"] != "right":
+            self.answer(401, {"detail": "no valid key"})
+        else:
+            self.answer(200, {"predictions": [{}] * self.answers, "model_version": "7"})
+
+    def answer(self, status: int, content: Any) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(content).encode())
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    Server.asked, Server.answers = 0, 1
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def smoke(project: Path, *arguments: str, key: str = "right") -> subprocess.CompletedProcess[str]:
+    script = project / "deploy" / "cloud" / "smoke.py"
+    return subprocess.run(
+        [sys.executable, str(script), *arguments],
+        env=os.environ | {"APP_KEY": key},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_smoke_test_waits_and_predicts_and_says_why_not(cookies: Cookies, url: str) -> None:
+    project = bake(cookies, cloud="aws")
+    done = smoke(project, url)
+    assert done.stdout == f"{url} is ready and predicts with model version 7\n", done.stderr
+    assert Server.asked == 3
+    refused = smoke(project, url, key="wrong")
+    assert refused.returncode == 1
+    assert "401" in refused.stderr
+    assert "no valid key" in refused.stderr
+    Server.answers = 0
+    assert smoke(project, url).returncode == 1
+    Server.asked = -100
+    late = smoke(project, url, "0")
+    assert late.returncode == 1
+    assert "503" in late.stderr
+    assert "no model" in late.stderr
+
+
+# Stands in for the programs of a cloud: writes down how it was called, answers from a table of
+# (pattern, exit code, output), and says that it found nothing to anything else.
+STAND_IN = """#!{python}
+import json, os, re, sys
+from pathlib import Path
+line = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+with open(os.environ["CALLS"], "a") as calls:
+    calls.write(line + "\\n")
+for pattern, code, output in json.loads(os.environ["ANSWERS"]):
+    if re.search(pattern, line):
+        print(output, file=sys.stderr if code else sys.stdout)
+        sys.exit(code)
+"""
+
+
+class Cloud:
+    """Runs a project's script with stand-ins for the programs it needs."""
+
+    def __init__(self, project: Path, folder: Path, url: str) -> None:
+        self.project, self.calls, self.url = project, folder / "calls", url
+        self.programs = folder / "bin"
+        self.programs.mkdir()
+        for name in ("aws", "az", "docker", "gcloud"):
+            program = self.programs / name
+            program.write_text(STAND_IN.format(python=sys.executable), encoding="utf-8")
+            program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        # smoke.py speaks HTTPS to clouds, the stand-in for a server HTTP
+        script = project / "deploy" / "cloud" / "smoke.py"
+        text = script.read_text(encoding="utf-8")
+        script.write_text(text.replace("sys.argv[1].rstrip", "os.environ['URL'].rstrip"))
+        git = ["git", "-C", str(project), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+        subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", "first"], check=True)
+
+    def run(
+        self, *command: str, answers: list[tuple[str, int, str]], **variables: str
+    ) -> tuple[str, list[str]]:
+        """Run a script of deploy/cloud; its output, and what it called."""
+        self.calls.write_text("")
+        done = subprocess.run(
+            [self.project / "deploy" / "cloud" / command[0], *command[1:]],
+            env={
+                "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
+                "HOME": os.environ.get("HOME", ""),
+                "CALLS": str(self.calls),
+                "ANSWERS": json.dumps(answers),
+                "URL": self.url,
+                **variables,
+            },
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout, self.calls.read_text().splitlines()
+
+
+AWS = [
+    ("OutputKey=='Registry'", 0, "1.dkr.ecr.eu-central-1.amazonaws.com/ml-project"),
+    ("ml-project .*OutputKey=='StackRole'", 0, "arn:role"),
+    ("ml-project .*OutputKey=='ApiKey'", 0, "arn:key"),
+    ("OutputKey=='Endpoint'", 0, "host"),
+    ("describe-images", 0, DIGEST),
+    ("get-secret-value --secret-id arn:key", 0, "right"),
+]
+NEW = f"1.dkr.ecr.eu-central-1.amazonaws.com/ml-project@{DIGEST}"
+
+
+def test_aws_gets_a_new_image_by_digest_and_then_one_prediction(
+    cookies: Cookies, tmp_path: Path, url: str
+) -> None:
+    aws = Cloud(bake(cookies, cloud="aws"), tmp_path, url)
+    missing = ("ml-project-service .*OutputKey=='Image'", 255, "no such stack")
+    variables = {"AWS_REGION": "eu-central-1", "PARAMETERS": "DatabaseUrl=arn:url Cpu=1024"}
+    output, calls = aws.run("deploy.sh", answers=[missing, *AWS], **variables)
+    assert "predicts with model version 7" in output
+    assert "roll back" not in output
+    steps = [" ".join(call.split()[:3]) for call in calls if "describe" not in call]
+    build, push = [call for call in calls if re.match("docker (build|push)", call)]
+    assert steps == [
+        "aws ecr get-login-password",
+        "docker login --username",
+        "docker build --platform",
+        " ".join(push.split()),
+        "aws cloudformation deploy",
+        "aws secretsmanager get-secret-value",
+    ]
+    assert push.split()[-1] in build.split()
+    assert "EXTRAS=s3" in build
+    (deploy,) = [call for call in calls if "cloudformation deploy" in call]
+    assert deploy.endswith(f"Image={NEW} DatabaseUrl=arn:url Cpu=1024")
+    assert "--role-arn arn:role" in deploy
+
+
+def test_aws_rolls_back_to_an_image_without_building(
+    cookies: Cookies, tmp_path: Path, url: str
+) -> None:
+    aws = Cloud(bake(cookies, cloud="aws"), tmp_path, url)
+    answers = [("ml-project-service .*OutputKey=='Image'", 0, NEW), *AWS]
+    old, summary = NEW.replace("0123", "4567"), tmp_path / "summary"
+    variables = {"AWS_REGION": "eu-central-1", "GITHUB_STEP_SUMMARY": str(summary)}
+    output, calls = aws.run("deploy.sh", old, answers=answers, **variables)
+    assert f"to roll back: deploy/cloud/deploy.sh {NEW}" in output
+    assert NEW in summary.read_text()
+    assert not [call for call in calls if call.startswith("docker")]
+    (deploy,) = [call for call in calls if "cloudformation deploy" in call]
+    assert deploy.endswith(f"Image={old}")
