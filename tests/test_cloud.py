@@ -109,7 +109,7 @@ def test_the_workflow_holds_no_key_pins_its_actions_and_may_little(
         assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)
 
 
-def test_names_are_legal_for_the_longest_slug(cookies: Cookies) -> None:
+def test_aws_s_names_are_legal_for_the_longest_slug(cookies: Cookies) -> None:
     folder = bake(cookies, cloud="aws", project_slug=LONGEST) / "deploy" / "cloud"
     text = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.yaml"))
     (bucket,) = re.findall(r'BucketName: !Sub "(.*)"', text)
@@ -222,9 +222,13 @@ class Cloud:
         subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", "first"], check=True)
 
     def run(
-        self, *command: str, answers: list[tuple[str, int, str]], **variables: str
+        self,
+        *command: str,
+        answers: list[tuple[str, int, str]],
+        typed: str = "",
+        **variables: str,
     ) -> tuple[str, list[str]]:
-        """Run a script of deploy/cloud; its output, and what it called."""
+        """Run a script of deploy/cloud, which must succeed; its output, and what it called."""
         self.calls.write_text("")
         done = subprocess.run(
             [self.project / "deploy" / "cloud" / command[0], *command[1:]],
@@ -236,6 +240,7 @@ class Cloud:
                 "URL": self.url,
                 **variables,
             },
+            input=typed,
             capture_output=True,
             text=True,
         )
@@ -244,14 +249,14 @@ class Cloud:
 
 
 AWS = [
-    ("OutputKey=='Registry'", 0, "1.dkr.ecr.eu-central-1.amazonaws.com/ml-project"),
+    ("OutputKey=='Registry'", 0, "1.dkr.ecr.eu-central-1.amazonaws.com/ml-project/server"),
     ("ml-project .*OutputKey=='StackRole'", 0, "arn:role"),
     ("ml-project .*OutputKey=='ApiKey'", 0, "arn:key"),
     ("OutputKey=='Endpoint'", 0, "host"),
     ("describe-images", 0, DIGEST),
     ("get-secret-value --secret-id arn:key", 0, "right"),
 ]
-NEW = f"1.dkr.ecr.eu-central-1.amazonaws.com/ml-project@{DIGEST}"
+NEW = f"1.dkr.ecr.eu-central-1.amazonaws.com/ml-project/server@{DIGEST}"
 
 
 def test_aws_gets_a_new_image_by_digest_and_then_one_prediction(
@@ -293,3 +298,109 @@ def test_aws_rolls_back_to_an_image_without_building(
     assert not [call for call in calls if call.startswith("docker")]
     (deploy,) = [call for call in calls if "cloudformation deploy" in call]
     assert deploy.endswith(f"Image={old}")
+
+
+def gcp(url: str, *answers: tuple[str, int, str]) -> list[tuple[str, int, str]]:
+    """Google Cloud on which everything is there, unless the first answers say otherwise."""
+    traffic = [
+        {"revisionName": "new", "tag": "candidate", "url": url},
+        {"revisionName": "old", "percent": 100},
+    ]
+    return [
+        *answers,
+        ("run services describe .*json", 0, json.dumps({"status": {"traffic": traffic}})),
+        ("docker images describe", 0, DIGEST),
+        ("versions access latest --secret=.*-api-key", 0, "right"),
+        ("projectNumber", 0, "123"),
+    ]
+
+
+MISSING = (r" (describe|access) ", 1, "not found")
+
+
+@pytest.mark.parametrize("slug", ["ab", LONGEST])
+def test_google_gets_what_is_missing_once_and_legal_names(
+    cookies: Cookies, tmp_path: Path, url: str, slug: str, form: str
+) -> None:
+    cloud = Cloud(bake(cookies, cloud="gcp", project_slug=slug, mlops=form), tmp_path, url)
+    longest = "p" * 30
+    variables = {"PROJECT": longest, "REGION": "northamerica-northeast1", "REPOSITORY_ID": "42"}
+    number = ("projectNumber", 0, "123")
+    output, calls = cloud.run("cloud.sh", "up", answers=[number, MISSING], **variables)
+    created = [call for call in calls if re.search(" create(-oidc)? ", call)]
+    assert len(created) == (11 if form == "full" else 7)
+    text = "\n".join(created)
+    for account in re.findall(r"service-accounts create (\S+)", text):
+        assert re.fullmatch(r"[a-z]([a-z0-9-]{4,28}[a-z0-9])", account)
+    (pool,) = re.findall(r"pools create (\S+)", text)
+    assert re.fullmatch(r"[a-z0-9-]{4,32}", pool)
+    (bucket,) = re.findall(r"gs://(\S+) --location", text)
+    assert len(bucket) <= 63
+    assert "repository_id=='42' && assertion.ref=='refs/heads/main'" in text
+    assert f"GCP_PROVIDER=projects/123/locations/global/workloadIdentityPools/{pool}" in output
+    again, calls = cloud.run("cloud.sh", "up", answers=gcp(url), **variables)
+    assert again == output
+    assert not [call for call in calls if re.search(" (create(-oidc)?|versions add) ", call)]
+
+
+def test_google_sends_traffic_to_a_revision_that_has_predicted(
+    cookies: Cookies, tmp_path: Path, url: str
+) -> None:
+    cloud = Cloud(bake(cookies, cloud="gcp"), tmp_path, url)
+    variables = {"PROJECT": "p", "REGION": "europe-west1"}
+    output, calls = cloud.run("cloud.sh", "deploy", answers=gcp(url), **variables)
+    (deploy,) = [call for call in calls if "gcloud run deploy" in call]
+    image = f"europe-west1-docker.pkg.dev/p/ml-project/server@{DIGEST}"
+    for flag in (
+        f"--image={image}",
+        "--no-traffic",
+        "--tag=candidate",
+        "APP_DEPLOYMENT_URL=gs://p-ml-project/deployment",
+        "--set-secrets=APP_API_KEYS=ml-project-api-key:latest,APP_DATABASE_URL=ml-project-database-url:latest",
+        "--set-cloudsql-instances=p:europe-west1:ml-project",
+    ):
+        assert flag in deploy
+    assert calls[-1].startswith("gcloud run services update-traffic ml-project")
+    assert "--to-latest" in calls[-1]
+    assert "predicts with model version 7" in output
+    assert output.splitlines()[-1].startswith("to roll back: gcloud run services update-traffic")
+    assert output.splitlines()[-1].endswith("--to-revisions=old=100")
+
+    Server.answers = 0  # it predicts nothing
+    with pytest.raises(AssertionError, match="no prediction"):
+        cloud.run("cloud.sh", "deploy", image, answers=gcp(url), **variables)
+    assert "update-traffic" not in cloud.calls.read_text()
+    assert "docker build" not in cloud.calls.read_text()
+
+
+def test_google_s_first_deployment_opens_the_service_to_callers_with_a_key(
+    cookies: Cookies, tmp_path: Path, url: str
+) -> None:
+    cloud = Cloud(bake(cookies, cloud="gcp", mlops="basic"), tmp_path, url)
+    new = ("run services describe ml-project --region=europe-west1$", 1, "not found")
+    variables = {"PROJECT": "p", "REGION": "europe-west1"}
+    output, calls = cloud.run("cloud.sh", "deploy", answers=gcp(url, new), **variables)
+    (deploy,) = [call for call in calls if "gcloud run deploy" in call]
+    assert "--no-traffic" not in deploy
+    assert "sql" not in deploy
+    assert "DATABASE" not in deploy
+    assert [call for call in calls if "--member=allUsers --role=roles/run.invoker" in call]
+    assert "roll back" not in output
+
+
+def test_down_deletes_nothing_before_the_name_is_typed(
+    cookies: Cookies, tmp_path: Path, url: str
+) -> None:
+    cloud = Cloud(bake(cookies, cloud="gcp"), tmp_path, url)
+    with pytest.raises(AssertionError, match="nothing deleted"):
+        cloud.run("cloud.sh", "down", answers=[], typed="yes\n", PROJECT="p", REGION="r")
+    assert cloud.calls.read_text() == ""
+    cloud.run("cloud.sh", "down", answers=[], typed="ml-project\n", PROJECT="p", REGION="r")
+    deleted = re.findall(r"^gcloud (.*?) delete", cloud.calls.read_text(), re.M)
+    assert set(deleted) == {
+        "run services",
+        "sql instances",
+        "secrets",
+        "artifacts repositories",
+        "iam service-accounts",
+    }

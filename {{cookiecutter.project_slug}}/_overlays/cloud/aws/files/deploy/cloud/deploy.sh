@@ -25,7 +25,7 @@ else
   aws ecr get-login-password | docker login --username AWS --password-stdin "${registry%%/*}"
   docker build --platform linux/amd64 --build-arg EXTRAS=s3 --tag "$registry:$tag" .
   docker push "$registry:$tag"
-  digest="$(aws ecr describe-images --repository-name "$name" --image-ids "imageTag=$tag" \
+  digest="$(aws ecr describe-images --repository-name "$name/server" --image-ids "imageTag=$tag" \
     --query 'imageDetails[0].imageDigest' --output text)"
   image="$registry@$digest"
 fi
