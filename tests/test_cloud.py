@@ -194,6 +194,9 @@ STAND_IN = """#!{python}
 import json, os, re, sys
 from pathlib import Path
 line = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+if "--yaml" in sys.argv:
+    yaml = Path(sys.argv[sys.argv.index("--yaml") + 1])
+    Path(os.environ["CALLS"] + ".yaml").write_text(yaml.read_text())
 with open(os.environ["CALLS"], "a") as calls:
     calls.write(line + "\\n")
 for pattern, code, output in json.loads(os.environ["ANSWERS"]):
@@ -388,19 +391,120 @@ def test_google_s_first_deployment_opens_the_service_to_callers_with_a_key(
     assert "roll back" not in output
 
 
-def test_down_deletes_nothing_before_the_name_is_typed(
+AZURE = [
+    ("account show --query id", 0, "0a1b2c3d-1111-2222-3333-444455556666"),
+    ("account show --query tenantId", 0, "tenant"),
+    ("identity show .*principalId", 0, "principal"),
+    ("identity show .*clientId", 0, "client"),
+    ("signed-in-user show", 0, "me"),
+    ("secret show .*api-key", 0, "right"),
+]
+
+
+@pytest.mark.parametrize("slug", ["a", "ab", LONGEST])
+def test_azure_gets_what_is_missing_once_and_legal_names(
+    cookies: Cookies, tmp_path: Path, url: str, slug: str, form: str
+) -> None:
+    answers = {"project_slug": slug, "package_name": "package_name", "mlops": form}
+    cloud = Cloud(bake(cookies, cloud="azure", **answers), tmp_path, url)
+    variables = {"LOCATION": "westeurope", "SUBJECT": "repo:me@1/it@2:environment:production"}
+    missing = (" show ", 1, "not found")
+    output, calls = cloud.run("cloud.sh", "up", answers=[*AZURE, missing], **variables)
+    created = [call for call in calls if " create " in call and " role assignment " not in call]
+    assert len(created) == (10 if form == "full" else 8)
+    text = "\n".join(created)
+    (registry,) = re.findall(r"acr create .*--name (\S+)", text)
+    assert re.fullmatch(r"[a-zA-Z0-9]{5,50}", registry)
+    (account,) = re.findall(r"storage account create .*--name (\S+)", text)
+    assert re.fullmatch(r"[a-z0-9]{3,24}", account)
+    (app,) = re.findall(r"containerapp env create .*--name (\S+)", text)
+    assert re.fullmatch(r"[a-z](?!.*--)[a-z0-9-]{0,30}[a-z0-9]", app)
+    for database in re.findall(r"flexible-server create .*--name (\S+)", text):
+        assert re.fullmatch(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", database)
+    assert "--subject repo:me@1/it@2:environment:production" in text
+    assert f"AZURE_STORAGE_ACCOUNT_NAME={account}" in output
+    again, calls = cloud.run("cloud.sh", "up", answers=AZURE, **variables)
+    assert again == output
+    created = [call for call in calls if " create " in call and " role assignment " not in call]
+    assert len(created) == 2  # the group and the container, which az leaves as they are
+
+
+def test_azure_s_first_app_has_probes_and_keeps_its_secrets_from_the_command_line(
+    cookies: Cookies, tmp_path: Path, url: str, form: str
+) -> None:
+    cloud = Cloud(bake(cookies, cloud="azure", mlops=form), tmp_path, url)
+    new = ("containerapp show .*--name ml-project$", 1, "not found")
+    image = f"mlproject0a1b2c3d.azurecr.io/server@{DIGEST}"
+    output, calls = cloud.run(
+        "cloud.sh", "deploy", image, answers=[*AZURE, new], LOCATION="westeurope"
+    )
+    assert "predicts with model version 7" in output
+    assert "roll back" not in output
+    app = yaml.safe_load(cloud.calls.with_suffix(".yaml").read_text())
+    (container,) = app["properties"]["template"]["containers"]
+    assert container["image"] == image
+    paths = {probe["type"]: probe["httpGet"]["path"] for probe in container["probes"]}
+    assert paths == {"Startup": "/readyz", "Readiness": "/readyz", "Liveness": "/healthz"}
+    secrets = {
+        secret["name"]: secret["value"] for secret in app["properties"]["configuration"]["secrets"]
+    }
+    variables = {entry["name"]: entry for entry in container["env"]}
+    assert {v["secretRef"] for v in variables.values() if "secretRef" in v} == set(secrets)
+    assert set(secrets) == {"api-key"} | ({"database-url"} if form == "full" else set())
+    assert len(secrets["api-key"]) == 48
+    assert not [call for call in calls if secrets["api-key"] in call]
+    (path,) = [call.split()[-1] for call in calls if "--yaml" in call]
+    assert not Path(path).exists()
+
+
+def test_azure_sends_traffic_to_a_revision_that_has_predicted(
     cookies: Cookies, tmp_path: Path, url: str
 ) -> None:
-    cloud = Cloud(bake(cookies, cloud="gcp"), tmp_path, url)
+    cloud = Cloud(bake(cookies, cloud="azure"), tmp_path, url)
+    repository = "mlproject0a1b2c3d.azurecr.io/server"
+    answers = [
+        *AZURE,
+        ("traffic show", 0, "ml-project--old"),
+        ("docker inspect", 0, f"elsewhere/server@sha256:0\n{repository}@{DIGEST}"),
+        ("revision list", 0, "ml-project--old"),
+    ]
+    output, calls = cloud.run("cloud.sh", "deploy", answers=answers, LOCATION="westeurope")
+    (update,) = [call for call in calls if "containerapp update" in call]
+    assert f"--image {repository}@{DIGEST} " in update
+    (suffix,) = re.findall(r"--revision-suffix (\S+)", update)
+    assert re.fullmatch(r"r\d{12}", suffix)
+    assert f"--revision-weight ml-project--{suffix}=100" in calls[-3]
+    assert "revision deactivate" in calls[-1]
+    assert "--revision-weight ml-project--old=100" in output.splitlines()[-1]
+
+    Server.answers = 0  # it predicts nothing
+    with pytest.raises(AssertionError, match="no prediction"):
+        cloud.run("cloud.sh", "deploy", "image", answers=answers, LOCATION="westeurope")
+    assert "traffic set" not in cloud.calls.read_text()
+    assert "deactivate" not in cloud.calls.read_text()
+
+
+@pytest.mark.parametrize(
+    ("cloud", "kinds"),
+    [
+        (
+            "gcp",
+            "run services, sql instances, secrets, artifacts repositories, iam service-accounts",
+        ),
+        (
+            "azure",
+            "containerapp, postgres flexible-server, containerapp env, acr, identity",
+        ),
+    ],
+)
+def test_down_deletes_nothing_before_the_name_is_typed_and_never_the_models(
+    cookies: Cookies, tmp_path: Path, url: str, cloud: str, kinds: str
+) -> None:
+    down = Cloud(bake(cookies, cloud=cloud), tmp_path, url)
+    variables = {"PROJECT": "p", "REGION": "r", "LOCATION": "l"}
     with pytest.raises(AssertionError, match="nothing deleted"):
-        cloud.run("cloud.sh", "down", answers=[], typed="yes\n", PROJECT="p", REGION="r")
-    assert cloud.calls.read_text() == ""
-    cloud.run("cloud.sh", "down", answers=[], typed="ml-project\n", PROJECT="p", REGION="r")
-    deleted = re.findall(r"^gcloud (.*?) delete", cloud.calls.read_text(), re.M)
-    assert set(deleted) == {
-        "run services",
-        "sql instances",
-        "secrets",
-        "artifacts repositories",
-        "iam service-accounts",
-    }
+        down.run("cloud.sh", "down", answers=AZURE, typed="yes\n", **variables)
+    assert " delete" not in down.calls.read_text()
+    down.run("cloud.sh", "down", answers=AZURE, typed="ml-project\n", **variables)
+    deleted = re.findall(r"^(?:gcloud|az) (.*?) delete", down.calls.read_text(), re.M)
+    assert set(deleted) == set(kinds.split(", "))
