@@ -22,7 +22,9 @@ REPOSITORY = f"https://{HOST}/{ANSWERS['github_username']}/{ANSWERS['project_slu
 FILLED = {**ANSWERS, "docs_url": f"{REPOSITORY}/blob/main/docs"}  # GitLab redirects there as well
 OVERLAYS = Path("_overlays")
 BEFORE = Path(".before-cookiecutter")
-BLANK = re.compile(r"\{\{ ?cookiecutter\.(package_name|project_slug|docs_url) ?\}\}")
+BLANK = re.compile(
+    r"\{\{ ?cookiecutter\.(package_name|project_slug|github_username|docs_url) ?\}\}"
+)
 
 
 def fill(text):
