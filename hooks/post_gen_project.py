@@ -17,14 +17,19 @@ import subprocess
 from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
+HOST = "gitlab.com" if ANSWERS["ci"] == "gitlab" else "github.com"
+REPOSITORY = f"https://{HOST}/{ANSWERS['github_username']}/{ANSWERS['project_slug']}"
+FILLED = {**ANSWERS, "docs_url": f"{REPOSITORY}/blob/main/docs"}  # GitLab redirects there as well
 OVERLAYS = Path("_overlays")
 BEFORE = Path(".before-cookiecutter")
-BLANK = re.compile(r"\{\{ ?cookiecutter\.(package_name|project_slug) ?\}\}")
+BLANK = re.compile(
+    r"\{\{ ?cookiecutter\.(package_name|project_slug|github_username|docs_url) ?\}\}"
+)
 
 
 def fill(text):
     """A text with the names in the places that are kept for them."""
-    return BLANK.sub(lambda blank: ANSWERS[blank[1]], text)
+    return BLANK.sub(lambda blank: FILLED[blank[1]], text)
 
 
 def lay(overlay):

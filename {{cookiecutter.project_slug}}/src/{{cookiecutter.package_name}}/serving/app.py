@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import multiprocessing
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from ..config import load_settings
-from . import routes
+from . import routes, tracing
 from .access import Access
 from .drain import DaemonThreads, Drain, end_with_supervisor
 from .logs import configure_logs
@@ -31,7 +32,9 @@ from .wiring import ServerSettings, create_observer
 def from_environment() -> ASGIApp:
     """Create the application of a worker, with the settings of the environment."""
     settings = load_settings(ServerSettings)
-    configure_logs(settings.log_level)
+    # uvicorn's supervisor names its workers SpawnProcess-1, …; without it this is the server.
+    _, _, number = multiprocessing.current_process().name.partition("-")
+    configure_logs(settings.log_level, f"worker-{number}" if number else "server")
     end_with_supervisor()
     sys.setswitchinterval(SWITCH_SECONDS)
     return create_app(settings)
@@ -45,6 +48,7 @@ def create_app(settings: ServerSettings) -> ASGIApp:
     observer = create_observer(settings, models, metrics)
     predict = Predict(settings, models, metrics, observer)
     access, drain = Access(settings), Drain(settings)
+    provider = tracing.create_provider() if tracing.requested() else None
 
     # 2. Start and end
     @asynccontextmanager
@@ -61,6 +65,8 @@ def create_app(settings: ServerSettings) -> ASGIApp:
         watch.cancel()
         models.stop()
         await observer.stop(drain.seconds_left())
+        if provider is not None:
+            tracing.stop(provider, drain.seconds_left())
 
     # 3. The API
     api = FastAPI(
@@ -71,6 +77,7 @@ def create_app(settings: ServerSettings) -> ASGIApp:
         openapi_url="/openapi.json" if settings.docs else None,
         docs_url=None,  # FastAPI's own page fetches its scripts from the internet
         redoc_url=None,
+        telemetry={"tracing": False},  # tracing.py has a span for every request already
     )
     routes.add_prediction_route(api, predict)
     observer.add_routes(api)
@@ -93,4 +100,4 @@ def create_app(settings: ServerSettings) -> ASGIApp:
         app = CORSMiddleware(
             app, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
         )
-    return app
+    return tracing.TracingMiddleware(app, provider, settings.root_path) if provider else app

@@ -10,6 +10,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.openmetrics import exposition as openmetrics
 from starlette.exceptions import HTTPException
 
 from .context import RequestContext, RequestError
@@ -111,12 +112,14 @@ def add_operation_routes(api: FastAPI, predict: Predict, drain: Drain) -> None:
         response_class=PlainTextResponse,
         responses={401: ERRORS[401]},
     )
-    async def prometheus() -> Response:
-        """All metrics, in Prometheus' text format."""
+    async def prometheus(request: Request) -> Response:
+        """All metrics, in Prometheus' text format, or as OpenMetrics with exemplars if accepted."""
+        as_openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
         metrics.in_progress.set(predict.in_progress)
         others = await asyncio.to_thread(predict.observer.update_metrics)
-        own = await asyncio.to_thread(metrics.render)
-        return Response(own + others, media_type=CONTENT_TYPE_LATEST)
+        content = await asyncio.to_thread(metrics.render, others, as_openmetrics)
+        media_type = openmetrics.CONTENT_TYPE_LATEST if as_openmetrics else CONTENT_TYPE_LATEST
+        return Response(content, media_type=media_type)
 
 
 def add_docs_routes(api: FastAPI) -> None:

@@ -32,7 +32,7 @@ KEEP_ALIVE_SECONDS = 75  # longer than the 60 s of common proxies, so that they 
 def serve(settings: ServerSettings) -> None:
     """Serve until SIGTERM or Ctrl-C, finish open requests, exit with code 0. Raises UserError when
     the address is not available or the deployment is damaged."""
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, "server")
     for warning in misspelt_variables(type(settings)):
         logger.warning(warning)
     # A pulled deployment is repaired by pulling it again.

@@ -308,6 +308,7 @@ def rows_of(chunk: Chunk) -> list[PredictionRow]:
             client_id,
             asker,
             caller,
+            trace_id,
         )
         for (
             request_id,
@@ -322,6 +323,7 @@ def rows_of(chunk: Chunk) -> list[PredictionRow]:
             client_id,
             asker,
             caller,
+            trace_id,
         ) in zip(
             texts["request_id"],
             numbers["at"].tolist(),
@@ -335,6 +337,7 @@ def rows_of(chunk: Chunk) -> list[PredictionRow]:
             texts["client_id"],
             texts["asker"],
             texts["caller"],
+            texts.get("trace_id", [None] * len(spans)),
             strict=True,
         )
     ]
