@@ -41,6 +41,18 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> ServerSettings:
     return settings
 
 
+def test_overlays_set_only_variables_that_the_server_reads() -> None:
+    known = {f"APP_{name.upper()}" for name in ServerSettings.model_fields}
+    found: set[str] = set()
+    for path in DEPLOY.glob("kubernetes/**/kustomization.yaml"):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for generator in content.get("configMapGenerator", ()):
+            if generator["name"].endswith("-server"):
+                found |= {literal.partition("=")[0] for literal in generator.get("literals", ())}
+    assert found
+    assert {name.removesuffix("_FILE") for name in found if name.startswith("APP_")} <= known
+
+
 def test_the_operator_s_rules_are_those_of_prometheus() -> None:
     (rules,) = read("kubernetes/monitoring/rules.yaml")
     assert [rules["spec"]] == read("prometheus/alerts.yml"), "run: make rules"
