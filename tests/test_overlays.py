@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import lock
+import names
 import pytest
 import yaml
 from conftest import FORMS, OVERLAYS, PROJECT, ROOT, TASKS, bake, pyproject
@@ -218,16 +219,15 @@ def owners(environment: Path) -> dict[str, set[str]]:
     return {name: set(map(plain, found)) for name, found in json.loads(done.stdout).items()}
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("task", TASKS)
-def test_names_of_dependencies_are_refused(
-    cookies: Cookies, owners: dict[str, set[str]], task: str, form: str
-) -> None:
-    direct = required(lock.requirements(pyproject(bake(cookies, task=task, mlops=form))))
-    names = direct | {module.lower() for module, found in owners.items() if direct & found}
-    names = {name for name in names if name.isidentifier() and not name.startswith("_")}
-    missing = names - taken()
-    assert not missing, "belong into TAKEN of hooks/pre_gen_project.py"
+def test_names_of_everything_installed_are_refused(environment: Path) -> None:
+    taken = set(
+        names.HOOK.read_text(encoding="utf-8").partition('TAKEN = set(\n    """')[2].split()
+    )
+    (proposed,) = re.findall(r"taken = ' ([a-z0-9_ ]*) '", TEMPLATE["project_slug"])
+    assert set(proposed.split()) <= taken
+    for found in (names.installed(environment / "python"), sys.stdlib_module_names):
+        missing = set(filter(names.possible, found)) - set(proposed.split())
+        assert not missing, f"run: scripts/names.py {environment / 'python'}"
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -270,10 +270,3 @@ def required(requirements: list[str]) -> set[str]:
 
 def plain(name: str) -> str:
     return re.sub(r"[-_.]+", "_", name).lower()
-
-
-def taken() -> set[str]:
-    text = (ROOT / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
-    listed = re.search(r"TAKEN = set\(.*?\"\"\"(.*?)\"\"\"", text, re.S)
-    assert listed is not None
-    return set(listed[1].split()) | sys.stdlib_module_names
