@@ -136,6 +136,23 @@ def test_aws_s_names_are_legal_for_the_longest_slug(baked: Callable[..., Path]) 
     assert "RoleName" not in text  # CloudFormation invents those, of at most 64 characters
 
 
+def test_the_page_names_files_headings_and_commands_that_exist(
+    baked: Callable[..., Path], cloud: str
+) -> None:
+    project = baked(cloud=cloud)
+    page = (project / "docs" / "cloud.md").read_text(encoding="utf-8")
+    assert "[Cloud](docs/cloud.md)" in (project / "README.md").read_text(encoding="utf-8")
+    headings = {line[3:].lower().replace(" ", "-") for line in re.findall("^## .*", page, re.M)}
+    assert set(re.findall(r"\]\(#(.*?)\)", page)) == headings
+    for name in re.findall(r"(?:deploy/cloud|\.github)/[\w./-]*\w", page):
+        assert (project / name).exists(), name
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S)
+    assert len(blocks) > 5
+    for block in blocks:
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
 class Server(http.server.BaseHTTPRequestHandler):
     """Stands in for a server that becomes ready after two questions and wants a key."""
 
