@@ -24,13 +24,13 @@ TAKEN = set(
     re.findall(
         r"\w+",
         """
-        alembic basedpyright build cookiecutter dist docs fastapi fastapi_swagger filelock
-        functorch httptools httpx httpx2 import_linter importlinter jinja2 matplotlib mlflow
-        mlflow_skinny mlxtend mpl_toolkits numpy onnx onnxruntime onnxscript optuna pandas
-        pil pillow pip pre_commit prometheus_client psycopg py pyarrow pydantic pylab pytest
-        pyyaml ruff runs safetensors scikit_learn scipy scripts setuptools site sklearn
-        sqlalchemy src starlette statsmodels tasks test tests tokenizers torch torchgen
-        torchvision tqdm transformers tzdata uv uvicorn uvloop yaml
+        adlfs alembic basedpyright build cookiecutter dist docs fastapi fastapi_swagger filelock
+        fsspec functorch gcsfs httptools httpx httpx2 import_linter importlinter jinja2
+        matplotlib mlflow mlflow_skinny mlxtend mpl_toolkits numpy onnx onnxruntime onnxscript
+        optuna pandas paramiko pil pillow pip pre_commit prometheus_client psycopg py pyarrow
+        pydantic pylab pytest pyyaml ruff runs s3fs safetensors scikit_learn scipy scripts
+        setuptools site sklearn sqlalchemy src starlette statsmodels tasks test tests tokenizers
+        torch torchgen torchvision tqdm transformers tzdata uv uvicorn uvloop yaml
         """,
     )
 )
