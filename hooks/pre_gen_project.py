@@ -26,11 +26,12 @@ TAKEN = set(
         """
         alembic basedpyright build cookiecutter dist docs fastapi fastapi_swagger filelock
         functorch httptools httpx httpx2 import_linter importlinter jinja2 matplotlib mlflow
-        mlflow_skinny mlxtend mpl_toolkits numpy onnx onnxruntime onnxscript optuna pandas
-        pil pillow pip pre_commit prometheus_client psycopg py pyarrow pydantic pylab pytest
-        pyyaml ruff runs safetensors scikit_learn scipy scripts setuptools site sklearn
-        sqlalchemy src starlette statsmodels tasks test tests tokenizers torch torchgen
-        torchvision tqdm transformers tzdata uv uvicorn uvloop yaml
+        mlflow_skinny mlxtend mpl_toolkits numpy onnx onnxruntime onnxscript opentelemetry
+        opentelemetry_api opentelemetry_exporter_otlp_proto_http optuna pandas pil pillow pip
+        pre_commit prometheus_client psycopg py pyarrow pydantic pylab pytest pyyaml ruff runs
+        safetensors scikit_learn scipy scripts setuptools site sklearn sqlalchemy src starlette
+        statsmodels tasks test tests tokenizers torch torchgen torchvision tqdm transformers
+        tzdata uv uvicorn uvloop yaml
         """,
     )
 )

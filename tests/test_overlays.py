@@ -177,8 +177,8 @@ def test_nothing_is_left_to_be_filled_in(cookies: Cookies) -> None:
             assert not [word for word in STUBS if word in text], path
 
 
-def test_overlays_hold_no_jinja_but_the_two_names() -> None:
-    blank = re.compile(r"\{\{ ?cookiecutter\.(package_name|project_slug) ?\}\}")
+def test_overlays_hold_no_jinja_but_three_names() -> None:
+    blank = re.compile(r"\{\{ ?cookiecutter\.(package_name|project_slug|__docs_url) ?\}\}")
     for overlay in overlays():
         for path, content in files(overlay / "files").items():
             if b"cookiecutter" in content or path.suffix == ".py":
