@@ -241,6 +241,17 @@ def test_invalid_server_setting_names_its_source() -> None:
     ]
 
 
+def test_command_without_its_libraries_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "some.yaml"
+    config.write_text("name: some\n", encoding="utf-8")
+    monkeypatch.setitem(sys.modules, "yaml", None)  # as in the server's image
+    assert cli.main(["train", "--config", str(config)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: yaml is not installed: this command needs the training")
+
+
 def test_invalid_input_is_one_line_and_exit_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

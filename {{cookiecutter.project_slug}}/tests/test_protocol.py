@@ -83,6 +83,26 @@ def test_header_without_end_gets_431_at_the_bound(bounded: Server, parts: list[b
         refused(client, 431, "header_too_large")
 
 
+def test_response_is_written_at_once(bounded: Server, example: dict[str, Any]) -> None:
+    with connected(bounded) as client:
+        for _ in range(20):
+            client.sendall(request("/v1/predict", json.dumps(example).encode(), JSON))
+            head, _, body = client.recv(2**16).partition(b"\r\n\r\n")
+            assert b"content-length: %d\r\n" % len(body) in head
+
+
+def test_client_that_waits_for_100_continue_gets_it_first(
+    bounded: Server, example: dict[str, Any]
+) -> None:
+    whole = request("/v1/predict", json.dumps(example).encode(), JSON, "expect: 100-continue")
+    head, separator, body = whole.partition(b"\r\n\r\n")
+    with connected(bounded) as client:
+        client.sendall(head + separator)
+        assert client.recv(2**16) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(body)
+        assert response(client)[0] == 200
+
+
 def test_header_below_the_bound_may_come_with_a_large_body(
     bounded: Server, example: dict[str, Any]
 ) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
+from {{ cookiecutter.package_name }}.serving.memory import memory_limit, memory_warning
 
 from .servers import (
     Answer,
@@ -83,6 +84,7 @@ def test_two_workers_are_one_server(deployment: Path, example: dict[str, Any]) -
         assert sample("model_loaded") == 1
         assert sample("model_info") == 1
         assert sample("process_resident_memory_bytes") > 40e6
+        assert "worker_restarts_total 0" in server.send("/metrics").text
 
         # both load a new deployment
         second = install_copy(deployment, "second")
@@ -110,6 +112,10 @@ def test_two_workers_are_one_server(deployment: Path, example: dict[str, Any]) -
         assert server.send("/v1/predict", example).status == 200
         until(lambda: sample("http_requests_total", status="200", **route) == 71)
         assert sample("model_loaded") == 1
+        assert sample("worker_restarts_total") == 1
+        died = "worker died and was replaced"
+        (line,) = [line for line in server.lines() if line["message"] == died]
+        assert (line["worker"], line["exit_code"]) == (min(both), -signal.SIGKILL)
 
         server.process.send_signal(signal.SIGTERM)
         assert ended(server) == 0
@@ -247,3 +253,30 @@ def test_silent_clients_delay_nobody(server: Server, example: dict[str, Any]) ->
             assert server.send("/v1/predict", example).status == 200
             times.append(time.perf_counter() - started)
         assert sorted(times)[5] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("limit", "outer", "workers_", "advice"),
+    [
+        ("max", "max", 64, None),
+        ("268435456", "max", 1, None),
+        ("268435456", "max", 4, "256 MiB is too small for APP_WORKERS=4, which takes about 3"),
+        ("max", "268435456", 4, "set APP_WORKERS=2 or raise the limit"),
+        ("67108864", "max", 1, ": raise the limit"),
+    ],
+)
+def test_memory_limit_that_is_too_small_for_the_workers_is_told(
+    deployment: Path, tmp_path: Path, limit: str, outer: str, workers_: int, advice: str | None
+) -> None:
+    own, root = tmp_path / "cgroup", tmp_path / "fs"
+    (root / "pod/container").mkdir(parents=True)
+    own.write_text("0::/pod/container\n")
+    (root / "pod/container/memory.max").write_text(f"{limit}\n")
+    (root / "pod/memory.max").write_text(f"{outer}\n")
+    bundles = [folder.champion_path(deployment)[0]]
+    warning = memory_warning(memory_limit(own, root), workers_, bundles)
+    assert (warning is None) if advice is None else (advice in (warning or ""))
+
+
+def test_without_control_groups_there_is_no_limit(tmp_path: Path) -> None:
+    assert memory_limit(tmp_path / "none", tmp_path) == float("inf")

@@ -26,6 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, 2)
     except WorkError as error:
         return _fail(error, 1)
+    except ModuleNotFoundError as error:  # as of training libraries in the server's image
+        name = str(error.name).partition(".")[0]
+        if name == __package__:
+            raise
+        needs = "this command needs the training dependencies (make setup, or the image of"
+        return _fail(f"{name} is not installed: {needs} `docker build --target train`)", 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 1)
     except BrokenPipeError:  # the reader of our output is gone; Python would complain at exit

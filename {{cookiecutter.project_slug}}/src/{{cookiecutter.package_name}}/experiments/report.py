@@ -219,7 +219,7 @@ def _span(interval: tuple[float, float]) -> str:
     return " to ".join(map(_number, interval))
 
 
-TEMPLATES = Environment(
+TEMPLATES = Environment(  # noqa: S701  # nosec B701: Markdown, not HTML
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
     undefined=StrictUndefined,
     trim_blocks=True,

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import wraps
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -30,9 +31,11 @@ from ..task.settings import Settings
 from ..training.documents import Evaluation
 from ..training.fit import Interrupted, TrainingState
 from ..training.runs import Run
+from .mlflow_model import BUNDLE, write_mlflow_model
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 ARTIFACTS = "mlartifacts"  # the folder beside an SQLite database
+BUNDLE_IN_MODEL = f"model/{BUNDLE}"
 LOCATIONS = (  # the columns of MLflow's tables that hold absolute addresses of artifacts
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -122,18 +125,26 @@ class Tracker:
         """Return the registered model version of a bundle, uploaded if it is not there yet."""
         for registered in self.client.search_model_versions(f"name = '{self.name}'"):
             if registered.tags.get("bundle") == version:
-                if not self.client.list_artifacts(str(registered.run_id), "bundle"):
+                if not self.client.list_artifacts(str(registered.run_id), _artifact(registered)):
                     # The database came here without its folder of artifacts.
-                    self.client.log_artifacts(str(registered.run_id), str(bundle), "bundle")
+                    self._upload(bundle, str(registered.run_id), _artifact(registered))
                 return registered
         parent = self.parent(run)
-        self.client.log_artifacts(parent, str(bundle), "bundle")
+        self._upload(bundle, parent, BUNDLE_IN_MODEL)
         if not self.client.search_registered_models(f"name = '{self.name}'"):
             self.client.create_registered_model(self.name)
         artifacts = self.client.get_run(parent).info.artifact_uri
         return self.client.create_model_version(
-            self.name, f"{artifacts}/bundle", parent, {"bundle": version}
+            self.name, f"{artifacts}/model", parent, {"bundle": version}
         )
+
+    def _upload(self, bundle: Path, run_id: str, artifact: str) -> None:
+        if artifact != BUNDLE_IN_MODEL:
+            self.client.log_artifacts(run_id, str(bundle), artifact)
+            return
+        with TemporaryDirectory() as folder:
+            write_mlflow_model(bundle, run_id, Path(folder))
+            self.client.log_artifacts(run_id, folder, "model")
 
     def alias(self, alias: str, version: str | None) -> None:
         """Move the alias to this version, or remove it for None."""
@@ -145,7 +156,8 @@ class Tracker:
     def download(self, version: ModelVersion, folder: Path) -> Path:
         """Copy the bundle of a version to `folder` and return its path."""
         assert version.run_id is not None, "set by register"
-        return Path(self.client.download_artifacts(version.run_id, "bundle", str(folder)))
+        artifact = _artifact(version)
+        return Path(self.client.download_artifacts(version.run_id, artifact, str(folder)))
 
     def mlflow_run(self, name: str, run: Run, tags: dict[str, str]) -> str:
         """Return the id of the MLflow run of this name; create it with the run's origin."""
@@ -164,6 +176,12 @@ class Tracker:
         parameters = [Param(key, value[:6000]) for key, value in flatten(run.settings).items()]
         self.client.log_batch(run_id, params=parameters)
         return run_id
+
+
+def _artifact(version: ModelVersion) -> str:
+    """Return where the bundle is among a run's artifacts; before there was a model around it, the
+    bundle itself was registered."""
+    return "bundle" if str(version.source).endswith("/bundle") else BUNDLE_IN_MODEL
 
 
 @contextmanager
@@ -237,8 +255,6 @@ def _follow_move(database: Path, old: str, new: str) -> None:
     opened = closing(sqlite3.connect(database))
     with _as_work_error(f"sqlite:///{database}"), opened as connection, connection:
         for table, column in LOCATIONS:
-            connection.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
-                f" WHERE substr({column} || '/', 1, ?) = ?",
-                (new, len(old) + 1, len(old) + 1, f"{old}/"),
-            )
+            update = f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # noqa: S608  # nosec
+            update += f" WHERE substr({column} || '/', 1, ?) = ?"
+            connection.execute(update, (new, len(old) + 1, len(old) + 1, f"{old}/"))

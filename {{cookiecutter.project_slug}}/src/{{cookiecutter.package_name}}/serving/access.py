@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Mapping
 from hashlib import sha256
 
-from .context import RequestContext, RequestError, hashed_key
+from .context import RequestContext, RequestError, asker_of
 from .logs import logger
-from .settings import CoreServerSettings, read_keys
+from .settings import CoreServerSettings, key_hash, read_keys
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 HEALTH = ("/healthz", "/readyz")  # called by platforms, under whatever name
@@ -35,12 +35,12 @@ class Access:
             message = "this host is not served, $APP_ALLOWED_HOSTS names those that are"
             return RequestError(400, ["header", "host"], message, "host")
         if self._keys and path.startswith(self._prefixes):
-            key = self._valid_key(headers)
-            if key is None:
+            key_hash = self._valid_key(headers)
+            if key_hash is None:
                 message = "send a valid key as x-api-key, or as authorization: Bearer KEY"
                 bearer = {"www-authenticate": "Bearer"}
                 return RequestError(401, ["header", "x-api-key"], message, "api_key", bearer)
-            context.asker = hashed_key(key)
+            context.asker = asker_of(key_hash)
         return None
 
     def _known_host(self, host: bytes) -> bool:
@@ -52,7 +52,9 @@ class Access:
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         sent = [headers.get(b"x-api-key", b""), token if scheme.lower() == b"bearer" else b""]
         # Hashes: the time to compare the keys themselves would reveal how much of a key is right.
-        return next((key for key in sent if sha256(key).digest() in self._keys), None)
+        return next(
+            (hashed for key in sent if (hashed := sha256(key).digest()) in self._keys), None
+        )
 
     def read_keys(self) -> None:
         """Read the file of keys again; one that cannot be used changes nothing."""
@@ -60,7 +62,7 @@ class Access:
         try:
             if settings.api_keys_file:
                 keys = [*keys, *read_keys(settings.api_keys_file, settings.environment)]
-            hashes = {sha256(key.encode()).digest() for key in keys}
+            hashes = {key_hash(key) for key in keys}
             if self._keys and hashes != self._keys:
                 logger.info("API keys changed", extra={"fields": {"keys": len(hashes)}})
             self._keys = hashes

@@ -3,14 +3,16 @@
 import asyncio
 import gc
 import multiprocessing
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from ..config import load_settings
 from . import routes, tracing
@@ -20,6 +22,8 @@ from .logs import configure_logs
 from .metrics import ServerMetrics
 from .middleware import RequestMiddleware
 from .models import ModelManager
+from .page import add_page_routes
+from .platforms import PlatformRoutes, add_protocol2_routes
 from .predict import Predict
 from .settings import SWITCH_SECONDS
 from .wiring import ServerSettings, create_observer
@@ -78,12 +82,20 @@ def create_app(settings: ServerSettings) -> ASGIApp:
     routes.add_prediction_route(api, predict)
     observer.add_routes(api)
     routes.add_operation_routes(api, predict, drain)
+    if settings.page:  # before the docs, to which `/` redirects otherwise
+        add_page_routes(api, models)
+    if "kserve" in settings.platforms:
+        add_protocol2_routes(api, predict)
     if settings.docs:
         routes.add_docs_routes(api)
     routes.add_error_handlers(api)
 
     # 4. Middleware
-    app: ASGIApp = RequestMiddleware(api, predict, access)
+    trusted = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")  # as uvicorn names it
+    proxied = ProxyHeadersMiddleware(cast(Any, api), trusted)
+    app: ASGIApp = RequestMiddleware(cast(ASGIApp, proxied), predict, access)
+    if settings.platforms:
+        app = PlatformRoutes(app, predict)
     if settings.cors_origins:
         app = CORSMiddleware(
             app, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]

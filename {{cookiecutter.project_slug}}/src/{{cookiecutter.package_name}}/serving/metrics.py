@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 import prometheus_client as prometheus
 from prometheus_client import Counter, Gauge, Histogram
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .context import TraceContext
 
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+RESTARTS = "worker-restarts.txt"  # the supervisor's count, in that folder
+WORKER_RESTARTS = ("worker_restarts", "Workers that died and were replaced")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 SECONDS_LABELS = [floatToGoString(bound) for bound in (*SECONDS, math.inf)]
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -76,6 +78,7 @@ class ServerMetrics:
             prometheus.ProcessCollector(registry=self._registry)
             prometheus.PlatformCollector(registry=self._registry)
             prometheus.GCCollector(registry=self._registry)
+            self.counter(*WORKER_RESTARTS)()  # stays 0: nobody restarts a server's only process
 
         self._exemplars: Exemplars = {}
         text = "Answered requests; status 4xx and 5xx are errors"
@@ -99,6 +102,10 @@ class ServerMetrics:
         self.refused = self.counter("deployments_refused", "Deployments that could not be loaded")()
         self.model_loaded.set(0)
         self.in_progress.set(0)
+
+    def register(self, collector: Collector) -> None:
+        """Add metrics that are the same in all workers."""
+        self._exported.register(collector)
 
     def request(
         self,
@@ -180,7 +187,7 @@ def _bucket(labels: Mapping[str, str]) -> tuple[str, ...]:
 
 
 class WorkerProcesses(Collector):
-    """The metrics of ProcessCollector, summed over the workers."""
+    """The metrics of ProcessCollector, summed over the workers, and how many were replaced."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -196,6 +203,8 @@ class WorkerProcesses(Collector):
                     pairs = zip(total.samples, metric.samples, strict=True)
                     total.samples = [a._replace(value=a.value + b.value) for a, b in pairs]
         yield from totals.values()
+        if (path := self._folder / RESTARTS).exists():  # not with a supervisor of somebody else
+            yield CounterMetricFamily(*WORKER_RESTARTS, value=float(path.read_text()))
 
 
 def _worker_pids(folder: Path) -> set[str]:

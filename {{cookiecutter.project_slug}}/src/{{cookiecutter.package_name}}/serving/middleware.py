@@ -2,8 +2,7 @@
 
 import asyncio
 
-from fastapi import FastAPI
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .access import Access
 from .context import RequestContext, RequestError
@@ -16,7 +15,7 @@ from .predict import PATH, Predict
 class RequestMiddleware:
     """Check access, send predictions past FastAPI's router, count and log all requests."""
 
-    def __init__(self, api: FastAPI, predict: Predict, access: Access) -> None:
+    def __init__(self, api: ASGIApp, predict: Predict, access: Access) -> None:
         self.api, self.predict, self.access = api, predict, access
         self.models, self.settings = predict.models, predict.settings
         self._prefix = self.settings.root_path + "/" if self.settings.root_path else ""

@@ -27,6 +27,37 @@ class HeaderTooLarge(Exception):
     """A header is longer than `max_header_bytes`."""
 
 
+class HeadWithBody:
+    """A transport that writes the head of a response together with its body.
+
+    uvicorn writes them one after the other. The first wakes a client on this machine, which then
+    takes the core from the server only to wait for the second.
+    """
+
+    __slots__ = ("_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        if self._head is None and not data.startswith(b"HTTP/1.1 100 "):
+            self._head = data
+        elif self._head:
+            data, self._head = self._head + data, b""
+            self._transport.write(data)
+        else:
+            self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+        self._transport.close()
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """Bound headers and connections, ignore `Upgrade`. The application's state has the settings."""
 
@@ -90,6 +121,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._bytes = 0
         if not self.parser.should_upgrade():  # else it is parsed once more
             super().on_headers_complete()
+            if self.cycle is not None:
+                self.cycle.transport = cast(asyncio.Transport, HeadWithBody(self.transport))
 
     def on_body(self, body: bytes) -> None:
         self._waiting, self._bytes = False, 0

@@ -17,6 +17,7 @@ from .context import RequestContext, RequestError
 from .drain import Drain
 from .models import CHALLENGER, CHAMPION
 from .predict import PATH, Predict
+from .puller import PullStatus
 from .schemas import ERRORS, Health, ModelInfo, ModelsResponse, PredictResponse, request_body
 
 
@@ -54,6 +55,8 @@ def add_prediction_route(api: FastAPI, predict: Predict) -> None:
 def add_operation_routes(api: FastAPI, predict: Predict, drain: Drain) -> None:
     """Add the loaded models, health and metrics."""
     models, metrics = predict.models, predict.metrics
+    pulled = PullStatus(predict.settings)
+    metrics.register(pulled)
 
     @api.get(
         "/v1/models", responses={401: ERRORS[401]}, tags=["models"], summary="List loaded models"
@@ -75,7 +78,9 @@ def add_operation_routes(api: FastAPI, predict: Predict, drain: Drain) -> None:
             )
             for model in models.loaded()
         ]
-        return ModelsResponse(models=infos, problem=models.problem, worker=os.getpid())
+        return ModelsResponse(
+            models=infos, problem=models.problem or pulled.problem, worker=os.getpid()
+        )
 
     @api.get("/healthz", tags=["operation"], summary="Liveness")
     async def healthz() -> Health:
@@ -89,11 +94,11 @@ def add_operation_routes(api: FastAPI, predict: Predict, drain: Drain) -> None:
         """200 once a model is loaded and has predicted its own example."""
         if models.active is None:
             response.status_code = 503
-            return Health(status="not ready", reason=models.problem)
+            return Health(status="not ready", reason=pulled.problem or models.problem)
         if drain.deadline is not None:
             response.status_code = 503
             return Health(status="not ready", reason="the server is ending")
-        reason = models.problem or predict.observer.problem
+        reason = models.problem or pulled.problem or predict.observer.problem
         return Health(status="ready", model_version=models.version, reason=reason)
 
     if predict.settings.metrics == "off":

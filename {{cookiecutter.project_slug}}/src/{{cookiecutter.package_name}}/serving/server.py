@@ -9,6 +9,7 @@ import socket
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -16,9 +17,12 @@ from uvicorn.supervisors import Multiprocess
 from ..bundle import deployment
 from ..bundle.load import BadBundle, verify_bundle
 from ..config import UserError
+from ..files import write_text
 from .drain import request_seconds
 from .logs import configure_logs, logger
-from .metrics import MULTIPROC_VARIABLE
+from .memory import memory_limit, memory_warning
+from .metrics import MULTIPROC_VARIABLE, RESTARTS
+from .puller import pulling
 from .settings import as_environment, misspelt_variables
 from .wiring import ServerSettings, beside_server
 
@@ -31,7 +35,10 @@ def serve(settings: ServerSettings) -> None:
     configure_logs(settings.log_level, "server")
     for warning in misspelt_variables(type(settings)):
         logger.warning(warning)
-    _verify_deployment(settings)
+    # A pulled deployment is repaired by pulling it again.
+    bundles = [] if settings.deployment_url else _verify_deployment(settings)
+    if warning := memory_warning(memory_limit(), settings.workers, bundles):
+        logger.warning(warning)
     listener = _listen(settings)
     _raise_file_limit(settings.max_connections)
     os.environ |= as_environment(settings)
@@ -48,11 +55,12 @@ def serve(settings: ServerSettings) -> None:
         lifespan="on",
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # app.py reads them, off the predict path
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=request_seconds(settings),  # pyright: ignore[reportArgumentType]
     )
-    with beside_server(settings):
+    with pulling(settings), beside_server(settings):
         _run(config, listener, settings.drain_seconds)
 
 
@@ -77,8 +85,25 @@ class Supervisor(Multiprocess):
         hang_up = signal.getsignal(signal.SIGHUP) if hasattr(signal, "SIGHUP") else None
         super().__init__(config, sockets)
         self._drain_seconds = drain_seconds
+        self._restarts = 0
+        self._write_restarts()
         if hang_up == signal.SIG_IGN:  # as nohup sets it
             signal.signal(signal.SIGHUP, hang_up)
+
+    def keep_subprocess_alive(self) -> None:
+        before = list(self.processes)
+        super().keep_subprocess_alive()
+        for old, new in zip(before, self.processes, strict=True):
+            if old is not new:
+                self._restarts += 1
+                self._write_restarts()
+                # Also -9: killed by the kernel when memory runs out, or here because it hung.
+                fields = {"worker": old.pid, "exit_code": old.exitcode, "restarts": self._restarts}
+                logger.error("worker died and was replaced", extra={"fields": fields})
+
+    def _write_restarts(self) -> None:
+        """Leave the count where the workers, which answer /metrics, read it."""
+        write_text(Path(os.environ[MULTIPROC_VARIABLE], RESTARTS), str(self._restarts))
 
     def handle_hup(self) -> None:
         self.handle_term()
@@ -96,17 +121,19 @@ class Supervisor(Multiprocess):
                 worker.process.join()
 
 
-def _verify_deployment(settings: ServerSettings) -> None:
-    """Refuse to start on a damaged deployment; a missing one may still arrive."""
+def _verify_deployment(settings: ServerSettings) -> list[Path]:
+    """Return the deployed bundles; refuse to start on damaged ones. Missing ones may arrive."""
+    bundles: list[Path] = []
     if not (settings.deployment_dir / deployment.DEPLOYMENT).exists():
-        return
+        return bundles
     try:
         deployed = deployment.read_deployment(settings.deployment_dir)
         for ref in filter(None, (deployed.champion, deployed.challenger)):
-            path = deployment.bundle_path(settings.deployment_dir, ref)
-            verify_bundle(path, ref.manifest_sha256)
+            bundles.append(deployment.bundle_path(settings.deployment_dir, ref))
+            verify_bundle(bundles[-1], ref.manifest_sha256)
     except BadBundle as error:
         raise UserError(str(error)) from None
+    return bundles
 
 
 def _raise_file_limit(connections: int) -> None:

@@ -2,16 +2,19 @@
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ValidationInfo, field_validator
 
-from ..config import ENV_PREFIX, SECRETS
-from ..settings import Section, setting
+from ..config import ENV_PREFIX, SECRETS, UserError
+from ..settings import Section, StoreUrl, setting
 
 SWITCH_SECONDS = 0.0002  # a thread may hold the GIL this long; Python's own 0.005 delay requests
+HASHED = "sha256:"  # begins an API key that is given as its hash
 # Example secrets that everybody knows
 KNOWN_SECRETS = {"", "admin", "change-me", "changeme", "default", "password", "postgres", "secret"}
 
@@ -23,6 +26,8 @@ def _split_words(value: Any) -> Any:
 
 
 Words = Annotated[list[str], BeforeValidator(_split_words)]  # `a, b` in the environment
+Platform = Literal["kserve", "sagemaker", "vertex"]
+SAGEMAKER_MODEL = Path("/opt/ml/model")  # where SageMaker unpacks a model's files
 
 
 class CoreServerSettings(Section):
@@ -37,7 +42,9 @@ class CoreServerSettings(Section):
     environment: Literal["development", "production"] = setting(
         "development", "production refuses well-known example secrets"
     )
-    api_keys: Words = setting([], "if set, requests must send one of these keys")
+    api_keys: Words = setting(
+        [], "if set, requests must send one of these keys; sha256:HEX accepts a key by its hash"
+    )
     api_keys_file: Path | None = setting(
         None, "file with more keys, one per line; it may change while the server runs"
     )
@@ -89,11 +96,25 @@ class CoreServerSettings(Section):
         "info", "lowest level of messages on standard error"
     )
     access_log: bool = setting(False, "log every request")
+    page: bool = setting(True, "show a page to try the model at /")
+    platforms: Annotated[list[Platform], BeforeValidator(_split_words)] = setting(
+        [],
+        "platforms whose routes to answer too: kserve, sagemaker, vertex; default: the one that "
+        "started the container, as its own variables say",
+    )
+
+    deployment_url: StoreUrl = setting(
+        None, "directory or URL of fsspec to pull deployments from, written by publish"
+    )
+    pull_seconds: float = setting(10.0, "seconds between looks at deployment_url", gt=0)
+    keep_bundles: int | None = setting(
+        10, "pulled bundles to keep that deployment.json no longer names", ge=0
+    )
 
     @field_validator("api_keys")
     @classmethod
-    def _no_known_keys(cls, keys: list[str], info: ValidationInfo) -> list[str]:
-        refuse_known_secrets(keys, info)
+    def _usable_keys(cls, keys: list[str], info: ValidationInfo) -> list[str]:
+        check_keys(keys, info.data.get("environment", ""))
         return keys
 
     @field_validator("api_keys_file")
@@ -118,15 +139,39 @@ class CoreServerSettings(Section):
             raise ValueError("must be less than drain_seconds, which contains it")
         return seconds
 
+    @field_validator("platforms")
+    @classmethod
+    def _has_routes(cls, platforms: list[Platform]) -> list[Platform]:
+        for name in ("AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE"):
+            if "vertex" in platforms and not os.environ.get(name, "").startswith("/"):
+                raise ValueError(f"vertex needs a path in ${name}, which Vertex AI sets")
+        return platforms
 
-def refuse_known_secrets(secrets: Sequence[str], info: ValidationInfo) -> None:
+
+def refuse_known_secrets(secrets: Sequence[str], environment: str) -> None:
     """Raise ValueError when, in production, one of the secrets is a well-known one."""
-    _refuse_known(secrets, info.data.get("environment", ""))
-
-
-def _refuse_known(secrets: Sequence[str], environment: str) -> None:
     if environment == "production" and KNOWN_SECRETS & {secret.lower() for secret in secrets}:
         raise ValueError("is a well-known example secret, choose a random one")
+
+
+def key_hash(key: str) -> bytes:
+    """Return the SHA-256 hash of an API key, which may be given as `sha256:HEX` itself.
+
+    Raises ValueError for anything else behind `sha256:`.
+    """
+    if not key.startswith(HASHED):
+        return sha256(key.encode()).digest()
+    digits = key.removeprefix(HASHED)
+    if not re.fullmatch("[0-9a-fA-F]{64}", digits):
+        raise ValueError(f"{HASHED} must be followed by the 64 hexadecimal digits of a hash")
+    return bytes.fromhex(digits)
+
+
+def check_keys(keys: Sequence[str], environment: str) -> None:
+    """Raise ValueError if one of the keys is no key, or in production a well-known one."""
+    refuse_known_secrets(keys, environment)
+    for key in keys:
+        key_hash(key)
 
 
 def read_keys(path: Path, environment: str) -> list[str]:
@@ -139,7 +184,7 @@ def read_keys(path: Path, environment: str) -> list[str]:
         raise ValueError("is not UTF-8 text") from None
     if not keys:
         raise ValueError("holds no key")
-    _refuse_known(keys, environment)
+    check_keys(keys, environment)
     return keys
 
 
@@ -151,6 +196,31 @@ def as_environment(settings: CoreServerSettings) -> dict[str, str]:
         for name, value in values.items()
         if value is not None
     }
+
+
+def with_platform(env: Mapping[str, str]) -> dict[str, str]:
+    """Add to the environment the server's variables that a platform's own ones stand for, where
+    they are not set. Raises UserError when a port is none."""
+    if "AIP_HTTP_PORT" in env:
+        return {"APP_PLATFORMS": "vertex", **_port(env, "AIP_HTTP_PORT"), **env}
+    if SAGEMAKER_MODEL.is_dir() or "SAGEMAKER_BIND_TO_PORT" in env:
+        from ..bundle.deployment import DEPLOYMENT  # slow to import for whom it does not concern
+
+        port = _port(env, "SAGEMAKER_BIND_TO_PORT") or {"APP_PORT": "8080"}
+        variables = {"APP_PLATFORMS": "sagemaker", **port, **env}
+        own = Path(env.get("APP_DEPLOYMENT_DIR", "deployment"))  # in an image always set
+        if (SAGEMAKER_MODEL / DEPLOYMENT).exists() and not (own / DEPLOYMENT).exists():
+            variables["APP_DEPLOYMENT_DIR"] = str(SAGEMAKER_MODEL)
+        return variables
+    return {**_port(env, "PORT"), **env}  # of Cloud Run and many others
+
+
+def _port(env: Mapping[str, str], name: str) -> dict[str, str]:
+    if not (text := env.get(name)):
+        return {}
+    if not text.isdecimal():
+        raise UserError(f"${name}: {text!r} is not a port number")
+    return {"APP_PORT": text}
 
 
 def misspelt_variables(

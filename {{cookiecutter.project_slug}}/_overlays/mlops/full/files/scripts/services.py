@@ -33,7 +33,7 @@ PACKAGES = {
     "prometheus": "prometheus",
     "promtool": "prometheus",
 }
-USER, PASSWORD = "app", "of-a-test-database"
+USER, PASSWORD = "app", "of-a-test-database"  # pragma: allowlist secret
 
 
 class Missing(Exception):

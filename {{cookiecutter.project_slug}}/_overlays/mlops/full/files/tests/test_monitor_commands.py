@@ -251,7 +251,7 @@ def test_feedback_with_url_is_sent_to_that_server(
         answers, ("a", 0)
     )
     kind.response = 404, {"detail": [{"msg": "'a' is no request of the log"}]}
-    monkeypatch.setenv("APP_API_KEYS", "first, second")
+    monkeypatch.setenv("APP_API_KEYS", "sha256:0, first, second")
     assert run("feedback", file, "--url", url) == 1
     assert kind.sent[-1][2] == "first"
     stderr = capsys.readouterr().err
@@ -434,13 +434,15 @@ def test_ab_without_a_challenger_says_so(
 def test_ab_without_traffic_keeps_going(
     log: Database, answers: Answers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for mode in ("split", "shadow"):
+    for mode, counted in (("split", "callers"), ("shadow", "mirrored requests with a label")):
         log_ab_traffic(log, answers, challenge(answers, mode, 0.25).test, lambda _: True)
         challenge(answers, mode)
         assert run("ab") == 0
         stdout = capsys.readouterr().out
         assert "no request of this test" in stdout
         assert "keep going: at least 50 units" in stdout
+        assert ("mirrored to it" in stdout) == (mode == "shadow")
+        assert counted in stdout.splitlines()[-2]
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,12 @@ def expressions() -> dict[str, str]:
     return {where: query.replace("$__rate_interval", "5m") for where, query in queries.items()}
 
 
+def job_name() -> str:
+    """The name of this project's servers in Prometheus."""
+    (job,) = read(DEPLOY / "prometheus" / "prometheus.yml")["scrape_configs"]
+    return job["job_name"]
+
+
 def metric_names(expression: str) -> set[str]:
     """The metrics that a PromQL expression reads."""
     for inner in (r'"[^"]*"', r"\{[^}]*\}", r"\[[^\]]*\]"):
@@ -123,9 +129,8 @@ def watched(tools: Path, server: Server, tmp_path: Path) -> Iterator[tuple[Serve
     path = tmp_path / "prometheus.yml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     with services.prometheus(path) as prometheus:
-        until(
-            lambda: get_data(f"{prometheus}/api/v1/query", query='up{job="server"} == 1')["result"]
-        )
+        scraped = f'up{{job="{job_name()}"}} == 1'
+        until(lambda: get_data(f"{prometheus}/api/v1/query", query=scraped)["result"])
         yield server, prometheus
 
 
@@ -174,12 +179,21 @@ def test_every_alert_says_how_bad_it_is_and_which_command_helps(
         assert rule["annotations"]["runbook_url"].endswith(page)
 
 
+def test_alerts_and_dashboards_read_only_this_project_s_job() -> None:
+    for where, expression in expressions().items():
+        selectors = re.findall(r"\{[^}]*\}", expression)
+        assert selectors, where
+        for selector in selectors:
+            assert f'job="{job_name()}"' in selector, f"{where}: {selector}"
+
+
 def test_dashboards_have_units_sources_and_no_overlapping_panels() -> None:
     (source,) = read(DEPLOY / "grafana/provisioning/datasources/prometheus.yml")["datasources"]
     assert DASHBOARDS
     for path in DASHBOARDS:
         dashboard = json.loads(path.read_text(encoding="utf-8"))
-        assert dashboard["uid"] == path.stem
+        assert dashboard["uid"] == f"{job_name()}-{path.stem}"
+        assert job_name() in dashboard["title"]
         panels = dashboard["panels"]
         assert len({panel["id"] for panel in panels}) == len(panels)
         taken: set[tuple[int, int]] = set()
@@ -337,7 +351,7 @@ def test_compose_mounts_exist_or_are_created_by_the_manual() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the loop runs in a container, under sh")
 def test_retraining_job_survives_a_failure_and_stops_at_once(tmp_path: Path) -> None:
-    *shell, loop = compose()["retrain"]["command"]
+    shell, (loop,) = compose()["retrain"]["entrypoint"], compose()["retrain"]["command"]
     (name,) = re.findall(r"^\s*(\S+) retrain ", loop, re.M)
     command, calls = tmp_path / name, tmp_path / f"{name}-calls"
     fails_once_then_runs = '[ "$(wc -l < "$0-calls")" -lt 2 ] && exit 1\nexec sleep 60\n'

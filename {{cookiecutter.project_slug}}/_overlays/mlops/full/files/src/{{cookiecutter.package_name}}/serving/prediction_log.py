@@ -144,7 +144,7 @@ class PredictionLog:
         for name, values in stats.items():
             key = model.bundle.digest, name
             if key not in self._buckets:
-                self._buckets[key] = Buckets(model.reference["predictions"].get(name, {}))
+                self._buckets[key] = Buckets(model.bundle.reference["predictions"].get(name, {}))
             for bucket, count in self._buckets[key].count(values).items():
                 self.predicted(name, bucket, *names).inc(count)
         # 2. Describe them.

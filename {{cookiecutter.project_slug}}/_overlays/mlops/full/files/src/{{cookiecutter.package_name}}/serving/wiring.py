@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationInfo, field_validator
 
 from ..settings import DEFAULT_DATABASE, setting
-from .settings import CoreServerSettings, Words, refuse_known_secrets
+from .settings import CoreServerSettings, Words, check_keys, refuse_known_secrets
 
 if TYPE_CHECKING:
     from .metrics import ServerMetrics
@@ -53,13 +53,19 @@ class ServerSettings(CoreServerSettings):
     )
     feedback_per_minute: int = setting(60_000, "labels a minute from one API key or address", ge=1)
 
+    @field_validator("feedback_keys")
+    @classmethod
+    def _usable_feedback_keys(cls, keys: list[str], info: ValidationInfo) -> list[str]:
+        check_keys(keys, info.data.get("environment", ""))
+        return keys
+
     @field_validator("database_url")
     @classmethod
     def _usable_database(cls, url: str, info: ValidationInfo) -> str:
         if not re.match(r"none$|sqlite:///.|postgresql(\+psycopg)?://", url):
             raise ValueError("use sqlite:///FILE, postgresql://user:password@host/name, or none")
         if (password := urlsplit(url).password) is not None:
-            refuse_known_secrets([password], info)
+            refuse_known_secrets([password], info.data.get("environment", ""))
         return url
 
 

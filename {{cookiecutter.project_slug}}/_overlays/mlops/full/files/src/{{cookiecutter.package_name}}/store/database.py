@@ -205,4 +205,5 @@ def _revision(connection: Connection) -> str | None:
     """Return the revision of the tables, None without tables."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    query = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608  # nosec B608: a constant
+    return connection.execute(text(query)).scalar()

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
 
 # Decoders of pixels only: no scripts (EPS), no documents (PDF), no programs from elsewhere.
+# For AVIF also take its module out of the list in scripts/slim.py, which trims the image.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
 MAX_PIXELS = 170_000_000  # just below the size at which Pillow itself suspects a bomb
 HEADER = 2**16  # characters of base64 in which nearly all files state their size

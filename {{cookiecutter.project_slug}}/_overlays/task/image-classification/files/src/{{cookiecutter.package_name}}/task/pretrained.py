@@ -78,7 +78,7 @@ def _load(name: str) -> tuple[Any, Tensor, Tensor]:
         command = 'pip install -e ".[train,pretrained]"'
         raise UserError(f'model.pretrained: needs the extra "pretrained": {command}') from None
     try:  # weights as safetensors only: other formats can run code
-        body, loading = AutoModel.from_pretrained(
+        body, loading = AutoModel.from_pretrained(  # nosec B615: the user chooses
             name, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
         processor, _ = ImageProcessingMixin.get_image_processor_dict(name)

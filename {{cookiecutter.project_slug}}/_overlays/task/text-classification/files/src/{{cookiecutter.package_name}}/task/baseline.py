@@ -24,7 +24,7 @@ from .settings import Settings
 MAJORITY = "Majority class"
 WORD_TFIDF = "Logistic regression on TF-IDF of words"
 CHARACTER_TFIDF = "Logistic regression on TF-IDF of words and characters"
-TOKEN_TFIDF = "Logistic regression on TF-IDF of tokens"  # what model.ngrams=2 blends in
+TOKEN_TFIDF = "Logistic regression on TF-IDF of tokens"  # what model.ngrams=2 blends in  # noqa: S105
 
 
 def names() -> list[str]:
