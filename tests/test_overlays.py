@@ -185,8 +185,9 @@ def test_nothing_is_left_to_be_filled_in(cookies: Cookies) -> None:
             assert not [word for word in STUBS if word in text], path
 
 
-def test_overlays_hold_no_jinja_but_the_three_names() -> None:
-    blank = re.compile(r"\{\{ ?cookiecutter\.(package_name|project_slug|github_username) ?\}\}")
+def test_overlays_hold_no_jinja_but_the_four_names() -> None:
+    names = "package_name|project_slug|github_username|docs_url"
+    blank = re.compile(r"\{\{ ?cookiecutter\.(" + names + r") ?\}\}")
     for overlay in overlays():
         for path, content in files(overlay / "files").items():
             if b"cookiecutter" in content or path.suffix == ".py":
