@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,12 +144,19 @@ def read_signature(session: onnxruntime.InferenceSession) -> Signature:
 
 def sha256(path: Path) -> str:
     """Return a file's SHA-256 in hexadecimal. Raises BadBundle when it cannot be read."""
-    return hashlib.sha256(_read_bytes(path)).hexdigest()
+    with _reading(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_bytes(path: Path) -> bytes:
-    try:
+    with _reading(path):
         return path.read_bytes()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:  # a path with NUL is a ValueError
         reason = getattr(error, "strerror", None) or error
         raise BadBundle(f"{path}: cannot be read: {reason}") from None

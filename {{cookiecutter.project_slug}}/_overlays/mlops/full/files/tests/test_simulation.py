@@ -1,5 +1,6 @@
 """`make loop`: its figures come from what happened, and its README section is its own."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,24 @@ def test_main_refuses_too_little_data_and_leaves_the_last_loop_alone(
     assert "error: too little data for a loop" in capsys.readouterr().err
     assert (simulation.LOOP_FOLDER / "last").exists()
     assert simulation.main(["--config", "nowhere.yaml"]) == 2
+
+
+def test_the_loop_publishes_nothing_and_follows_no_store(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[Settings] = []
+
+    def stop(settings: Settings) -> None:
+        planned.append(settings)
+        raise UserError("enough")
+
+    (work / "configs").symlink_to(PROJECT / "configs")
+    monkeypatch.setattr(simulation, "plan_traffic", stop)
+    for name in ("APP_DEPLOYMENT_URL", "APP_PUBLISH_TO"):
+        monkeypatch.setenv(name, str(work / "store"))
+    assert simulation.main(["--config", str(CONFIG), "paths.publish_to=elsewhere"]) == 2
+    assert planned[0].paths.publish_to is None
+    assert not {"APP_DEPLOYMENT_URL", "APP_PUBLISH_TO"} & os.environ.keys()
 
 
 def test_traffic_is_planned_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
