@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
@@ -56,6 +55,10 @@ def place(deployment: Path, tmp_path: Path) -> Path:
     """A directory that the deployment is published to."""
     publish(deployment, str(tmp_path / "store"), None)
     return tmp_path / "store"
+
+
+def bundles_in(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "bundles").iterdir()}
 
 
 def follower(directory: Path, url: object, **settings: Any) -> Puller:
@@ -361,18 +364,18 @@ def test_only_old_bundles_that_nothing_names_are_pruned(
         for place in (store, here, deployment):
             if name != "4-young" and (place / "bundles" / name).exists():
                 make_old(place / "bundles" / name, 10 * DAY - number)
-    listed = [sorted(os.listdir(place / "bundles")) for place in (store, here)]
+    listed = [bundles_in(place) for place in (store, here)]
     publish(deployment, str(store), None)
-    assert [sorted(os.listdir(place / "bundles")) for place in (store, here)] == listed
+    assert [bundles_in(place) for place in (store, here)] == listed
 
     named = {Path(first.bundle).name, *names[3:]}
     publish(deployment, str(store), 2)
-    assert {*os.listdir(store / "bundles")} == {"3-old", "4-young", *named}
+    assert bundles_in(store) == {"3-old", "4-young", *named}
     assert f"removed: {store}/bundles/2-old" in capsys.readouterr().out
     publish(deployment, str(store), 0)
-    assert {*os.listdir(store / "bundles")} == {"4-young", *named}
+    assert bundles_in(store) == {"4-young", *named}
     assert folder.prune_bundles(here, 1) == ["bundles/2-old", "bundles/3-old"]
-    assert {*os.listdir(here / "bundles")} == {"4-young", "6-champion", "7-challenger"}
+    assert bundles_in(here) == {"4-young", "6-champion", "7-challenger"}
     assert folder.prune_bundles(deployment, None) == []
     assert folder.prune_bundles(deployment, 0) == ["bundles/2-old", "bundles/3-old"]
     (here / DEPLOYMENT).write_text("{}")

@@ -35,7 +35,7 @@ def write_mlflow_model(bundle: Path, run_id: str, folder: Path) -> None:
 
     Raises WorkError when a process of its own cannot predict the bundle's example.
     """
-    package = Path(sys.modules[__package__.partition(".")[0]].__path__[0])
+    package = Path(sys.modules[__name__.partition(".")[0]].__path__[0])
     shutil.copytree(bundle, folder / BUNDLE)
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(package, folder / CODE / package.name, ignore=ignored)
