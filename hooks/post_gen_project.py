@@ -11,19 +11,25 @@ cost more than all the rest. So the answers that overlays may hold are filled in
 """
 
 import json
-import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
+HOST = "gitlab.com" if ANSWERS["ci"] == "gitlab" else "github.com"
+REPOSITORY = f"https://{HOST}/{ANSWERS['github_username']}/{ANSWERS['project_slug']}"
+FILLED = {**ANSWERS, "docs_url": f"{REPOSITORY}/blob/main/docs"}  # GitLab redirects there as well
 OVERLAYS = Path("_overlays")
-BLANK = re.compile(r"\{\{ ?cookiecutter\.(package_name|project_slug) ?\}\}")
+BEFORE = Path(".before-cookiecutter")
+BLANK = re.compile(
+    r"\{\{ ?cookiecutter\.(package_name|project_slug|github_username|docs_url) ?\}\}"
+)
 
 
 def fill(text):
     """A text with the names in the places that are kept for them."""
-    return BLANK.sub(lambda blank: ANSWERS[blank[1]], text)
+    return BLANK.sub(lambda blank: FILLED[blank[1]], text)
 
 
 def lay(overlay):
@@ -33,7 +39,9 @@ def lay(overlay):
         if source.is_dir():
             target.mkdir(exist_ok=True)
             continue
-        source.replace(target)  # that it takes no other file's place is tested
+        if KEEP and target.exists():
+            continue
+        source.replace(target)  # that it takes no other overlay's file's place is tested
         content = target.read_bytes()
         if b"cookiecutter." in content:
             target.write_bytes(fill(content.decode()).encode())
@@ -45,17 +53,62 @@ def lay(overlay):
             lay(nested)
 
 
+def keeps_files():
+    """Whether what was there before stays (`-s`): cookiecutter has not written a core file anew.
+    Puts back what it has replaced all the same."""
+    if not BEFORE.exists():
+        return False
+    keep = all(
+        (BEFORE / name).stat().st_mtime_ns == Path(name).stat().st_mtime_ns
+        for name in ("pyproject.toml", "Makefile", "README.md")
+        if (BEFORE / name).exists()
+    )
+    for copy in filter(Path.is_file, BEFORE.rglob("*") if keep else ()):
+        copy.replace(copy.relative_to(BEFORE))
+    shutil.rmtree(BEFORE)
+    return keep
+
+
+def git(*arguments, folder="."):
+    """What git prints; None if it fails or is not installed."""
+    try:
+        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+KEEP = keeps_files()
 for question in sorted(OVERLAYS.iterdir()):
     lay(question / ANSWERS[question.name])
 shutil.rmtree(OVERLAYS)
 
-# A repository of its own even inside another one: runs record the commit they were made from, and
-# that must be the project's. No commit is made: the first one is the user's. Git may be missing.
-if not Path(".git").exists():
-    os.system(f"git init --quiet --initial-branch=main 2>{os.devnull}")  # noqa: S605
+# Where the project comes from. Cruft does not say where its copy is, but notes the commit itself.
+record = Path(".template.json")
+if not (KEEP and record.exists()):
+    source = ANSWERS.get("_repo_dir")
+    content = {
+        "template": ANSWERS.get("_template"),
+        "commit": source and git("rev-parse", "HEAD", folder=source),
+        "answers": {name: answer for name, answer in ANSWERS.items() if name[0] != "_"},
+    }
+    record.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+# A repository of its own, so that runs record the project's commits. No commit is made: the first
+# one is the user's. Inside another repository git would take it for a submodule without an address.
+around = git("rev-parse", "--show-toplevel")
+if around is not None and git("check-ignore", "--quiet", ".") is not None:
+    around = None  # it is none of that repository's business
+if around is None and not Path(".git").exists():
+    git("init", "--quiet", "--initial-branch=main")
 
 print(f"""
 {ANSWERS["project_slug"]} is ready. Next:
     cd {ANSWERS["project_slug"]}
     make demo        install, train, write the results into the README, deploy
-    make serve       answer requests at http://127.0.0.1:8000/docs""")
+    make serve       answer requests; a page to try the model at http://127.0.0.1:8000""")
+if around is not None and Path(around).resolve() != Path.cwd().resolve():
+    print(f"""
+It belongs to the repository {around}, so it has none of its own. CI files work at the
+root of a repository only: move them there, with this folder as `working-directory`.
+Update with: cruft update --project-dir {Path.cwd()}""")

@@ -181,7 +181,7 @@ def summary(project: Path, requests: int, steps: Steps) -> str:
             f"results      {project / 'README.md'}",
             f"model card   {project / 'MODEL_CARD.md'}",
             f"pictures     {newest}",
-            f"serve again  cd {project} && make serve   then http://127.0.0.1:8000/docs",
+            f"serve again  cd {project} && make serve   then http://127.0.0.1:8000",
         ]
     )
 

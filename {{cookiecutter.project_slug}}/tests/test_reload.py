@@ -12,7 +12,13 @@ from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package_name }}.bundle import deployment as folder
 from {{ cookiecutter.package_name }}.bundle.deployment import BundleRef
-from {{ cookiecutter.package_name }}.bundle.load import MANIFEST, sha256
+from {{ cookiecutter.package_name }}.bundle.load import (
+    MANIFEST,
+    BadBundle,
+    load_bundle,
+    load_reference,
+    sha256,
+)
 from {{ cookiecutter.package_name }}.serving import models
 
 from .servers import (
@@ -214,6 +220,33 @@ def test_model_that_cannot_predict_its_own_example_is_refused(
     replace_champion(deployment, rehashed(deployment, new))
     problem = until(lambda: client.get("/v1/models").json()["problem"])
     assert "cannot predict its own example" in problem
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ([], "content"),
+        ({"features": {}}, "predictions"),
+        ({"features": {"f": 1}, "predictions": {}}, "features.f"),
+        ({"features": {"f": {"edges": [0, 1]}}, "predictions": {}}, "features.f.numbers.counts"),
+        ({"features": {"f": {"edges": [1, 0], "counts": [1]}}, "predictions": {}}, "increase"),
+        ({"features": {}, "predictions": {"p": {"counts": {"a": "x"}}}}, "categories.counts.a"),
+    ],
+)
+def test_bundle_with_a_wrong_reference_is_refused_naming_file_and_field(
+    deployment: Path, wrong: Any, field: str
+) -> None:
+    new = install_copy(deployment, "wrong")
+    path = folder.bundle_path(deployment, new) / "reference.json"
+    path.write_text(json.dumps(wrong))
+    rehashed(deployment, new)
+    with pytest.raises(BadBundle) as caught:
+        load_bundle(path.parent)
+    assert str(caught.value).startswith(f"{path}: is not a reference: ")
+    assert field in str(caught.value)
+    path.unlink()
+    with pytest.raises(BadBundle, match="reference.json: cannot be read"):
+        load_reference(path.parent)
 
 
 def test_new_champion_replaces_the_old_one_in_responses_and_metrics(

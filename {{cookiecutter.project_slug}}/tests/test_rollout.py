@@ -272,3 +272,23 @@ def test_model_clearly_worse_than_champion_or_baseline_needs_force_and_a_reason(
     line = history(twice, "deploy")[-1]
     assert (line["reason"], len(line["forced"]), line["version"]) == (FORCE[-1], 2, "third")
     assert run("deploy", "--run", "third") == 0, "deploying the champion again repairs it"
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_champion_that_cannot_be_compared_is_named_with_the_reason(
+    twice: Path, capsys: pytest.CaptureFixture[str], missing: bool
+) -> None:
+    """Nobody takes silence for a comparison that found nothing."""
+    second, third = twice / "runs/second", twice / "runs/third"
+    shutil.copytree(second, third, ignore=shutil.ignore_patterns("bundle"))
+    if missing:
+        shutil.rmtree(second)
+        reason = f"{Path('runs/second/run.json')}: cannot be read: "
+    else:
+        info = json.loads((second / "run.json").read_text())
+        info["data"]["fingerprint"] = "other"
+        (second / "run.json").write_text(json.dumps(info))
+        reason = "run second was evaluated on other data"
+    assert run("deploy", "--run", "third", *FORCE) == 0
+    told = f"not compared: third with the champion second, because {reason}"
+    assert told in capsys.readouterr().out

@@ -73,6 +73,11 @@ def select_rows(arrays: Arrays, rows: np.ndarray) -> Arrays:
     }
 
 
+def evenly_spaced(rows: int, count: int) -> np.ndarray:
+    """Choose `count` of so many rows, evenly spaced; the first and the last are among them."""
+    return np.linspace(0, rows - 1, count).round().astype(int)
+
+
 def in_chunks(arrays: Arrays, most: int | None = None) -> Iterator[Arrays]:
     """Yield consecutive rows of all columns, about CHUNK_BYTES but at most `most` rows each."""
     row_bytes = sum(a.dtype.itemsize * math.prod(a.shape[1:]) for a in arrays.values())

@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 from pydantic import BaseModel, ValidationError
 
 ENV_PREFIX = "APP_"
-SECRETS = {"api_keys", "database", "database_url"}  # never printed; a URL may hold a password
+# Never printed: a URL may hold a password.
+SECRETS = {"api_keys", "database", "database_url", "deployment_url", "publish_to"}
 # Never parsed as JSON: a key or a folder's name may look like a number.
 TEXT = {
     *SECRETS,

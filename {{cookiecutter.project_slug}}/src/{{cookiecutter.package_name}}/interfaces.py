@@ -103,6 +103,19 @@ class BaseContract(BaseModel, ABC):
     def decode(self, outputs: Arrays, items: Sequence[Any]) -> Sequence[Any]:
         """Decode the network's outputs into one `Prediction` per item."""
 
+    def encode_columns(self, columns: Arrays) -> tuple[Arrays, np.ndarray] | None:
+        """Encode numbers (row, …) by the name of the `Item`'s field, for scoring files fast.
+
+        Returns the inputs of the valid rows and which rows these are, bool (row,); None, the
+        default, if these columns need an `Item` per row.
+        """
+        return None
+
+    def decode_columns(self, outputs: Arrays) -> dict[str, Any]:
+        """Decode outputs for what `encode_columns` encoded, as `decode` does: a column (row,) per
+        field of `Prediction`, or if the field is a dict, a column per key."""
+        raise NotImplementedError
+
     @abstractmethod
     def score(self, prediction: Any, ground_truth: Any) -> float:
         """Score a `Prediction` by its `GroundTruth`; ValueError for an impossible one."""
@@ -154,6 +167,11 @@ class Splits(ABC):
         kept, held_out = np.split(rows, [round((1 - share) * len(rows))])
         test = select_rows(self.test, kept)
         return replace(self, test=test), select_rows(self.test, held_out)
+
+    def keep_rows(self, rows: Mapping[str, np.ndarray]) -> Self:
+        """Keep only these rows (n,) of the splits that are named."""
+        kept = {name: select_rows(getattr(self, name), chosen) for name, chosen in rows.items()}
+        return replace(self, **kept)
 
     def with_examples(self, new: Mapping[str, Sequence[LabelledItem]]) -> Self:
         """Append labelled items to the splits; `new` holds them by the split's name."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer
 
@@ -27,6 +28,17 @@ class Section(BaseModel):
 def setting(default: Any, text: str, **limits: Any) -> Any:
     """Declare a setting with its default, its help text and the limits of pydantic's Field."""
     return Field(default=default, description=text, **limits)
+
+
+def _store_url(url: Any) -> Any:
+    if isinstance(url, str) and urlsplit(url).password is not None:
+        raise ValueError(
+            "give the password to the store's library, not in the URL, which is shown in messages"
+        )
+    return None if url in ("", "null") else url  # an empty variable is as good as none
+
+
+StoreUrl = Annotated[str | None, BeforeValidator(_store_url)]
 
 
 # A duplicate would count one run twice in the spread over seeds.
@@ -108,6 +120,16 @@ class PathSettings(Section):
     studies: Annotated[str, Variable("APP_STUDIES_URL")] = Field(
         default="sqlite:///studies.db",
         description="database of tune's trials; several workers share it",
+    )
+    publish_to: Annotated[StoreUrl, Variable("APP_PUBLISH_TO")] = Field(
+        default=None,
+        description="directory or URL of fsspec that each change of the deployment is published to",
+    )
+    keep_bundles: Annotated[int | None, Variable("APP_KEEP_BUNDLES")] = Field(
+        default=None,
+        ge=0,
+        description="bundles to keep, there and here, that deployment.json no longer names; null: "
+        "all",
     )
 
 

@@ -12,7 +12,9 @@ import errno
 import getpass
 import json
 import os
-from collections.abc import Iterator
+import shutil
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,11 +24,12 @@ from pydantic import BaseModel, Field, ValidationError
 
 from ..config import WorkError
 from ..files import first_error, write_text
-from .load import BadBundle
+from .load import MANIFEST, BadBundle
 
 DEPLOYMENT = "deployment.json"
 HISTORY = "history.jsonl"
 MAX_PREVIOUS = 10  # champions that rollback can return to
+PRUNE_HOURS = 24  # a younger bundle may be in use by who has read an older deployment.json
 
 TrafficMode = Literal["split", "shadow"]
 
@@ -64,22 +67,33 @@ class Deployment(BaseModel, frozen=True, extra="forbid"):
         versions = f"{self.champion.version}~{challenger.version}"
         return f"{versions}@{challenger.mode}:{challenger.share:g}:{challenger.since}"
 
+    @property
+    def active(self) -> list[BundleRef]:
+        """The bundles that answer requests, the champion first."""
+        return [self.champion, *filter(None, [self.challenger])]
+
 
 def read_deployment(folder: Path) -> Deployment:
     """Read what is deployed. Raises BadBundle when nothing is, or when the file is invalid."""
     path = folder / DEPLOYMENT
     try:
-        deployment = Deployment.model_validate_json(path.read_bytes())
+        deployment = parse_deployment(path.read_bytes(), path)
     except FileNotFoundError:
         raise BadBundle(f"{path}: nothing is deployed yet; run the command deploy") from None
     except OSError as error:
         raise BadBundle(f"{path}: cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        raise BadBundle(f"{path}: is not a deployment: {first_error(error)}") from None
-    for ref in (deployment.champion, deployment.challenger):
-        if ref and not bundle_path(folder, ref).is_relative_to(folder.resolve()):
+    for ref in deployment.active:
+        if not bundle_path(folder, ref).is_relative_to(folder.resolve()):
             raise BadBundle(f"{path}: {ref.bundle} lies outside the deployment folder")
     return deployment
+
+
+def parse_deployment(content: bytes, source: object) -> Deployment:
+    """Parse the content of a `deployment.json`. Raises BadBundle, which names `source`."""
+    try:
+        return Deployment.model_validate_json(content)
+    except ValidationError as error:
+        raise BadBundle(f"{source}: is not a deployment: {first_error(error)}") from None
 
 
 def bundle_path(folder: Path, ref: BundleRef) -> Path:
@@ -97,12 +111,12 @@ def champion_path(folder: Path) -> tuple[Path, str]:
 
 
 @contextmanager
-def deployment_lock(folder: Path) -> Iterator[None]:
-    """Lock a deployment folder for a change, waiting for other processes."""
+def deployment_lock(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Lock a deployment folder for a change, waiting for other processes; `name` is the file."""
     from filelock import FileLock  # not installed beside the server, which only reads
 
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with FileLock(folder / name):
         yield
 
 
@@ -120,6 +134,43 @@ def with_champion(folder: Path, champion: BundleRef) -> Deployment:
         previous = []
     previous = [ref for ref in previous if ref.version != champion.version][:MAX_PREVIOUS]
     return Deployment(champion=champion, previous=previous, deployed_at=utc_now())
+
+
+def set_aside(place: Path) -> None:
+    """Rename a bundle's folder whose content is not what it should be; nothing is lost."""
+    place.rename(place.with_name(f"{place.name}.damaged-{datetime.now(UTC):%H%M%S%f}"))
+
+
+def prune_bundles(folder: Path, keep: int | None) -> list[str]:
+    """Delete from a (locked) deployment folder all but `keep` of the unreferenced bundles, None
+    keeps all; return what was deleted, such as `bundles/<version>-…`."""
+    try:
+        deployment = read_deployment(folder)
+    except BadBundle:  # without knowing what is referenced, nothing may go
+        return []
+    manifests = folder.glob(f"bundles/*/{MANIFEST}")
+    modified = {
+        path.parent.relative_to(folder).as_posix(): path.stat().st_mtime for path in manifests
+    }
+    old = prunable(modified, deployment, keep)
+    for bundle in old:
+        (folder / bundle / MANIFEST).unlink()  # first: what is half deleted is no bundle
+        shutil.rmtree(folder / bundle)
+    return old
+
+
+def prunable(modified: Mapping[str, float], deployment: Deployment, keep: int | None) -> list[str]:
+    """Choose bundles to delete, the oldest first, from the times (s) at which they were written.
+
+    Never one that champion, challenger or a previous champion refers to, none of the last day, and
+    not the newest `keep` of the rest.
+    """
+    if keep is None:
+        return []
+    referenced = {ref.bundle for ref in (*deployment.active, *deployment.previous)}
+    unused = sorted(modified.keys() - referenced, key=lambda bundle: modified[bundle])
+    latest = time.time() - 3600 * PRUNE_HOURS
+    return [bundle for bundle in unused[: len(unused) - keep] if modified[bundle] < latest]
 
 
 def replace_deployment(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -16,12 +17,14 @@ from ..files import first_error
 from ..task import contract
 from ..task.contract import Contract
 from .manifest import Manifest, Signature, TensorInfo
+from .reference import Reference
 
 if TYPE_CHECKING:
     import onnxruntime
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
+REFERENCE = "reference.json"
 
 
 class BadBundle(WorkError):
@@ -34,6 +37,7 @@ class Bundle:
 
     manifest: Manifest
     contract: Contract
+    reference: dict[str, Any]  # `Reference` as JSON
     session: onnxruntime.InferenceSession
     digest: str  # SHA-256 of the manifest, which names those of all other files
 
@@ -62,7 +66,7 @@ def load_bundle(folder: Path, manifest_sha256: str | None = None) -> Bundle:
     # 1. Every file is the one that was packed.
     manifest = verify_bundle(folder, manifest_sha256)
     # 2. This server's code can read the contract.
-    contract = load_contract(folder)
+    contract, reference = load_contract(folder), load_reference(folder)
     # 3. ONNX Runtime can load the model, and it has the inputs and outputs of the manifest.
     options = onnxruntime.SessionOptions()
     # One thread per call and no spinning: the server's own requests are what runs in parallel.
@@ -77,7 +81,7 @@ def load_bundle(folder: Path, manifest_sha256: str | None = None) -> Bundle:
         raise BadBundle(f"{folder / MODEL}: cannot be loaded: {error}") from None
     if read_signature(session) != manifest.signature:
         raise BadBundle(f"{folder / MODEL}: its inputs and outputs differ from the manifest's")
-    return Bundle(manifest, contract, session, sha256(folder / MANIFEST))
+    return Bundle(manifest, contract, reference, session, sha256(folder / MANIFEST))
 
 
 def load_contract(folder: Path) -> Contract:
@@ -88,8 +92,28 @@ def load_contract(folder: Path) -> Contract:
         raise BadBundle(f"{folder / Contract.FILE}: does not fit this server: {error}") from None
 
 
+def load_reference(folder: Path) -> dict[str, Any]:
+    """Read a bundle's `reference.json`. Raises BadBundle naming the field that is wrong."""
+    path = folder / REFERENCE
+    content = _read_bytes(path)
+    try:
+        Reference.model_validate_json(content)
+    except ValidationError as error:
+        raise BadBundle(f"{path}: is not a reference: {first_error(error)}") from None
+    return json.loads(content)
+
+
 def verify_bundle(folder: Path, manifest_sha256: str | None = None) -> Manifest:
     """Return the manifest after checking every file against its hash. Raises BadBundle."""
+    manifest = read_manifest(folder, manifest_sha256)
+    for name, digest in manifest.files.items():
+        if sha256(folder / name) != digest:
+            raise BadBundle(f"{folder / name}: its content has changed (sha256 differs)")
+    return manifest
+
+
+def read_manifest(folder: Path, manifest_sha256: str | None = None) -> Manifest:
+    """Read and check a manifest; the files that it names may be missing. Raises BadBundle."""
     path = folder / MANIFEST
     content = _read_bytes(path)
     if manifest_sha256 is not None and hashlib.sha256(content).hexdigest() != manifest_sha256:
@@ -101,11 +125,9 @@ def verify_bundle(folder: Path, manifest_sha256: str | None = None) -> Manifest:
     for required in (MODEL, Contract.FILE):
         if required not in manifest.files:
             raise BadBundle(f"{path}: {required} is missing from its files")
-    for name, digest in manifest.files.items():
+    for name in manifest.files:
         if Path(name).name != name:
             raise BadBundle(f"{path}: {name!r} is not a plain file name")
-        if sha256(folder / name) != digest:
-            raise BadBundle(f"{folder / name}: its content has changed (sha256 differs)")
     return manifest
 
 

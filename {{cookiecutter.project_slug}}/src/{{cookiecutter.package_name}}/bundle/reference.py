@@ -3,13 +3,56 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
+from pydantic import Discriminator, Field, NonNegativeInt, Tag, model_validator
+
+from ..arrays import evenly_spaced
+from ..files import Document
 
 MAX_SAMPLE = 1000  # order statistics kept for the Kolmogorov-Smirnov statistic
 SIGNIFICANT_DIGITS = 6  # of reference and online values alike, so that equal values stay equal
 MAX_CATEGORIES = 20  # the most frequent ones, whose autocorrelation is summed
+
+
+class Numbers(Document):
+    """The distribution of a feature that is a number."""
+
+    edges: list[float]
+    counts: list[NonNegativeInt]
+    sample: list[float] = Field(default=[])
+    effective: float = 0.0
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(self.edges) != len(self.counts) + 1 or (np.diff(self.edges) <= 0).any():
+            raise ValueError("edges must increase, and be one more than counts")
+        return self
+
+
+class Categories(Document):
+    """The distribution of a feature that is text."""
+
+    counts: dict[str, NonNegativeInt]
+    effective: float = 0.0
+
+
+def _kind(value: Any) -> str:
+    return "numbers" if isinstance(value, dict) and "edges" in value else "categories"
+
+
+Distribution = Annotated[
+    Annotated[Numbers, Tag("numbers")] | Annotated[Categories, Tag("categories")],
+    Discriminator(_kind),
+]
+
+
+class Reference(Document):
+    """The shape of `reference.json`; it is checked and then used as JSON."""
+
+    features: dict[str, Distribution]
+    predictions: dict[str, Distribution]
 
 
 def distribution(values: Any) -> dict[str, Any]:
@@ -27,7 +70,7 @@ def distribution(values: Any) -> dict[str, Any]:
     numbers = round_values(array[np.isfinite(array.astype(np.float64))])
     ordered = np.sort(numbers)
     edges = _edges(ordered)
-    places = np.linspace(0, len(ordered) - 1, MAX_SAMPLE).round().astype(int)
+    places = evenly_spaced(len(ordered), MAX_SAMPLE)
     return {
         "edges": edges.tolist(),
         "counts": np.histogram(numbers, edges)[0].tolist(),

@@ -1,18 +1,15 @@
-"""Deploy, serve, predict, roll back."""
+"""Deploy, serve, roll back."""
 
 import gc
-import json
 import os
 import sys
 from argparse import Namespace
-from pathlib import Path
-from typing import Any
 
-from ..client import Client
 from ..config import UserError, WorkError, differences, load_settings
 from ..serving.wiring import ServerSettings
 from ..task.settings import Settings
 from . import common
+from .publish import publish_afterwards
 
 
 def register(group: common.CommandGroup) -> None:
@@ -25,12 +22,6 @@ def register(group: common.CommandGroup) -> None:
         run_serve, "", "port=8080 host=0.0.0.0", notes=common.settings_table(ServerSettings)
     )
     parser.add_argument("settings", nargs="*", metavar="key=value", help="see below")
-    parser = group.add(run_predict, "", "FILE", "FILE --url http://127.0.0.1:8000")
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="inputs")
-    parser.add_argument("--url", help="of a server; sends the first key of $APP_API_KEYS, if any")
-    folder = Path(os.environ.get("APP_DEPLOYMENT_DIR", "deployment"))
-    text = "the deployment folder (default: $APP_DEPLOYMENT_DIR, or else deployment)"
-    parser.add_argument("--deployment", type=Path, default=folder, metavar="FOLDER", help=text)
     parser = group.add(run_rollback, '--reason "errors since the deployment"')
     common.add_reason_option(parser)
     common.add_config_options(parser)
@@ -63,6 +54,7 @@ def run_deploy(options: Namespace) -> None:
     print(f"exporting run {run.name}, seed {evaluation.chosen_seed} …")
     folder = deploy(run, dataset, evaluation, Tracker(run.settings), options.reason, doubts)
     print(f"deployed: {folder}")
+    publish_afterwards(run.settings, options.command)
     print(f"next: {options.command} serve (a running server picks it up by itself)")
 
 
@@ -90,51 +82,6 @@ def run_serve(options: Namespace) -> None:
     serve(load_settings(ServerSettings, overrides=options.settings, env=env))
 
 
-def run_predict(options: Namespace) -> None:
-    """Predict files with the deployed model or a running server.
-
-    Predicts the bundle's example request if no file is given. Prints JSON.
-    """
-    from ..bundle.deployment import champion_path
-    from ..files import read_json
-    from ..interfaces import InvalidItem
-    from ..task.contract import item_from_file
-
-    for path in options.files:
-        if not path.is_file():
-            raise UserError(f"{path}: no such file")
-    items = [item_from_file(path) for path in options.files]
-    if not items:
-        folder, _ = champion_path(options.deployment)
-        items = read_json(folder / "example.json")["items"]
-    try:
-        if options.url:
-            with Client(options.url) as client:
-                response = client.post("/v1/predict", {"items": items})
-        else:
-            response = predict_locally(options.deployment, items)
-    except InvalidItem as error:
-        name = options.files[error.index] if options.files else error.field
-        raise UserError(f"{name}: {error}") from None
-    print(json.dumps(response, indent=2, ensure_ascii=False))
-
-
-def predict_locally(deployment: Path, items: list[Any]) -> dict[str, Any]:
-    """Predict with the deployed champion, without a server."""
-    from ..bundle.deployment import champion_path
-    from ..bundle.load import load_bundle
-    from ..task.contract import Item
-
-    bundle = load_bundle(*champion_path(deployment))
-    parsed = [Item.model_validate(item) for item in items]
-    predictions = bundle.contract.decode(bundle.run(bundle.contract.encode(parsed)), parsed)
-    return {
-        "model": bundle.name,
-        "model_version": bundle.version,
-        "predictions": [prediction.model_dump() for prediction in predictions],
-    }
-
-
 def run_rollback(options: Namespace) -> None:
     """Remove the challenger, or return to the previous champion.
 
@@ -148,3 +95,4 @@ def run_rollback(options: Namespace) -> None:
     if warning:
         print(f"warning: MLflow's aliases were not moved: {warning}", file=sys.stderr)
     print(f"champion: {after.champion.version} (a running server picks it up by itself)")
+    publish_afterwards(settings, options.command)

@@ -154,14 +154,15 @@ def compare(record: Record, base: Record, folder: Path) -> Comparison:
 
 def lead_over(run: Run, other: Run) -> tuple[float, Interval]:
     """Measure the lead of the seed that a run would deploy over that of another run, paired by test
-    example, with its 95 % interval; (0, (0, 0)) where they have no test rows in common."""
+    example, with its 95 % interval. Raises UserError, with the reason, where that cannot be done.
+    """
     if run.info.data.fingerprint != other.info.data.fingerprint:
-        return 0.0, (0.0, 0.0)
+        raise UserError(f"run {other.name} was evaluated on other data")
     scores, clusters = [], None
     for each in (run, other):
         path = each.folder / "scores.npz"
         if not path.exists():
-            return 0.0, (0.0, 0.0)
+            raise UserError(f"{path} is missing")
         with np.load(path, allow_pickle=False) as stored:
             chosen = read_document(each.folder / "evaluation.json", Evaluation).chosen_seed
             scores.append(stored[str(chosen)].astype(np.float64))

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,20 +54,29 @@ def deploy(
     return deployment.bundle_path(folder, champion)
 
 
-def deploy_doubts(run: Run, evaluation: Evaluation) -> list[str]:
-    """List what the run to deploy is significantly worse than: the champion, if both were evaluated
-    on the same data, and its baselines. Deploying the champion again is beyond doubt."""
+def deploy_doubts(
+    run: Run, evaluation: Evaluation, echo: Callable[[str], None] = print
+) -> list[str]:
+    """List what the run to deploy is significantly worse than: the champion and its baselines.
+
+    Says why where the champion cannot be compared. Deploying it again is beyond doubt.
+    """
     from ..experiments.records import lead_over
     from ..training.runs import read_run
 
+    leads = {}
     try:
         champion = deployment.read_deployment(run.settings.paths.deployment).champion.version
-        if champion == run.name:
-            return []
-        other = read_run(run.settings.paths.runs / champion, run.settings)
-        leads = {f"the champion {champion}": lead_over(run, other)}
-    except (load.BadBundle, UserError, OSError):  # nothing deployed, or not from a run kept here
-        leads = {}
+    except load.BadBundle:
+        champion = None  # nothing deployed
+    if champion == run.name:
+        return []
+    if champion is not None:
+        try:
+            other = read_run(run.settings.paths.runs / champion, run.settings)
+            leads[f"the champion {champion}"] = lead_over(run, other)
+        except (UserError, OSError) as error:  # not from a run kept here, or on other data
+            echo(f"not compared: {run.name} with the champion {champion}, because {error}")
     for name, result in evaluation.baselines.items():
         leads[f"the baseline {name}"] = result.ahead, result.ahead_interval
     return [
@@ -213,11 +221,12 @@ def stage_bundle(run: Run, bundle: Path, tracker: Tracker) -> BundleRef:
     if place.exists():
         try:
             load.verify_bundle(place, loaded.digest)
-        except load.BadBundle:  # keep it, under another name
-            place.rename(place.with_name(f"{place.name}.damaged-{datetime.now(UTC):%H%M%S%f}"))
+        except load.BadBundle:
+            deployment.set_aside(place)
     if not place.exists():
         download.rename(place)
     shutil.rmtree(incoming)
+    deployment.prune_bundles(folder, run.settings.paths.keep_bundles)
     return BundleRef(
         version=run.name,
         bundle=place.relative_to(folder).as_posix(),

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import multiprocessing
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -14,13 +15,14 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from ..config import load_settings
-from . import routes
+from . import routes, tracing
 from .access import Access
 from .drain import DaemonThreads, Drain, end_with_supervisor
 from .logs import configure_logs
 from .metrics import ServerMetrics
 from .middleware import RequestMiddleware
 from .models import ModelManager
+from .page import add_page_routes
 from .platforms import PlatformRoutes, add_protocol2_routes
 from .predict import Predict
 from .settings import SWITCH_SECONDS
@@ -30,7 +32,9 @@ from .wiring import ServerSettings, create_observer
 def from_environment() -> ASGIApp:
     """Create the application of a worker, with the settings of the environment."""
     settings = load_settings(ServerSettings)
-    configure_logs(settings.log_level)
+    # uvicorn's supervisor names its workers SpawnProcess-1, …; without it this is the server.
+    _, _, number = multiprocessing.current_process().name.partition("-")
+    configure_logs(settings.log_level, f"worker-{number}" if number else "server")
     end_with_supervisor()
     sys.setswitchinterval(SWITCH_SECONDS)
     return create_app(settings)
@@ -44,6 +48,7 @@ def create_app(settings: ServerSettings) -> ASGIApp:
     observer = create_observer(settings, models, metrics)
     predict = Predict(settings, models, metrics, observer)
     access, drain = Access(settings), Drain(settings)
+    provider = tracing.create_provider() if tracing.requested() else None
 
     # 2. Start and end
     @asynccontextmanager
@@ -60,6 +65,8 @@ def create_app(settings: ServerSettings) -> ASGIApp:
         watch.cancel()
         models.stop()
         await observer.stop(drain.seconds_left())
+        if provider is not None:
+            tracing.stop(provider, drain.seconds_left())
 
     # 3. The API
     api = FastAPI(
@@ -70,10 +77,13 @@ def create_app(settings: ServerSettings) -> ASGIApp:
         openapi_url="/openapi.json" if settings.docs else None,
         docs_url=None,  # FastAPI's own page fetches its scripts from the internet
         redoc_url=None,
+        telemetry={"tracing": False},  # tracing.py has a span for every request already
     )
     routes.add_prediction_route(api, predict)
     observer.add_routes(api)
     routes.add_operation_routes(api, predict, drain)
+    if settings.page:  # before the docs, to which `/` redirects otherwise
+        add_page_routes(api, models)
     if "kserve" in settings.platforms:
         add_protocol2_routes(api, predict)
     if settings.docs:
@@ -90,4 +100,4 @@ def create_app(settings: ServerSettings) -> ASGIApp:
         app = CORSMiddleware(
             app, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
         )
-    return app
+    return tracing.TracingMiddleware(app, provider, settings.root_path) if provider else app

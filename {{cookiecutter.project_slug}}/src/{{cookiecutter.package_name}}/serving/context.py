@@ -10,6 +10,7 @@ import re
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope
@@ -19,6 +20,9 @@ from .metrics import ServerMetrics
 from .settings import CoreServerSettings
 
 SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+# https://www.w3.org/TR/trace-context: version, trace, parent span, flags; later versions may go on.
+_PARENT = rb"(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})"
+TRACEPARENT = re.compile(rb"00-%b|(?!00|ff)[0-9a-f]{2}-%b(?:-.*)?" % (_PARENT, _PARENT))
 UNLOGGED_ROUTES = {"/healthz", "/readyz", "/metrics"}  # requested by machines every few seconds
 PIECE_BYTES = 2**18  # are decompressed at once; between pieces the event loop answers others
 _random: list[str] = []  # random digits for new ids
@@ -70,6 +74,22 @@ class RequestError(HTTPException):
         return RequestError(500, [], "internal server error", "internal")
 
 
+class TraceContext(NamedTuple):
+    """The trace that a request belongs to."""
+
+    trace_id: str  # 32 hexadecimal digits
+    sampled: bool  # whether the trace is recorded
+
+    @classmethod
+    def parse(cls, traceparent: bytes) -> TraceContext | None:
+        """Read the header `traceparent`; None if it is invalid."""
+        match = TRACEPARENT.fullmatch(traceparent)
+        if match is None:
+            return None
+        trace_id, flags = match.group(1, 2) if match[1] else match.group(3, 4)
+        return cls(trace_id.decode(), bool(int(flags, 16) & 1))
+
+
 class RequestContext:
     """A request, on the predict path and through FastAPI alike."""
 
@@ -83,6 +103,7 @@ class RequestContext:
         "request_id",
         "scope",
         "started",
+        "trace",
     )
 
     def __init__(self, scope: Scope, metrics: ServerMetrics, access_log: bool) -> None:
@@ -94,6 +115,8 @@ class RequestContext:
         self.client_id = given.decode() if given and SAFE_ID.fullmatch(given) else None
         self.request_id = self.client_id or self.own_id
         self.asker = ""  # the API key, hashed; empty without keys
+        traceparent = self.headers.get(b"traceparent")
+        self.trace = TraceContext.parse(traceparent) if traceparent else None
 
     async def read_body(self, receive: Receive, settings: CoreServerSettings) -> bytes:
         """Read and decompress the body. Raises RequestError as soon as it cannot be accepted."""
@@ -138,11 +161,18 @@ class RequestContext:
         extra = [(name.encode(), value.encode()) for name, value in (error.headers or {}).items()]
         return error.status_code, [*self.json_headers(content, version), *extra], content
 
+    def ids(self) -> dict[str, str]:
+        """Return what a log line says about its request."""
+        ids = {"request_id": self.request_id}
+        return {**ids, "trace_id": self.trace.trace_id} if self.trace else ids
+
     def finish(self, route: str, status: int, version: str, variant: str) -> None:
         """Count the request and log it."""
         seconds = time.perf_counter() - self.started
-        self.metrics.request(route, status, version, variant, seconds)
+        self.metrics.request(route, status, version, variant, seconds, self.trace)
         self.log_access(route, status, version, seconds)
+        if (spans := self.scope.get("spans")) is not None:  # tracing.py
+            spans.outcome = route, version, variant
 
     def log_access(self, route: str, status: int, version: str, seconds: float) -> None:
         """Log the request if the access log is on; internal errors are always logged."""
@@ -155,7 +185,7 @@ class RequestContext:
                 "path": self.scope["path"],
                 "status": status,
                 "milliseconds": round(seconds * 1000, 3),
-                "request_id": self.request_id,
+                **self.ids(),
                 "model_version": version,
             }
             logger.log(level, "request", extra={"fields": fields})

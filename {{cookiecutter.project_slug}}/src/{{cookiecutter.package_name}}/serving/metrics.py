@@ -4,26 +4,39 @@ With several workers, prometheus-client keeps the values in files that all worke
 when it is imported, by the environment variable PROMETHEUS_MULTIPROC_DIR.
 """
 
+from __future__ import annotations
+
 import math
 import os
+import re
+import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import prometheus_client as prometheus
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
+from prometheus_client.utils import floatToGoString
+
+if TYPE_CHECKING:
+    from .context import TraceContext
 
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 RESTARTS = "worker-restarts.txt"  # the supervisor's count, in that folder
 WORKER_RESTARTS = ("worker_restarts", "Workers that died and were replaced")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+SECONDS_LABELS = [floatToGoString(bound) for bound in (*SECONDS, math.inf)]
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MultiprocessMode = Literal["livesum", "livemax", "livemin"]  # over workers
 BY_MODEL = ("version", "variant")
+Exemplars = dict[tuple[str, ...], Exemplar]  # by route, version, variant and bucket
 prometheus.disable_created_metrics()  # a second series for each metric, which nothing here reads
 
 
@@ -67,6 +80,7 @@ class ServerMetrics:
             prometheus.GCCollector(registry=self._registry)
             self.counter(*WORKER_RESTARTS)()  # stays 0: nobody restarts a server's only process
 
+        self._exemplars: Exemplars = {}
         text = "Answered requests; status 4xx and 5xx are errors"
         self.requests = self.counter("http_requests", text, ("route", "status", *BY_MODEL))
         self.seconds = self.histogram(
@@ -89,18 +103,48 @@ class ServerMetrics:
         self.model_loaded.set(0)
         self.in_progress.set(0)
 
-    def request(self, route: str, status: int, version: str, variant: str, seconds: float) -> None:
+    def register(self, collector: Collector) -> None:
+        """Add metrics that are the same in all workers."""
+        self._exported.register(collector)
+
+    def request(
+        self,
+        route: str,
+        status: int,
+        version: str,
+        variant: str,
+        seconds: float,
+        trace: TraceContext | None,
+    ) -> None:
         """Count one answered request."""
         self.requests(route, str(status), version, variant).inc()
         self.seconds(route, version, variant).observe(seconds)
+        self.add_exemplar(route, version, variant, seconds, trace)
 
-    def render(self) -> bytes:
-        """Write all metrics in Prometheus' text format."""
+    def add_exemplar(
+        self, route: str, version: str, variant: str, seconds: float, trace: TraceContext | None
+    ) -> None:
+        """Remember a request's trace, if it is recorded, as the example of its latency's bucket."""
+        if trace is not None and trace.sampled:
+            bucket = SECONDS_LABELS[bisect_left(SECONDS, seconds)]
+            exemplar = Exemplar({"trace_id": trace.trace_id}, seconds, time.time())
+            self._exemplars[route, version, variant, bucket] = exemplar
+
+    def render(self, others: bytes = b"", as_openmetrics: bool = False) -> bytes:
+        """Write all metrics, and those of other processes, in Prometheus' text format.
+
+        OpenMetrics differs in the names of counters' families, and has exemplars: with several
+        workers, those of the one that is asked.
+        """
         if folder := os.environ.get(MULTIPROC_VARIABLE):
             for pid in _worker_pids(Path(folder)):
                 if not Path(f"/proc/{pid}").exists():
                     mark_process_dead(pid, folder)
-        return prometheus.generate_latest(self._exported)
+        if not as_openmetrics:
+            return prometheus.generate_latest(self._exported) + others
+        own = openmetrics.generate_latest(WithExemplars(self._exported, self._exemplars))
+        others = re.sub(rb"(?m)^(# (?:HELP|TYPE) \w+)_total ", rb"\1 ", others)
+        return own.removesuffix(b"# EOF\n") + others + b"# EOF\n"
 
     def counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Callable[..., Counter]:
         """Add a counter; the function returns the series of the given label values."""
@@ -120,6 +164,26 @@ class ServerMetrics:
         self, name: str, text: str, labels: tuple[str, ...], mode: MultiprocessMode
     ) -> GaugeSet:
         return GaugeSet(Gauge(name, text, labels, registry=self._registry, multiprocess_mode=mode))
+
+
+class WithExemplars(Collector):
+    """Add exemplars to the latencies; prometheus-client itself has none for several workers."""
+
+    def __init__(self, metrics: Collector, exemplars: Exemplars) -> None:
+        self._metrics, self._exemplars = metrics, exemplars
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._metrics.collect():
+            if metric.name == "http_request_seconds":
+                metric.samples = [
+                    sample._replace(exemplar=self._exemplars.get(_bucket(sample.labels)))
+                    for sample in metric.samples
+                ]
+            yield metric
+
+
+def _bucket(labels: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple([labels.get(name, "") for name in ("route", *BY_MODEL, "le")])
 
 
 class WorkerProcesses(Collector):

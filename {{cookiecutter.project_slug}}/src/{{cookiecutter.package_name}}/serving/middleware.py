@@ -81,8 +81,7 @@ class RequestMiddleware:
             status = 503
             raise
         except Exception:  # FastAPI has responded with 500 and raises it again
-            fields = {"request_id": context.request_id}
-            logger.exception("unexpected error", extra={"fields": fields})
+            logger.exception("unexpected error", extra={"fields": context.ids()})
         finally:
             # Only paths of known routes become labels: there is no end of unknown ones.
             route = getattr(scope.get("route"), "path", "unknown")

@@ -37,7 +37,6 @@ class ServedModel:
     variant: str
     bundle: Bundle
     example: dict[str, Any]  # the body of a request
-    reference: dict[str, Any]
     queue: ModelQueue
     loaded_at: str
     created: float  # seconds since the epoch
@@ -200,7 +199,6 @@ class ModelManager:
         except (ValueError, OverflowError, OSError) as error:
             raise BadBundle(f"{path / MANIFEST}: created_at: {error}") from None
         try:
-            reference = json.loads((path / "reference.json").read_bytes())
             example = json.loads((path / "example.json").read_bytes())
             items = [Item.model_validate(item) for item in example["items"]]
             probe = ModelQueue(bundle, LatencyProfile(1, 1), self.pool)
@@ -222,7 +220,7 @@ class ModelManager:
         inline = {"auto": auto, "inline": math.inf, "lanes": -1}[self.settings.engine]
         slow = new_queue(self.slow_pool, max_items=1)  # memory for one request at a time
         queue = new_queue(self.pool, max_inline=inline, slow=slow)
-        model = ServedModel(variant, bundle, example, reference, queue, utc_now(), created)
+        model = ServedModel(variant, bundle, example, queue, utc_now(), created)
         fields = {
             "variant": variant,
             "model_version": bundle.version,

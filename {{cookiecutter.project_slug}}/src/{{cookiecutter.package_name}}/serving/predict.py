@@ -15,7 +15,7 @@ from starlette.types import Receive
 
 from ..interfaces import InvalidItem
 from ..task.contract import Item
-from .context import RawResponse, RequestContext, RequestError
+from .context import RawResponse, RequestContext, RequestError, TraceContext
 from .logs import logger
 from .metrics import ServerMetrics
 from .models import CHAMPION, ActiveModels, ModelManager, ServedModel
@@ -41,6 +41,7 @@ class PredictionEvent(NamedTuple):
     seconds: float  # until the response
     body: bytes  # of the request
     result: RequestResult
+    trace: TraceContext | None = None
 
 
 class PredictionObserver(Protocol):
@@ -105,7 +106,7 @@ class Predict:
             version, variant = self.models.version, CHAMPION
             if model is not None:
                 version, variant = model.version, model.variant
-            request_error = _request_error(error, context.request_id)
+            request_error = _request_error(error, context)
             status, headers, content = context.error_response(request_error, version)
             headers.append((b"x-model-variant", variant.encode()))
             context.finish(PATH, status, version, variant)
@@ -116,8 +117,11 @@ class Predict:
         seconds = time.perf_counter() - context.started
         ids = context.own_id, context.client_id, caller, context.asker
         test = active.deployment.test
-        event = PredictionEvent(model, test, unit, *ids, time.time(), seconds, body, result)
+        at, trace = time.time(), context.trace
+        event = PredictionEvent(model, test, unit, *ids, at, seconds, body, result, trace)
         self.observer.add(event)
+        if (spans := context.scope.get("spans")) is not None:  # tracing.py
+            spans.event = event
         if active.challenger is not None:
             self._run_shadow(active, event, items)
         if context.access_log:
@@ -184,7 +188,7 @@ class Predict:
         self.observer.add(event._replace(model=model, seconds=seconds, result=result))
 
 
-def _request_error(error: Exception, request_id: str) -> RequestError:
+def _request_error(error: Exception, context: RequestContext) -> RequestError:
     """Translate whatever kept a request from its predictions; log what is unexpected."""
     match error:
         case RequestError():
@@ -208,6 +212,5 @@ def _request_error(error: Exception, request_id: str) -> RequestError:
             message = "deadline exceeded before inference started"
             return RequestError(504, [], message, "deadline")
         case _:
-            fields = {"request_id": request_id}
-            logger.error("unexpected error", exc_info=error, extra={"fields": fields})
+            logger.error("unexpected error", exc_info=error, extra={"fields": context.ids()})
             return RequestError.internal()

@@ -10,12 +10,14 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.openmetrics import exposition as openmetrics
 from starlette.exceptions import HTTPException
 
 from .context import RequestContext, RequestError
 from .drain import Drain
 from .models import CHALLENGER, CHAMPION
 from .predict import PATH, Predict
+from .puller import PullStatus
 from .schemas import ERRORS, Health, ModelInfo, ModelsResponse, PredictResponse, request_body
 
 
@@ -53,6 +55,8 @@ def add_prediction_route(api: FastAPI, predict: Predict) -> None:
 def add_operation_routes(api: FastAPI, predict: Predict, drain: Drain) -> None:
     """Add the loaded models, health and metrics."""
     models, metrics = predict.models, predict.metrics
+    pulled = PullStatus(predict.settings)
+    metrics.register(pulled)
 
     @api.get(
         "/v1/models", responses={401: ERRORS[401]}, tags=["models"], summary="List loaded models"
@@ -74,7 +78,9 @@ def add_operation_routes(api: FastAPI, predict: Predict, drain: Drain) -> None:
             )
             for model in models.loaded()
         ]
-        return ModelsResponse(models=infos, problem=models.problem, worker=os.getpid())
+        return ModelsResponse(
+            models=infos, problem=models.problem or pulled.problem, worker=os.getpid()
+        )
 
     @api.get("/healthz", tags=["operation"], summary="Liveness")
     async def healthz() -> Health:
@@ -88,11 +94,11 @@ def add_operation_routes(api: FastAPI, predict: Predict, drain: Drain) -> None:
         """200 once a model is loaded and has predicted its own example."""
         if models.active is None:
             response.status_code = 503
-            return Health(status="not ready", reason=models.problem)
+            return Health(status="not ready", reason=pulled.problem or models.problem)
         if drain.deadline is not None:
             response.status_code = 503
             return Health(status="not ready", reason="the server is ending")
-        reason = models.problem or predict.observer.problem
+        reason = models.problem or pulled.problem or predict.observer.problem
         return Health(status="ready", model_version=models.version, reason=reason)
 
     if predict.settings.metrics == "off":
@@ -106,12 +112,14 @@ def add_operation_routes(api: FastAPI, predict: Predict, drain: Drain) -> None:
         response_class=PlainTextResponse,
         responses={401: ERRORS[401]},
     )
-    async def prometheus() -> Response:
-        """All metrics, in Prometheus' text format."""
+    async def prometheus(request: Request) -> Response:
+        """All metrics, in Prometheus' text format, or as OpenMetrics with exemplars if accepted."""
+        as_openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
         metrics.in_progress.set(predict.in_progress)
         others = await asyncio.to_thread(predict.observer.update_metrics)
-        own = await asyncio.to_thread(metrics.render)
-        return Response(own + others, media_type=CONTENT_TYPE_LATEST)
+        content = await asyncio.to_thread(metrics.render, others, as_openmetrics)
+        media_type = openmetrics.CONTENT_TYPE_LATEST if as_openmetrics else CONTENT_TYPE_LATEST
+        return Response(content, media_type=media_type)
 
 
 def add_docs_routes(api: FastAPI) -> None:

@@ -67,6 +67,7 @@ class RequestResult(NamedTuple):
     stop: int
     queued: float  # seconds
     computed: float  # seconds, of the whole batch
+    started: float  # the batch, by time.perf_counter
 
 
 Result = RequestResult | Exception
@@ -270,7 +271,7 @@ class ModelQueue:
             return [*self._run(requests[:half]), *self._run(requests[half:])]
         computed = time.perf_counter() - started
         return [
-            RequestResult(body, batch, start, stop, started - request.arrived, computed)
+            RequestResult(body, batch, start, stop, started - request.arrived, computed, started)
             for request, (body, start, stop) in zip(requests, slices, strict=True)
         ]
 

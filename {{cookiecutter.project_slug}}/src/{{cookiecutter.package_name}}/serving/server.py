@@ -22,6 +22,7 @@ from .drain import request_seconds
 from .logs import configure_logs, logger
 from .memory import memory_limit, memory_warning
 from .metrics import MULTIPROC_VARIABLE, RESTARTS
+from .puller import pulling
 from .settings import as_environment, misspelt_variables
 from .wiring import ServerSettings, beside_server
 
@@ -31,10 +32,11 @@ KEEP_ALIVE_SECONDS = 75  # longer than the 60 s of common proxies, so that they 
 def serve(settings: ServerSettings) -> None:
     """Serve until SIGTERM or Ctrl-C, finish open requests, exit with code 0. Raises UserError when
     the address is not available or the deployment is damaged."""
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, "server")
     for warning in misspelt_variables(type(settings)):
         logger.warning(warning)
-    bundles = _verify_deployment(settings)
+    # A pulled deployment is repaired by pulling it again.
+    bundles = [] if settings.deployment_url else _verify_deployment(settings)
     if warning := memory_warning(memory_limit(), settings.workers, bundles):
         logger.warning(warning)
     listener = _listen(settings)
@@ -58,7 +60,7 @@ def serve(settings: ServerSettings) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=request_seconds(settings),  # pyright: ignore[reportArgumentType]
     )
-    with beside_server(settings):
+    with pulling(settings), beside_server(settings):
         _run(config, listener, settings.drain_seconds)
 
 

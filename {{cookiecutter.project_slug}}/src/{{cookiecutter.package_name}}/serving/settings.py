@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ValidationInfo, field_validator
 
 from ..config import ENV_PREFIX, SECRETS, UserError
-from ..settings import Section, setting
+from ..settings import Section, StoreUrl, setting
 
 SWITCH_SECONDS = 0.0002  # a thread may hold the GIL this long; Python's own 0.005 delay requests
 HASHED = "sha256:"  # begins an API key that is given as its hash
@@ -96,10 +96,19 @@ class CoreServerSettings(Section):
         "info", "lowest level of messages on standard error"
     )
     access_log: bool = setting(False, "log every request")
+    page: bool = setting(True, "show a page to try the model at /")
     platforms: Annotated[list[Platform], BeforeValidator(_split_words)] = setting(
         [],
         "platforms whose routes to answer too: kserve, sagemaker, vertex; default: the one that "
         "started the container, as its own variables say",
+    )
+
+    deployment_url: StoreUrl = setting(
+        None, "directory or URL of fsspec to pull deployments from, written by publish"
+    )
+    pull_seconds: float = setting(10.0, "seconds between looks at deployment_url", gt=0)
+    keep_bundles: int | None = setting(
+        10, "pulled bundles to keep that deployment.json no longer names", ge=0
     )
 
     @field_validator("api_keys")

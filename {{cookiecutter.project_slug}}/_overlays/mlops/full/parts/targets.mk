@@ -1,4 +1,7 @@
-.PHONY: collect feedback drift ab retrain promote loop
+# The same rules as the Prometheus operator wants them.
+RULES := deploy/kubernetes/monitoring/rules.yaml
+
+.PHONY: collect feedback drift ab retrain promote loop rules
 feedback: setup ## record ground truth for logged predictions: make feedback ARGS="labels.csv"
 	$(RUN) feedback $(ARGS)
 
@@ -19,4 +22,8 @@ promote: setup ## make the challenger the champion if the A/B test says so
 
 loop: setup ## simulate drift, retraining, A/B test and promotion with this data
 	$(BIN)/python -m {{ cookiecutter.package_name }}.simulation $(ARGS)
+
+rules: ## copy the alert rules from deploy/prometheus to deploy/kubernetes
+	@{ sed '/^spec:/q' $(RULES); sed 's/^./  &/' deploy/prometheus/alerts.yml; } > $(RULES).new
+	@mv $(RULES).new $(RULES)
 

@@ -366,7 +366,7 @@ def test_drift_is_in_the_metrics(
         predicted(client, items[start : start + 50], f"r{start}")
     measure(client, collector)
     assert sample(client, "drift_window_rows", version=version) == 200
-    reference = inside(client).models.loaded()[0].reference
+    reference = inside(client).models.loaded()[0].bundle.reference
     distributions = online.with_predictions(reference["features"], reference["predictions"])
     numeric = [name for name, distribution in distributions.items() if "edges" in distribution]
     assert numeric

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from {{ cookiecutter.package_name }}.arrays import hash_rows, row_count
 from {{ cookiecutter.package_name }}.config import UserError
 from {{ cookiecutter.package_name }}.files import write_text
 from {{ cookiecutter.package_name }}.interfaces import LabelledItem
@@ -120,6 +121,35 @@ def test_collected_rows_are_appended_to_their_splits(
         assert len(next(iter(after.values()))) == count + added
         assert content(after, count) == content(widened(before, after))
     assert joined.fingerprint != original.fingerprint
+
+
+def test_old_requests_are_not_trained_on_and_recent_ones_get_their_share(
+    original: Dataset, pairs: list[LabelledItem], tmp_path: Path
+) -> None:
+    """Held-out rows stay: only what the new model learns from is chosen."""
+    path = tmp_path / "labels.jsonl"
+    rows = labels.collect_rows(original, [], logged(pairs), RULES)
+    write_text(path, feedback_data.feedback_text(rows))
+    train = [row for row in rows if row.split == "train"]
+    last = train[len(train) // 2 :]  # a row a second
+    days = (last[-1].at - last[0].at) / 86400 + 1e-9
+    feedback = f"live.feedback={path}"
+    plain = runs.load_data(settings(feedback))
+    assert plain.notes == original.notes
+    for share in (0.8, 1.0):
+        chosen = [f"retrain.production_share={share}", f"retrain.window_days={days}"]
+        changed = runs.load_data(settings(feedback, *chosen))
+        total = row_count(original.train) + len(last)
+        kept = round((1 - share) * total)
+        assert row_count(changed.train) == total
+        hashes = list(hash_rows(widened(changed.train, plain.train)))
+        recent = original.encode_labelled([row.pair() for row in last])
+        assert set(hashes[:kept]) <= content(widened(original.train, plain.train))
+        assert set(hashes[kept:]) == content(widened(recent, plain.train))
+        assert 0 < row_count(changed.validation) < row_count(plain.validation)
+        assert content(changed.test) == content(plain.test)
+        assert f"{len(train) - len(last)} labelled requests are too old" in changed.notes[-2]
+        assert f"{kept} of {row_count(original.train)} original" in changed.notes[-1]
 
 
 @pytest.mark.parametrize(

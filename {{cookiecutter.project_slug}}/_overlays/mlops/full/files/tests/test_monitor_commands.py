@@ -173,7 +173,7 @@ def test_feedback_with_an_unknown_request_records_nothing(
     file = table(tmp_path / "labels.csv", ["request_id", *right], *rows)
     assert run("feedback", file) == 2
     assert f"{file}: row 3: 'nobody' is not in the prediction log" in capsys.readouterr().err
-    assert online.queries.read_scored(log, answers.bundle.contract) == []
+    assert list(online.queries.read_scored(log, answers.bundle.contract)) == []
 
 
 def test_error_in_a_long_file_says_how_much_is_recorded(
@@ -434,13 +434,15 @@ def test_ab_without_a_challenger_says_so(
 def test_ab_without_traffic_keeps_going(
     log: Database, answers: Answers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for mode in ("split", "shadow"):
+    for mode, counted in (("split", "callers"), ("shadow", "mirrored requests with a label")):
         log_ab_traffic(log, answers, challenge(answers, mode, 0.25).test, lambda _: True)
         challenge(answers, mode)
         assert run("ab") == 0
         stdout = capsys.readouterr().out
         assert "no request of this test" in stdout
         assert "keep going: at least 50 units" in stdout
+        assert ("mirrored to it" in stdout) == (mode == "shadow")
+        assert counted in stdout.splitlines()[-2]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,16 +61,23 @@ def read(path: Path) -> Any:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
+def rules(kind: str) -> list[dict[str, Any]]:
+    """The rules that are an `alert`, or that `record` a series."""
+    return [rule for group in read(RULES)["groups"] for rule in group["rules"] if kind in rule]
+
+
 def alerts() -> dict[str, dict[str, Any]]:
     """Every alert's rule by its name."""
-    rules = [rule for group in read(RULES)["groups"] for rule in group["rules"]]
-    assert len({rule["alert"] for rule in rules}) == len(rules)
-    return {rule["alert"]: rule for rule in rules}
+    by_name = {rule["alert"]: rule for rule in rules("alert")}
+    assert len(by_name) == len(rules("alert"))
+    return by_name
 
 
 def expressions() -> dict[str, str]:
     """Every query of the alerts and dashboards, by where it stands."""
     queries = {f"alert {name}": rule["expr"] for name, rule in alerts().items()}
+    for rule in rules("record"):
+        queries[f"{rule['record']} {rule['labels']['slo']}"] = rule["expr"]
     for path in DASHBOARDS:
         dashboard = json.loads(path.read_text(encoding="utf-8"))
         for note in dashboard["annotations"]["list"]:
@@ -78,6 +86,12 @@ def expressions() -> dict[str, str]:
             for target in panel.get("targets", ()):
                 queries[f"{path.name} {panel['title']} {target['refId']}"] = target["expr"]
     return {where: query.replace("$__rate_interval", "5m") for where, query in queries.items()}
+
+
+def job_name() -> str:
+    """The name of this project's servers in Prometheus."""
+    (job,) = read(DEPLOY / "prometheus" / "prometheus.yml")["scrape_configs"]
+    return job["job_name"]
 
 
 def metric_names(expression: str) -> set[str]:
@@ -106,17 +120,16 @@ def watched(tools: Path, server: Server, tmp_path: Path) -> Iterator[tuple[Serve
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     (job,) = config["scrape_configs"]
     job["static_configs"] = [{"targets": [server.url.removeprefix("http://")]}]
-    rules = read(RULES)
-    for group in rules["groups"]:
+    content = read(RULES)
+    for group in content["groups"]:
         for rule in group["rules"]:
-            rule["for"] = "2s"
-    (tmp_path / "alerts.yml").write_text(yaml.safe_dump(rules), encoding="utf-8")
+            if "alert" in rule:
+                rule["for"] = "2s"
+    (tmp_path / "alerts.yml").write_text(yaml.safe_dump(content), encoding="utf-8")
     path = tmp_path / "prometheus.yml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     with services.prometheus(path) as prometheus:
-        until(
-            lambda: get_data(f"{prometheus}/api/v1/query", query='up{job="server"} == 1')["result"]
-        )
+        until(lambda: get_data(f"{prometheus}/api/v1/query", query="up == 1")["result"])
         yield server, prometheus
 
 
@@ -141,8 +154,8 @@ def test_every_alert_is_tested_to_fire_and_to_stay_silent() -> None:
     silent: set[str] = set()
     for test in read(RULES.with_name("alerts_test.yml"))["tests"]:
         for case in test["promql_expr_test"]:
-            (name,) = re.findall(r'ALERTS\{alertname="(\w+)"', case["expr"])
-            (fires if case["exp_samples"] else silent).add(name)
+            for name in re.findall(r'ALERTS\{alertname="(\w+)"', case["expr"]):
+                (fires if case["exp_samples"] else silent).add(name)
     assert fires == set(alerts())
     assert silent == set(alerts())
 
@@ -153,13 +166,24 @@ def test_every_alert_says_how_bad_it_is_and_which_command_helps(
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     commands = set(re.findall(r"^    (\w+) ", capsys.readouterr().out, re.M))
-    manual = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
+    runbooks = (PROJECT / "docs" / "runbooks.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## (\w+)$", runbooks, re.M)
+    assert sections == list(alerts())
     for name, rule in alerts().items():
         assert rule["labels"]["severity"] in ("critical", "warning"), name
         assert rule["annotations"]["summary"], name
         named = re.findall(r"`(\w+)[^`]*`", rule["annotations"]["description"])
         assert set(named) <= commands, f"{name} names an unknown command"
-        assert f"`{name}`" in manual, f"docs/operations.md does not explain {name}"
+        page = f"/docs/runbooks.md#{name.lower()}"
+        assert rule["annotations"]["runbook_url"].endswith(page)
+
+
+def test_alerts_and_dashboards_read_only_this_project_s_job() -> None:
+    for where, expression in expressions().items():
+        selectors = re.findall(r"\{[^}]*\}", expression)
+        assert selectors, where
+        for selector in selectors:
+            assert f'job="{job_name()}"' in selector, f"{where}: {selector}"
 
 
 def test_dashboards_have_units_sources_and_no_overlapping_panels() -> None:
@@ -167,7 +191,8 @@ def test_dashboards_have_units_sources_and_no_overlapping_panels() -> None:
     assert DASHBOARDS
     for path in DASHBOARDS:
         dashboard = json.loads(path.read_text(encoding="utf-8"))
-        assert dashboard["uid"] == path.stem
+        assert dashboard["uid"] == f"{job_name()}-{path.stem}"
+        assert job_name() in dashboard["title"]
         panels = dashboard["panels"]
         assert len({panel["id"] for panel in panels}) == len(panels)
         taken: set[tuple[int, int]] = set()
@@ -206,6 +231,7 @@ def test_alerts_and_dashboards_read_only_metrics_that_the_server_has(
     server, prometheus = watched
     types = re.findall(r"^# TYPE (\S+) (\S+)", server.send("/metrics").text, re.M)
     there = {name for name, kind in types if kind != "histogram"} | PROMETHEUS_SERIES
+    there |= {rule["record"] for rule in rules("record")}
     for name, kind in types:
         if kind == "histogram":
             there |= {f"{name}_bucket", f"{name}_sum", f"{name}_count"}
@@ -217,6 +243,26 @@ def test_alerts_and_dashboards_read_only_metrics_that_the_server_has(
         elif unknown := metric_names(expression) - there:
             wrong[where] = unknown
     assert not wrong
+
+
+def test_no_panel_of_an_idle_server_is_empty_without_a_reason(watched: tuple[Server, str]) -> None:
+    _, prometheus = watched
+
+    def samples(expression: str) -> list[str]:
+        query = expression.replace("$__rate_interval", "10s")
+        result = get_data(f"{prometheus}/api/v1/query", query=query)["result"]
+        return [sample["value"][1] for sample in result]
+
+    for early in ("slo:objective", "rate(process_cpu_seconds_total[10s])", "collector_up == 1"):
+        until(partial(samples, early))
+    for path in DASHBOARDS:
+        for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]:
+            if panel["type"] == "row":
+                continue
+            drawn = [value for target in panel["targets"] for value in samples(target["expr"])]
+            assert "NaN" not in drawn, panel["title"]
+            reason = panel["fieldConfig"]["defaults"].get("noValue")
+            assert drawn or reason, f"{panel['title']} shows nothing"
 
 
 def test_healthy_server_raises_no_alert_and_a_dead_one_does(

@@ -66,6 +66,8 @@ def test_every_prediction_has_a_complete_row(
     before, answers, prediction_ids = time.time(), [], []
     for number, items in enumerate(groups):
         headers = {"x-request-id": f"r{number}", "x-caller-key": f"caller {number % 2}"}
+        if number:
+            headers["traceparent"] = f"00-{number:032}-00f067aa0ba902b7-01"
         answer = client.post("/v1/predict", json={"items": items}, headers=headers)
         prediction_ids.append(answer.headers["x-prediction-id"])
         answers.append(answer.json())
@@ -73,6 +75,7 @@ def test_every_prediction_has_a_complete_row(
     assert [row["client_id"] for row in rows] == ["r0", "r1", "r2"]
     assert [row["request_id"] for row in rows] == prediction_ids
     assert len(set(prediction_ids)) == 3
+    assert [row["trace_id"] for row in rows] == [None, f"{1:032}", f"{2:032}"]
     for row, items, answer in zip(rows, groups, answers, strict=True):
         inputs = bundle.contract.encode([Item.model_validate(item) for item in items])
         features = bundle.contract.features(inputs)

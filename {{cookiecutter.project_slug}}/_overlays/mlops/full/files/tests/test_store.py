@@ -381,7 +381,7 @@ def test_locked_file_blocks_writers_and_not_readers(
 def test_pruning_deletes_old_rows_and_keeps_labelled_inputs(
     database: Database, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules[insert_predictions.__module__], "PRUNE_ROWS", 3)
+    monkeypatch.setattr(sys.modules[insert_predictions.__module__], "PRUNE_ROWS", (3, 3))
     rows = [answers.row(f"r{number}", at=float(number)) for number in range(20)]
     insert_predictions(database, [*rows, answers.row("r0", variant="shadow", at=15.0)])
     record_feedback(database, feedbacks(answers, ("r0", 0), ("r1", 0), ("r12", 0)), score(answers))
@@ -402,6 +402,21 @@ def test_pruning_deletes_old_rows_and_keeps_labelled_inputs(
     ]
     assert truths_left == ["r0", "r12"]  # of r0 the shadow's row is still there
     assert pruned(database, 10.0, 15.0) == Pruned(0, 0)
+
+
+def test_pruning_takes_fewer_rows_at_a_time_where_they_take_long_and_looks_at_none_twice(
+    database: Database, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules[insert_predictions.__module__]
+    monkeypatch.setattr(module, "PRUNE_ROWS", (1, 8))
+    monkeypatch.setattr(module, "PRUNE_SECONDS", 1e-9)
+    insert_predictions(database, [answers.row(f"r{n}", at=float(n)) for n in range(30)])
+    steps = list(prune_log(database, 20.0, 30.0, inputs_after=25.0))
+    assert [step.rows for step in steps if step.rows] == [8, 4, 2, *[1] * 6]
+    assert sum(step.inputs for step in steps) == 5
+    monkeypatch.setattr(module, "PRUNE_SECONDS", 60.0)
+    steps = list(prune_log(database, 30.0, 30.0))
+    assert [step.rows for step in steps] == [8, 2]
 
 
 def pruned(database: Database, before: float, inputs_before: float) -> Pruned:
@@ -555,7 +570,7 @@ def test_labelled_items_are_read_in_the_order_of_time(database: Database, answer
         assert GroundTruth.model_validate(row.truth) == answers.truth
 
     contract = answers.bundle.contract
-    scored = queries.read_scored(database, contract)
+    scored = sorted(queries.read_scored(database, contract), key=lambda row: (row.at, row.item))
     assert [(row.request_id, row.item, row.variant) for row in scored] == [
         ("early", 0, "champion"),
         ("early", 0, "shadow"),

@@ -64,12 +64,43 @@ def test_two_workers_share_log_and_feedback(deployment: Path, example: dict[str,
     assert len(log_rows()) == 65
 
 
+def test_feedback_finds_what_another_server_of_the_same_database_predicted(
+    deployment: Path, example: dict[str, Any], tmp_path: Path
+) -> None:
+    """As replicas in Kubernetes, each with a spool of its own."""
+    with (
+        running(deployment, spool_dir=tmp_path / "one") as one,
+        running(deployment, spool_dir=tmp_path / "other") as other,
+    ):
+        for asked, told in ((one, other), (other, one)):
+            answer = asked.send("/v1/predict", example).json
+            truth, _ = ground_truths(answer["predictions"][0])
+            feedback = {"feedback": [{"request_id": answer["request_id"], "truth": truth}]}
+            assert told.send("/v1/feedback", feedback).json["new"] == 1
+
+
+def test_server_that_replaces_another_takes_over_its_spool(
+    deployment: Path, example: dict[str, Any]
+) -> None:
+    """As a rolling update on one machine, where both mount the same volume."""
+    with running(deployment) as old, running(deployment) as new:
+        statuses = [server.send("/v1/predict", example).status for server in (old, new) * 5]
+        old.process.send_signal(signal.SIGTERM)
+        assert ended(old) == 0
+        statuses += [new.send("/v1/predict", example).status for _ in range(5)]
+        assert statuses == [200] * 15
+        until(lambda: len(log_rows_so_far()) == 15)
+        new.process.send_signal(signal.SIGTERM)
+        assert ended(new) == 0
+
+
 @pytest.mark.parametrize("workers_", [1, 2])
 def test_sigterm_under_load_loses_no_row(
     deployment: Path, example: dict[str, Any], workers_: int
 ) -> None:
     """Rows are written although the log would wait for a minute."""
     with running(deployment, workers=workers_, log_seconds=60) as server:
+        until(lambda: collector(server))  # on a busy machine it starts later than the server
         answers = end_under_load(server, example)
     answered = {answer.json["request_id"] for answer in answers}
     assert answered <= {row["request_id"] for row in log_rows()}

@@ -241,6 +241,15 @@ def test_text_ids_keep_decimals_and_leading_zeros() -> None:
 # --- titles ---
 
 
+def test_the_example_names_items_by_titles_that_requests_may_use() -> None:
+    titles = ["Up", "Same", "Same", "1", "x" * 201, ""]
+    items = [str(number) for number in range(1, 7)]
+    contract = Contract(items=items, titles=titles, counts=[1] * 6, users=1)
+    names = contract.item(np.array([1, 2, 3, 4, 5, 6, 0]))["items"]
+    assert names == ["Up", "2", "3", "4", "5", "6"]
+    assert contract.numbers_of(names) == [1, 2, 3, 4, 5, 6]
+
+
 def test_titles_come_from_a_column_or_another_file(tmp_path: Path) -> None:
     rows = make_rows()
     lines = ["user,item,name", *(f"{user},{item},Film {item}" for user, item, *_ in rows)]

@@ -56,6 +56,16 @@ class RetrainSettings(Section):
     newest_rows: int = Field(
         default=1000, ge=20, description="newest held-out requests that count as production data"
     )
+    window_days: float | None = Field(
+        default=None, gt=0, description="train only on labelled requests of so many last days"
+    )
+    production_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="least fraction of labelled requests in training: they are repeated, and "
+        "original examples left out",
+    )
     mode: Literal["split", "shadow"] = Field(
         default="split", description="split: the challenger answers callers; shadow: only listens"
     )

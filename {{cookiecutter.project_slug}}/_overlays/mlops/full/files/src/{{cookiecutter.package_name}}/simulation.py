@@ -127,8 +127,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if LOOP_FOLDER.exists() and not MARK.exists():
         print(f"error: {LOOP_FOLDER}/ was not created by make loop; move it away", file=sys.stderr)
         return 2
+    for name in ("APP_DEPLOYMENT_URL", "APP_PUBLISH_TO"):  # nobody is to follow these models
+        os.environ.pop(name, None)
     try:
-        settings = load_settings(Settings, [options.config, LOOP_CONFIG], options.settings)
+        overrides = [*options.settings, "paths.publish_to=null"]
+        settings = load_settings(Settings, [options.config, LOOP_CONFIG], overrides)
         settings, traffic = plan_traffic(settings)
         shutil.rmtree(LOOP_FOLDER, ignore_errors=True)
         MARK.parent.mkdir()

@@ -1,5 +1,5 @@
 """The commands of the command line, a module for each stage of a model's life."""
 
-from . import serve, train, tune
+from . import predict, publish, serve, train, tune
 
-MODULES = (train, tune, serve)
+MODULES = (train, tune, serve, predict, publish)

@@ -33,7 +33,7 @@ class CountingObserver:
     def add(self, event: PredictionEvent) -> None:
         names = event.model.version, event.model.variant
         if event.model.variant != self._shadow:
-            self._metrics.request(self._route, 200, *names, event.seconds)
+            self._metrics.request(self._route, 200, *names, event.seconds, event.trace)
         self._metrics.predictions(*names).inc(event.result.stop - event.result.start)
 
     def add_routes(self, api: FastAPI) -> None:

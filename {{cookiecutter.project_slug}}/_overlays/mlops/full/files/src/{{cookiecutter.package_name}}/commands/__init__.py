@@ -1,5 +1,5 @@
 """The commands of the command line, a module for each stage of a model's life."""
 
-from . import collect, lifecycle, monitor, serve, train, tune
+from . import collect, lifecycle, monitor, predict, publish, serve, train, tune
 
-MODULES = (train, tune, serve, collect, monitor, lifecycle)
+MODULES = (train, tune, serve, predict, publish, collect, monitor, lifecycle)

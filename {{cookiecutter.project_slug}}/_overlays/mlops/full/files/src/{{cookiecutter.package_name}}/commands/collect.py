@@ -33,7 +33,7 @@ def run_collect(options: Namespace) -> None:
     settings = load_settings(ServerSettings, overrides=options.settings)
     if settings.database_url == "none":
         raise UserError("database_url is none: there is no prediction log to collect for")
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, "collector")
     collector, ended = Collector(settings), threading.Event()
     # 2. What ends it
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from ..config import WorkError
 from .common import CommandGroup, add_config_options, add_reason_option, read_settings
+from .publish import publish_afterwards
 
 
 def register(group: CommandGroup) -> None:
@@ -37,6 +38,7 @@ def run_retrain(options: Namespace) -> None:
     retrain(
         settings, options.if_needed, options.force, f"{options.command} retrain", options.override
     )
+    publish_afterwards(settings, options.command)
 
 
 def run_promote(options: Namespace) -> None:
@@ -57,3 +59,4 @@ def run_promote(options: Namespace) -> None:
     after = promote(settings, deployed, verdict, options.reason, options.force)
     print(f"champion: {after.champion.version} (a running server picks it up by itself)")
     print(f"undo: {options.command} rollback")
+    publish_afterwards(settings, options.command)

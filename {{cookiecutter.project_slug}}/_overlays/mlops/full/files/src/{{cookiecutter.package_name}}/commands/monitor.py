@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..client import Client
 from ..config import UserError, WorkError
 from .common import CommandGroup, add_config_options, add_reason_option, read_settings
+from .publish import publish_afterwards
 
 if TYPE_CHECKING:
     from ..bundle.deployment import Challenger
@@ -117,7 +118,7 @@ def run_drift(options: Namespace) -> int:
     drift found or too few rows, 3 drift found; 1 the work failed, 2 invalid input.
     """
     from ..bundle import deployment
-    from ..files import read_json
+    from ..bundle.load import load_reference
     from ..monitoring import online
     from ..monitoring.drift import compare_distributions, drift_table
     from ..store.database import open_log
@@ -134,7 +135,7 @@ def run_drift(options: Namespace) -> int:
     version = options.version or deployed.champion.version
     if version not in bundles:
         raise UserError(f"--version {version}: is not deployed; there are {', '.join(bundles)}")
-    reference = read_json(deployment.bundle_path(folder, bundles[version]) / "reference.json")
+    reference = load_reference(deployment.bundle_path(folder, bundles[version]))
     with open_log(settings.live.database) as log:
         window = read_window(log, options.rows, online.VARIANTS, version)
     print(f"version {version}: {window.rows} items in the log")
@@ -179,13 +180,14 @@ def run_ab(options: Namespace) -> None:
         challenger = set_traffic(folder, options.reason, options.share, options.mode)
         traffic = f"{challenger.mode} {challenger.share:.0%}"
         print(f"challenger {challenger.version}: {traffic}; a new test has begun")
+        publish_afterwards(settings, options.command)
         return
     deployed = read_deployment(folder)
     if (challenger := deployed.challenger) is None:
         print(f"no A/B test is running: {deployed.champion.version} has no challenger")
         return
     arms, verdict = measure_ab_test(settings, deployed)
-    traffic = "callers" if challenger.mode == "split" else "requests, in shadow"
+    traffic = "callers" if challenger.mode == "split" else "requests are mirrored to it (shadow)"
     print(
         f"champion {deployed.champion.version}, challenger {challenger.version}: "
         f"{100 * challenger.share:g} % of the {traffic}, since {challenger.since}\n"
@@ -215,10 +217,12 @@ def _forecast(
     own, paired = ab_test.TestRules(**rules), challenger.mode == "shadow"
     units = verdict.champion_units + (0 if paired else verdict.challenger_units)
     days = (datetime.now(UTC) - datetime.fromisoformat(challenger.since)).total_seconds() / 86400
+    counted = "mirrored requests with a label" if paired else "labelled callers"
     if not math.isfinite(verdict.high) or days <= 0:
-        return "forecast: too few labelled callers for one"
+        return f"forecast: too few {counted} for one"
     rate = units / days
-    start = f"forecast at {rate:.3g} new labelled callers a day"
+    start = f"forecast at {rate:.3g} new {counted} a day"
+    start += ", a caller's counted once" if paired else ""
     if not effect:
         gains = (
             f"{ab_test.detectable_effect(verdict, units + rate * more, own, paired):.2g} in "

@@ -210,5 +210,7 @@ def _open_run(settings: Settings, pending: PendingRetrain) -> tuple[Run, Dataset
     live = settings.live.model_copy(update={"feedback": pending.feedback})
     with_feedback = settings.model_copy(update={"live": live})
     dataset = load_data(with_feedback)
+    for note in dataset.notes:
+        print(f"note: {note}")
     folder.mkdir(exist_ok=True)
     return runs.create_run(with_feedback, dataset, folder), dataset

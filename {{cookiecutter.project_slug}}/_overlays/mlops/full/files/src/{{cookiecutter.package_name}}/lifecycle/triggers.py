@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 from ..base_settings import BaseSettings, RetrainSettings
 from ..bundle import deployment
 from ..bundle.load import Bundle
-from ..files import read_json
 from ..monitoring import online
 from ..store.database import Database
 from ..store.queries import LabelledExample
@@ -73,8 +72,7 @@ def collect_signals(
     """Measure drift, quality, new labels (in `log`) and age of the deployed champion."""
     folder = settings.paths.deployment
     deployed = deployment.read_deployment(folder)
-    reference = read_json(deployment.bundle_path(folder, deployed.champion) / "reference.json")
-    drift = online.measure_drift(database, reference, version=champion.version)
+    drift = online.measure_drift(database, champion.reference, version=champion.version)
     manifests = {champion.version: champion.manifest}
     qualities = online.measure_quality(database, champion.contract, manifests)
     quality = next((row for row in qualities if row[:2] == (champion.version, "champion")), None)

@@ -253,7 +253,8 @@ def _verdict(
             "sample ratio mismatch: units are not split as configured, so scores do not compare"
         )
     elif min(units) < rules.least_units:
-        reason = f"at least {rules.least_units} units of each variant are needed"
+        which = "that both models answered" if champion is challenger else "of each variant"
+        reason = f"at least {rules.least_units} units {which} are needed"
     elif low > 0:
         decision, reason = "promote", "the challenger is better"
     elif high < rules.least_effect:

@@ -69,6 +69,7 @@ class Collector:
         self._migrated = False
         self._writing = threading.Lock()  # one at a time reads the spool and writes its rows
         self._pruning: Iterator[object] = iter(())
+        self._inputs_cleared = -math.inf  # up to this time; a start looks at all of them once
         self._next_prune = time.monotonic() + FIRST_PRUNE_SECONDS
         self._clock_offset = time.time() - time.monotonic()  # changes when the clock jumps
         self._metrics_written = 0.0
@@ -243,8 +244,9 @@ class Collector:
 
     def _prune(self) -> bool:
         """Delete a few old rows once an hour; True while there may be more."""
-        if next(self._pruning, None) is not None:
-            return True
+        with self._writing:  # feedback takes turns, instead of asking SQLite again and again
+            if next(self._pruning, None) is not None:
+                return True
         if time.monotonic() < self._next_prune:
             return False
         self._next_prune = time.monotonic() + PRUNE_SECONDS
@@ -255,10 +257,14 @@ class Collector:
             fields = {"seconds": round(jump)}
             logger.warning("clock jumped, no rows are deleted now", extra={"fields": fields})
             return False
+        self._pruning = self._prune_steps(now)
+        return True
+
+    def _prune_steps(self, now: float) -> Iterator[object]:
         oldest_row = now - self.settings.log_days * DAY
         oldest_input = now - self.settings.input_days * DAY
-        self._pruning = prune_log(self.database, oldest_row, oldest_input)
-        return True
+        yield from prune_log(self.database, oldest_row, oldest_input, self._inputs_cleared)
+        self._inputs_cleared = oldest_input
 
     def _measure_loop(self, ended: threading.Event) -> None:
         while not ended.is_set():
@@ -302,6 +308,7 @@ def rows_of(chunk: Chunk) -> list[PredictionRow]:
             client_id,
             asker,
             caller,
+            trace_id,
         )
         for (
             request_id,
@@ -316,6 +323,7 @@ def rows_of(chunk: Chunk) -> list[PredictionRow]:
             client_id,
             asker,
             caller,
+            trace_id,
         ) in zip(
             texts["request_id"],
             numbers["at"].tolist(),
@@ -329,6 +337,7 @@ def rows_of(chunk: Chunk) -> list[PredictionRow]:
             texts["client_id"],
             texts["asker"],
             texts["caller"],
+            texts.get("trace_id", [None] * len(spans)),
             strict=True,
         )
     ]

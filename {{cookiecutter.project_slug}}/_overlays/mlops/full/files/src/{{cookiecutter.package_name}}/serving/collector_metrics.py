@@ -9,8 +9,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector as MetricSource
 
 from ..bundle import deployment as folder
-from ..bundle.load import load_contract, verify_bundle
-from ..files import read_json
+from ..bundle.load import load_contract, load_reference, verify_bundle
 from ..monitoring import online
 from ..store.database import Database
 from .metrics import BY_MODEL
@@ -70,8 +69,7 @@ def measured_families(database: Database, deployment_dir: Path) -> list[Metric]:
     refs = [ref for ref in (deployed.champion, deployed.challenger) if ref is not None]
     paths = {ref.version: folder.bundle_path(deployment_dir, ref) for ref in refs}
     for version, path in paths.items():
-        reference = read_json(path / "reference.json")
-        drifts = online.measure_drift(database, reference, version=version)
+        drifts = online.measure_drift(database, load_reference(path), version=version)
         values["drift_window_rows"][version,] = max((d.rows for d in drifts), default=0)
         for drift in drifts:
             if drift.statistic:

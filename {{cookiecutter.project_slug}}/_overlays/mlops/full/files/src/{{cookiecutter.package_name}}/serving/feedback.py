@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..store.feedback_schema import Feedback
 from ..task.contract import GroundTruth
 from .context import RequestError, asker_of
-from .feedback_socket import ask
+from .feedback_socket import ANSWER_SECONDS, ask
 from .schemas import ERRORS, describe_errors
 from .settings import key_hash
 
@@ -80,8 +80,8 @@ def add_feedback_route(api: FastAPI, log: PredictionLog) -> None:
         message = content.model_dump(mode="json")
         message |= {"asker": asker, "any_request": not asker or asker in trusted}
         answer = await _send(log, message)
-        if answer.get("status") == 404 and log.settings.workers > 1:
-            await asyncio.sleep(2 * log.settings.log_seconds)  # another worker still has it
+        if answer.get("status") == 404:  # another worker or server may still have it
+            await asyncio.sleep(min(2 * log.settings.log_seconds, ANSWER_SECONDS))
             answer = await _send(log, message)
         if (status := answer.get("status")) is None:
             return FeedbackResponse(request_id=request.state.request_id, **answer)

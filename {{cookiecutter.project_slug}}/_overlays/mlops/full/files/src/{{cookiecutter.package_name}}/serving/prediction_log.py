@@ -129,19 +129,22 @@ class PredictionLog:
         model, names = events[0].model, (events[0].model.version, events[0].model.variant)
         results = [event.result for event in events]
         items = [result.stop - result.start for result in results]
+        traced = [event for event in events if event.trace is not None]
         # 1. Count requests, seconds, items, and predictions by class or bucket.
         if model.variant != SHADOW:
             self.metrics.requests(PATH, "200", *names).inc(len(events))
             observe = self.metrics.seconds(PATH, *names).observe
             for event in events:
                 observe(event.seconds)
+            for event in traced:
+                self.metrics.add_exemplar(PATH, *names, event.seconds, event.trace)
         self.metrics.predictions(*names).inc(sum(items))
         contract = model.bundle.contract
         stats = measure_batches(results, lambda batch: batch.outputs, contract.prediction_stats)
         for name, values in stats.items():
             key = model.bundle.digest, name
             if key not in self._buckets:
-                self._buckets[key] = Buckets(model.reference["predictions"].get(name, {}))
+                self._buckets[key] = Buckets(model.bundle.reference["predictions"].get(name, {}))
             for bucket, count in self._buckets[key].count(values).items():
                 self.predicted(name, bucket, *names).inc(count)
         # 2. Describe them.
@@ -153,6 +156,9 @@ class PredictionLog:
             "asker": [event.asker for event in events],
             "items": items,
         }
+        if traced:
+            traces = [event.trace for event in events]
+            texts["trace_id"] = [trace.trace_id if trace else None for trace in traces]
         numbers = {
             "at": np.array([event.at for event in events]),
             "milliseconds": np.array([event.seconds * 1000 for event in events]),

@@ -21,3 +21,4 @@ class PredictionRow(NamedTuple):
     client_id: str | None = None
     asker: str = ""
     caller: str | None = None
+    trace_id: str | None = None

@@ -32,6 +32,7 @@ predictions = sa.Table(
     sa.Column("client_id", sa.String(64)),  # the caller's x-request-id, which need not be unique
     sa.Column("asker", sa.String(16)),  # hash of the API key; empty without keys
     sa.Column("caller", sa.String(16)),  # hash of the caller, the same in all tests
+    sa.Column("trace_id", sa.String(32)),  # of the header traceparent, or the server's own trace
     sa.UniqueConstraint("request_id", "variant", name="predictions_request_variant"),
     sa.Index("predictions_at", "at"),
     sa.Index("predictions_version_at", "model_version", "at"),

@@ -1,10 +1,11 @@
 """Write the prediction log, many rows at once, and prune old ones."""
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import and_, delete, exists, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -14,7 +15,8 @@ from .row import PredictionRow
 from .tables import feedback, feedback_history, predictions
 
 INSERT_ROWS = 512  # per statement; SQLite takes 32,766 values, PostgreSQL 65,535
-PRUNE_ROWS = 250  # per transaction: others wait for milliseconds
+PRUNE_ROWS = 50, 250  # per transaction, at least and at most
+PRUNE_SECONDS = 0.02  # per transaction, about: others wait meanwhile
 
 
 class Pruned(NamedTuple):
@@ -52,49 +54,60 @@ def _insert(dialect: str, count: int) -> str:
     return text.replace(values, ", ".join([values] * count))
 
 
-def prune_log(database: Database, before: float, inputs_before: float) -> Iterator[Pruned]:
+def prune_log(
+    database: Database, before: float, inputs_before: float, inputs_after: float = -math.inf
+) -> Iterator[Pruned]:
     """Delete rows and their feedback from before one time, and inputs from before another.
 
     Each step is one short transaction and yields what it did, so that the caller can do other work
-    in between. Inputs with feedback stay as long as their row does: retraining needs them. Times
-    are in seconds since 1970.
+    in between; it has fewer rows where a row takes long. Inputs with feedback stay as long as their
+    row does: retraining needs them. Of the others, those up to `inputs_after` are cleared already.
+    Times are in seconds since 1970.
     """
-    while count := _delete_rows(database, before):
-        yield Pruned(count, 0)
-    seen = (-math.inf, -1)  # time and id of the newest row looked at: no row is looked at twice
-    while (step := _clear_inputs(database, inputs_before, seen)) is not None:
-        seen, count = step
-        yield Pruned(0, count)
+    least, size = PRUNE_ROWS
+    for change, end, seen in (
+        (_delete_rows, before, (-math.inf, -1)),
+        (_clear_inputs, inputs_before, (inputs_after, -1)),
+    ):
+        # By time and id of the newest row so far: no row is looked at twice.
+        while rows := _next_rows(database, end, seen, size):
+            started = time.monotonic()
+            done = change(database, rows)
+            seconds = time.monotonic() - started
+            fitting = round(size * PRUNE_SECONDS / max(seconds, 1e-6))
+            size = min(max(fitting, size // 2, least), 2 * size, PRUNE_ROWS[1])
+            seen = rows[-1].at, rows[-1].id
+            yield done
 
 
-def _delete_rows(database: Database, before: float) -> int:
-    old = select(predictions.c.id, predictions.c.request_id).where(predictions.c.at < before)
+def _next_rows(
+    database: Database, end: float, seen: tuple[float, int], count: int
+) -> Sequence[Any]:
+    """Read the next rows after `seen` and before `end`, and with them what deleting one needs: the
+    transaction that writes should not wait for the disk."""
+    c = predictions.c
+    later = or_(c.at > seen[0], and_(c.at == seen[0], c.id > seen[1]))
+    query = select(c.id, c.at, c.request_id, c.input.is_not(None).label("kept"))
+    query = query.where(c.at >= seen[0], later, c.at < end)
+    with database.reading() as connection:
+        return connection.execute(query.order_by(c.at, c.id).limit(count)).all()
+
+
+def _delete_rows(database: Database, rows: Sequence[Any]) -> Pruned:
+    requests = {row.request_id for row in rows}
     with database.writing() as connection:
-        rows = connection.execute(old.order_by(predictions.c.at).limit(PRUNE_ROWS)).all()
-        ids, requests = [row[0] for row in rows], {row[1] for row in rows}
-        connection.execute(delete(predictions).where(predictions.c.id.in_(ids)))
+        chosen = predictions.c.id.in_([row.id for row in rows])
+        count = connection.execute(delete(predictions).where(chosen)).rowcount
         for table in (feedback, feedback_history):
             orphaned = ~exists().where(predictions.c.request_id == table.c.request_id)
             connection.execute(delete(table).where(table.c.request_id.in_(requests), orphaned))
-    return len(rows)
+    return Pruned(count, 0)
 
 
-def _clear_inputs(
-    database: Database, before: float, seen: tuple[float, int]
-) -> tuple[tuple[float, int], int] | None:
-    """Clear inputs among the next rows after `seen`: the last one of them, and how many."""
-    column = predictions.c
-    later = or_(column.at > seen[0], and_(column.at == seen[0], column.id > seen[1]))
-    query = select(column.id, column.at).where(column.at >= seen[0], later, column.at < before)
-    with database.reading() as connection:
-        rows = connection.execute(query.order_by(column.at, column.id).limit(PRUNE_ROWS)).all()
-    if not rows:
-        return None
-    ids, unlabelled = (
-        [row.id for row in rows],
-        ~exists().where(feedback.c.request_id == column.request_id),
-    )
-    kept = update(predictions).where(column.id.in_(ids), column.input.is_not(None), unlabelled)
+def _clear_inputs(database: Database, rows: Sequence[Any]) -> Pruned:
+    if not (ids := [row.id for row in rows if row.kept]):
+        return Pruned(0, 0)
+    unlabelled = ~exists().where(feedback.c.request_id == predictions.c.request_id)
+    cleared = update(predictions).where(predictions.c.id.in_(ids), unlabelled).values(input=None)
     with database.writing() as connection:
-        count = connection.execute(kept.values(input=None)).rowcount
-    return (rows[-1].at, rows[-1].id), count
+        return Pruned(0, connection.execute(cleared).rowcount)

@@ -13,7 +13,8 @@ def load_data(settings: Settings) -> Dataset:
     """
     dataset = original_data(settings)
     feedback = settings.live.feedback
-    return feedback_data.with_feedback(dataset, feedback) if feedback else dataset
+    rules = settings.retrain
+    return feedback_data.with_feedback(dataset, feedback, rules) if feedback else dataset
 
 
 def original_data(settings: Settings) -> Dataset:

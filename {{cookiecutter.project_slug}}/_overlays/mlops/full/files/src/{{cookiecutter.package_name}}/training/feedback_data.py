@@ -3,12 +3,17 @@
 A row keeps the split that it got first, so held-out rows are never trained on.
 """
 
+import math
 from collections.abc import Iterable
+from dataclasses import replace
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ..arrays import evenly_spaced, row_count
+from ..base_settings import RetrainSettings
 from ..config import UserError
 from ..files import first_error
 from ..interfaces import LabelledItem
@@ -65,12 +70,44 @@ def feedback_text(rows: Iterable[FeedbackRow]) -> str:
     return "".join(f"{row.model_dump_json()}\n" for row in rows)
 
 
-def with_feedback(dataset: Dataset, path: Path) -> Dataset:
-    """Append a file's rows to the splits of a dataset. Raises UserError naming file and line."""
+def with_feedback(dataset: Dataset, path: Path, rules: RetrainSettings) -> Dataset:
+    """Append a file's rows to the splits of a dataset. Raises UserError naming file and line.
+
+    Training rows older than `rules.window_days` before the newest are left out. To reach
+    `rules.production_share`, as many original rows as needed are dropped, evenly spaced, and in
+    training the others replaced by repetitions. The test rows stay as they are.
+    """
     rows = read_feedback_rows(path)
+    chosen = {name: [row for row in rows if row.split == name] for name in SPLITS}
+    notes = []
+    # 1. Leave out old requests.
+    newest = max((row.at for row in chosen["train"]), default=0.0)
+    oldest = newest - 86400 * (rules.window_days or math.inf)
+    recent = [row for row in chosen["train"] if row.at >= oldest]
+    if old := len(chosen["train"]) - len(recent):
+        notes.append(f"{old} labelled requests are too old to train on (retrain.window_days).")
+    # 2. Give the others their share.
+    original = {name: row_count(getattr(dataset, name)) for name in ("train", "validation")}
+    share, total = rules.production_share, original["train"] + len(recent)
+    if recent and len(recent) < share * total:
+        validating = len(chosen["validation"])
+        kept = {
+            "train": round((1 - share) * total),
+            "validation": min(original["validation"], round((1 / share - 1) * validating)),
+        }
+        dataset = dataset.keep_rows(
+            {name: evenly_spaced(original[name], count) for name, count in kept.items()}
+        )
+        notes.append(
+            f"{kept['train']} of {original['train']} original training examples are kept, and "
+            f"{len(recent)} labelled requests fill the rest (retrain.production_share)."
+        )
+        recent = list(islice(cycle(recent), total - kept["train"]))
+    # 3. Join them.
+    chosen["train"] = recent
     try:
-        pairs = {name: [row.pair() for row in rows if row.split == name] for name in SPLITS}
-        return dataset.with_examples(pairs)
+        pairs = {name: [row.pair() for row in chosen[name]] for name in SPLITS}
+        return replace(dataset.with_examples(pairs), notes=(*dataset.notes, *notes))
     except ValueError:  # of all rows together: find the line
         for number, row in enumerate(rows, 1):
             if row.split != "unused" and (reason := why_unusable(dataset, row)):

@@ -62,6 +62,14 @@ class ClassContract(BaseContract):
             "probability": shares.max(axis=1),
         }
 
+    def decode_columns(self, outputs: Arrays) -> dict[str, Any]:
+        shares = probabilities(outputs)
+        return {
+            "label": np.array(self.labels)[shares.argmax(axis=1)],
+            "probability": shares.max(axis=1),
+            "probabilities": dict(zip(self.labels, shares.T, strict=True)),
+        }
+
     def decoded(self, outputs: Arrays, top_k: Sequence[int | None]) -> list[dict[str, Any]]:
         """Return the fields of a `Classified` for each row of the logits."""
         shares, predictions = probabilities(outputs), []

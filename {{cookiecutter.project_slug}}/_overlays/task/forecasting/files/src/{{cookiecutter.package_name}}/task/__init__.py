@@ -11,6 +11,7 @@
 - `baseline`   simple models to beat, on the same split; `smoothing` is exponential smoothing
 - `figures`    plots for the report
 - `inspection` what the command data says about the data, and what train refuses
+- `static`     the task's part of the page to try the model
 
 `interfaces.py` says what the core calls.
 """

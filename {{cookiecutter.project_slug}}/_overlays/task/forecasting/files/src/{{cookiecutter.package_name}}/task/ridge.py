@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..arrays import Arrays, in_chunks, row_count, select_rows
+from ..arrays import Arrays, evenly_spaced, in_chunks, row_count, select_rows
 from .contract import INPUTS, Contract
 
 PENALTIES = np.logspace(-1, 5, 13)  # on standardised inputs, per 1,000 windows
@@ -73,7 +73,7 @@ class Ridge(nn.Module):
         # 1. Sum up the moments of the inputs and of the target, the change since last season.
         count = row_count(train)
         if count > FIT_WINDOWS:
-            rows = np.linspace(0, count - 1, FIT_WINDOWS).round().astype(int)
+            rows = evenly_spaced(count, FIT_WINDOWS)
             train, count = select_rows(train, rows), FIT_WINDOWS
         mean = sum(design.sum(dim=0) for design, _ in self._chunks(train)) / count
         squares = sum((design - mean).square().sum(dim=0) for design, _ in self._chunks(train))

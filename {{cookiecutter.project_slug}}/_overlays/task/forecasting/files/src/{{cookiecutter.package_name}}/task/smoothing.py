@@ -11,7 +11,7 @@ import itertools
 
 import numpy as np
 
-from ..arrays import Arrays
+from ..arrays import Arrays, evenly_spaced
 from .contract import Contract
 from .data import Dataset
 
@@ -38,7 +38,7 @@ def fit_filter(contract: Contract, history: np.ndarray, target: np.ndarray) -> n
     Smoothing is linear in the past: forecasts of a window of zeros with a single one are its
     columns' weights. It sees the window only, less than `forecast`, which sees all of the past.
     """
-    rows = np.linspace(0, len(target) - 1, min(len(target), FIT_WINDOWS)).round().astype(int)
+    rows = evenly_spaced(len(target), min(len(target), FIT_WINDOWS))
     windows, actual = history[rows], target[rows]
 
     def smoothed(values: np.ndarray, candidate: np.ndarray) -> np.ndarray:

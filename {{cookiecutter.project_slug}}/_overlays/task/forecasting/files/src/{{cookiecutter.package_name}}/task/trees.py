@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..arrays import Arrays, row_count, select_rows
+from ..arrays import Arrays, evenly_spaced, row_count, select_rows
 from .contract import Contract
 from .data import Dataset
 from .ridge import Ridge
@@ -23,7 +23,7 @@ def forecast(dataset: Dataset, ridge: Ridge) -> list[np.ndarray]:
 
     contract, count = dataset.contract, row_count(dataset.train)
     windows = max(1, min(count, FIT_ROWS // contract.horizon))
-    train = select_rows(dataset.train, np.linspace(0, count - 1, windows).round().astype(int))
+    train = select_rows(dataset.train, evenly_spaced(count, windows))
     base = ridge.predict(train)
     trees = HistGradientBoostingRegressor(
         loss="absolute_error",

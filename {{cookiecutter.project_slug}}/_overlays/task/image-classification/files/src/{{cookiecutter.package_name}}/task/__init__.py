@@ -11,6 +11,7 @@
 - `baseline`   simple models to beat, on the same split
 - `figures`    plots for the report
 - `inspection` what the command data says about the data, and what train refuses
+- `static`     the task's part of the page to try the model
 
 Shared by classifiers: `classes` (predictions and scores), `class_metrics`, `class_inspection`,
 `splits` (data checks), `calibration` (temperature), `class_figures` (plots). `interfaces.py` says

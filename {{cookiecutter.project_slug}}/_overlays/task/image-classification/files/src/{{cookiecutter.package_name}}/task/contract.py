@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..arrays import Arrays
 from ..interfaces import InvalidItem
+from .classes import MAX_LISTED, SCORE, ClassContract, Classified, GroundTruth, TopK
 from .classes import OUTPUTS as OUTPUTS
-from .classes import SCORE, ClassContract, Classified, GroundTruth, TopK
 from .pixels import (
     FORMATS,
     ImageSpec,
@@ -97,6 +97,15 @@ class Contract(ClassContract):
             else:
                 images[index] = self._from_pixels(index, item.pixels or [])
         return {"image": images}
+
+    def encode_columns(self, columns: Arrays) -> tuple[Arrays, np.ndarray] | None:
+        pixels, lists_all = columns.get("pixels"), len(self.labels) <= MAX_LISTED
+        if pixels is None or len(columns) > 1 or self.color or not lists_all:
+            return None
+        if pixels.shape[1:] != self.size:
+            return None
+        valid = np.asarray(((pixels >= 0) & (pixels <= 1)).all(axis=(1, 2)))  # NaN is neither
+        return {"image": pixels[valid][:, None].astype(np.float32)}, valid
 
     def encoding_seconds(self, item: Item) -> float:
         return 0.0 if item.image is None else decoding_seconds(item.image, self.max_pixels)

@@ -24,6 +24,7 @@ INPUTS: dict[str, dict[int, str]] = {"history": {1: "length"}}
 OUTPUTS = ("scores",)
 SCORE = ScoreMetric("recall_at_10", True)
 
+MAX_NAME = 200  # characters
 MAX_ITEMS = 1000  # per list of a request; longer ones are refused before they are validated
 MAX_K = 100
 ORDINARY_ITEMS, ITEM_SECONDS = 50, 2e-6  # of a request; to look one up, measured on one core
@@ -38,7 +39,7 @@ def _whole(value: Any) -> Any:
 
 
 # strict: `true` is not an item's number. Numbers fit into 64 bits.
-Name = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME, strict=True)]
 Number = Annotated[
     int, Field(ge=-(2**63), lt=2**63, strict=True), BeforeValidator(_whole, float | int)
 ]
@@ -165,7 +166,7 @@ class Contract(BaseContract):
 
     def item(self, history: np.ndarray) -> dict[str, Any]:
         """Build a request's item (JSON) from item numbers (length,)."""
-        return {"items": [self.items[number - 1] for number in history.tolist() if number], "k": 5}
+        return {"items": [self.name_of(number) for number in history.tolist() if number], "k": 5}
 
     def features(self, inputs: Arrays) -> Arrays:
         """Return the number of known items, their mean popularity and that of the rarest (item,).
@@ -199,6 +200,12 @@ class Contract(BaseContract):
         if number is None and self.float_ids and (match := WHOLE_ID.fullmatch(text.strip())):
             number = self.numbers.get(match[1])
         return number
+
+    def name_of(self, number: int) -> str:
+        """Return an item's title if requests may name it so, else its id."""
+        title = self.titles[number - 1] if self.titles else ""
+        named = self.numbers.get(title) == number and 0 < len(title) <= MAX_NAME
+        return title if named else self.items[number - 1]
 
     def _prediction(self, scores: np.ndarray, item: Item) -> Prediction:
         """Recommend the items with the best scores (catalogue,)."""

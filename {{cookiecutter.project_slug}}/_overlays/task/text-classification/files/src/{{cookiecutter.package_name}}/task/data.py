@@ -55,6 +55,11 @@ class Dataset(Splits):
         remaining = replace(self, test=test, texts={**self.texts, "test": texts[kept].tolist()})
         return remaining, {**rows, "text": texts[held_out]}
 
+    def keep_rows(self, rows: Mapping[str, np.ndarray]) -> Self:
+        """Keep only these rows (n,) of the splits that are named."""
+        texts = {name: [self.texts[name][row] for row in chosen] for name, chosen in rows.items()}
+        return replace(super().keep_rows(rows), texts={**self.texts, **texts})
+
     def with_examples(self, new: Mapping[str, Sequence[LabelledItem]]) -> Self:
         """Append labelled items to the splits; `new` holds them by the split's name."""
         texts = {

@@ -1,0 +1,1 @@
+"""Score whole files with a bundle. Needs the extra `batch`, no PyTorch."""
