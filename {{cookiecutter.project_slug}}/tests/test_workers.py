@@ -278,5 +278,13 @@ def test_memory_limit_that_is_too_small_for_the_workers_is_told(
     assert (warning is None) if advice is None else (advice in (warning or ""))
 
 
+def test_memory_limit_of_the_first_version_of_control_groups_is_read_too(tmp_path: Path) -> None:
+    own, root = tmp_path / "cgroup", tmp_path / "fs"
+    (root / "memory").mkdir(parents=True)
+    own.write_text("4:memory:/the/host's/path\n1:cpu:/the/host's/path\n0::/the/host's/path\n")
+    (root / "memory/memory.limit_in_bytes").write_text("268435456\n")
+    assert memory_limit(own, root) == 268435456
+
+
 def test_without_control_groups_there_is_no_limit(tmp_path: Path) -> None:
     assert memory_limit(tmp_path / "none", tmp_path) == float("inf")

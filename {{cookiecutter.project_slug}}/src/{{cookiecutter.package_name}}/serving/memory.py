@@ -8,6 +8,7 @@ from pathlib import Path
 from ..bundle.load import MODEL
 
 MIB = 2**20
+LIMITS = {"": "memory.max", "memory": "memory.limit_in_bytes"}  # control groups, versions 2 and 1
 # Measured (docs/platforms.md): what all processes share, supervisor and collector included, and
 # what each worker has for itself; while it loads a model, three times the model's file too.
 SHARED_MIB, WORKER_MIB, MODEL_COPIES = 100, 65, 3
@@ -16,14 +17,18 @@ SHARED_MIB, WORKER_MIB, MODEL_COPIES = 100, 65, 3
 def memory_limit(
     own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
 ) -> float:
-    """Read how much memory this process's control group (v2) may use, bytes; inf without limit."""
+    """Read how much memory this process's control groups may use, bytes; inf without a limit."""
     limits = [math.inf]
-    with suppress(OSError, ValueError):  # another system, or version 1
-        (group,) = [line[3:] for line in own.read_text().splitlines() if line.startswith("0::")]
-        folder = root / group.lstrip("/")
-        for place in (folder, *folder.parents):
-            if place.is_relative_to(root) and (place / "memory.max").exists():
-                limits.append(float((place / "memory.max").read_text().replace("max", "inf")))
+    with suppress(OSError, ValueError):  # another system
+        for line in own.read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers in LIMITS:
+                mounted = root / controllers
+                folder = mounted / group.lstrip("/")  # in a container possibly the host's: absent
+                for place in (folder, *folder.parents):
+                    if place.is_relative_to(mounted) and (place / LIMITS[controllers]).exists():
+                        text = (place / LIMITS[controllers]).read_text()
+                        limits.append(float(text.replace("max", "inf")))
     return min(limits)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -344,6 +345,23 @@ def test_drift_returns_exit_code_3_when_it_finds_drift(
     assert set(drifted) & set(answers.features)
     assert any(name.startswith("answer: ") for name in drifted)
     assert Path("other/moved.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_drift_without_matplotlib_gives_the_verdict_and_says_what_is_missing(
+    log: Database,
+    answers: Answers,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    insert_predictions(log, reference_rows(answers, 400))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as in the server's image
+    monkeypatch.delitem(sys.modules, f"{cli.__package__}.experiments.drift_plot", raising=False)
+    for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert run("drift") == 0
+    stdout = capsys.readouterr().out
+    assert "not drawn: matplotlib" in stdout
+    assert "no drift found" in stdout
 
 
 def test_drift_on_too_few_rows_gives_no_verdict(
