@@ -1,5 +1,6 @@
 """What deploys to a cloud is valid by its linters and does what its page says, without a cloud."""
 
+import functools
 import http.server
 import json
 import os
@@ -8,7 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,20 @@ CLOUDS.remove("none")
 LONGEST = "thirty-letters-are-the-longest"
 BIN = Path(sys.executable).parent
 DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+@pytest.fixture(scope="module")
+def baked(cookies_session: Cookies) -> Callable[..., Path]:
+    """Bake each set of answers once: no test changes a file of its project."""
+
+    @functools.cache
+    def once(**answers: str) -> Path:
+        project = bake(cookies_session, **answers)
+        git = ["git", "-C", str(project), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+        subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", "first"], check=True)
+        return project
+
+    return once
 
 
 @pytest.fixture(params=CLOUDS)
@@ -39,11 +54,10 @@ def lint(program: str, *arguments: object) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("slug", ["ab", LONGEST])
 def test_the_linters_of_templates_scripts_and_workflows_find_nothing(
-    cookies: Cookies, cloud: str, form: str, slug: str
+    baked: Callable[..., Path], cloud: str, form: str
 ) -> None:
-    project = bake(cookies, cloud=cloud, mlops=form, project_slug=slug)
+    project = baked(cloud=cloud, mlops=form, project_slug=LONGEST)
     folder = project / "deploy" / "cloud"
     lint("shellcheck", *folder.glob("*.sh"))
     lint("zizmor", "--offline", "--persona", "pedantic", project / ".github/workflows/deploy.yml")
@@ -64,9 +78,9 @@ def checkov() -> Path:
 
 @pytest.mark.slow
 def test_checkov_finds_nothing_that_is_not_accepted_with_a_reason(
-    cookies: Cookies, checkov: Path
+    baked: Callable[..., Path], checkov: Path
 ) -> None:
-    folder = bake(cookies, cloud="aws") / "deploy" / "cloud"
+    folder = baked(cloud="aws") / "deploy" / "cloud"
     command = [checkov, "--skip-download", "--quiet", "--compact", "--output", "json"]
     done = subprocess.run(
         [*command, "--framework", "cloudformation", "--directory", folder],
@@ -79,24 +93,26 @@ def test_checkov_finds_nothing_that_is_not_accepted_with_a_reason(
     assert summary["passed"] > 50
 
 
-def test_without_a_log_nothing_of_a_database_is_there(cookies: Cookies, cloud: str) -> None:
-    folders = [bake(cookies, cloud=cloud, mlops=form) / "deploy" / "cloud" for form in FORMS]
+def test_without_a_log_nothing_of_a_database_is_there(
+    baked: Callable[..., Path], cloud: str
+) -> None:
+    folders = [baked(cloud=cloud, mlops=form) / "deploy" / "cloud" for form in FORMS]
     full, basic = ({path.name for path in folder.iterdir()} for folder in folders)
     assert basic < full
     assert all(name.startswith("database.") for name in full - basic)
 
 
-def test_only_a_project_on_github_gets_the_workflow(cookies: Cookies, cloud: str) -> None:
+def test_only_a_project_on_github_gets_the_workflow(baked: Callable[..., Path], cloud: str) -> None:
     for ci in ("github", "gitlab", "none"):
-        project = bake(cookies, cloud=cloud, ci=ci)
+        project = baked(cloud=cloud, ci=ci)
         assert (project / ".github/workflows/deploy.yml").exists() == (ci == "github")
         assert os.access(next((project / "deploy" / "cloud").glob("*.sh")), os.X_OK)
 
 
 def test_the_workflow_holds_no_key_pins_its_actions_and_may_little(
-    cookies: Cookies, cloud: str
+    baked: Callable[..., Path], cloud: str
 ) -> None:
-    path = bake(cookies, cloud=cloud) / ".github" / "workflows" / "deploy.yml"
+    path = baked(cloud=cloud) / ".github" / "workflows" / "deploy.yml"
     text = path.read_text(encoding="utf-8")
     workflow = yaml.safe_load(text)
     (job,) = workflow["jobs"].values()
@@ -109,8 +125,8 @@ def test_the_workflow_holds_no_key_pins_its_actions_and_may_little(
         assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)
 
 
-def test_aws_s_names_are_legal_for_the_longest_slug(cookies: Cookies) -> None:
-    folder = bake(cookies, cloud="aws", project_slug=LONGEST) / "deploy" / "cloud"
+def test_aws_s_names_are_legal_for_the_longest_slug(baked: Callable[..., Path]) -> None:
+    folder = baked(cloud="aws", project_slug=LONGEST) / "deploy" / "cloud"
     text = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.yaml"))
     (bucket,) = re.findall(r'BucketName: !Sub "(.*)"', text)
     bucket = bucket.replace("${AWS::AccountId}", "1" * 12)
@@ -118,6 +134,23 @@ def test_aws_s_names_are_legal_for_the_longest_slug(cookies: Cookies) -> None:
     (database,) = re.findall(r"DBInstanceIdentifier: (.*)", text)
     assert len(database) <= 63
     assert "RoleName" not in text  # CloudFormation invents those, of at most 64 characters
+
+
+def test_the_page_names_files_headings_and_commands_that_exist(
+    baked: Callable[..., Path], cloud: str
+) -> None:
+    project = baked(cloud=cloud)
+    page = (project / "docs" / "cloud.md").read_text(encoding="utf-8")
+    assert "[Cloud](docs/cloud.md)" in (project / "README.md").read_text(encoding="utf-8")
+    headings = {line[3:].lower().replace(" ", "-") for line in re.findall("^## .*", page, re.M)}
+    assert set(re.findall(r"\]\(#(.*?)\)", page)) == headings
+    for name in re.findall(r"(?:deploy/cloud|\.github)/[\w./-]*\w", page):
+        assert (project / name).exists(), name
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S)
+    assert len(blocks) > 5
+    for block in blocks:
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -170,8 +203,10 @@ def smoke(project: Path, *arguments: str, key: str = "right") -> subprocess.Comp
     )
 
 
-def test_the_smoke_test_waits_and_predicts_and_says_why_not(cookies: Cookies, url: str) -> None:
-    project = bake(cookies, cloud="aws")
+def test_the_smoke_test_waits_and_predicts_and_says_why_not(
+    baked: Callable[..., Path], url: str
+) -> None:
+    project = baked(cloud="aws")
     done = smoke(project, url)
     assert done.stdout == f"{url} is ready and predicts with model version 7\n", done.stderr
     assert Server.asked == 3
@@ -188,21 +223,26 @@ def test_the_smoke_test_waits_and_predicts_and_says_why_not(cookies: Cookies, ur
     assert "no model" in late.stderr
 
 
-# Stands in for the programs of a cloud: writes down how it was called, answers from a table of
-# (pattern, exit code, output), and says that it found nothing to anything else.
-STAND_IN = """#!{python}
-import json, os, re, sys
-from pathlib import Path
-line = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-if "--yaml" in sys.argv:
-    yaml = Path(sys.argv[sys.argv.index("--yaml") + 1])
-    Path(os.environ["CALLS"] + ".yaml").write_text(yaml.read_text())
-with open(os.environ["CALLS"], "a") as calls:
-    calls.write(line + "\\n")
-for pattern, code, output in json.loads(os.environ["ANSWERS"]):
-    if re.search(pattern, line):
-        print(output, file=sys.stderr if code else sys.stdout)
-        sys.exit(code)
+# Stands in for the programs of a cloud: writes down how it was called and answers from a table of
+# patterns, exit codes and outputs; to anything else it says nothing, and that all is well.
+STAND_IN = r"""#!/usr/bin/env bash
+line="${0##*/} $*"
+printf '%s\n' "$line" >>"$CALLS"
+[[ $line =~ --data-file=-|--password-stdin ]] && cat >/dev/null
+[[ $line =~ --yaml\ ([^ ]+) ]] && cp "${BASH_REMATCH[1]}" "$CALLS.yaml"
+while IFS=$'\t' read -r pattern code output; do
+  if [[ $line =~ $pattern ]]; then
+    [ "$code" = 0 ] || exec >&2
+    printf '%b\n' "$output"
+    exit "$code"
+  fi
+done <"$ANSWERS"
+exit 0
+"""
+# The smoke test asks the server of this test; clouds have HTTPS.
+PYTHON = """#!/usr/bin/env bash
+case "$1" in */smoke.py) set -- "$1" "$URL" ;; esac
+exec {python} "$@"
 """
 
 
@@ -215,14 +255,11 @@ class Cloud:
         self.programs.mkdir()
         for name in ("aws", "az", "docker", "gcloud"):
             program = self.programs / name
-            program.write_text(STAND_IN.format(python=sys.executable), encoding="utf-8")
+            program.write_text(STAND_IN, encoding="utf-8")
             program.chmod(program.stat().st_mode | stat.S_IXUSR)
-        # smoke.py speaks HTTPS to clouds, the stand-in for a server HTTP
-        script = project / "deploy" / "cloud" / "smoke.py"
-        text = script.read_text(encoding="utf-8")
-        script.write_text(text.replace("sys.argv[1].rstrip", "os.environ['URL'].rstrip"))
-        git = ["git", "-C", str(project), "-c", "user.name=a", "-c", "user.email=a@b.c"]
-        subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", "first"], check=True)
+        python = self.programs / "python3"
+        python.write_text(PYTHON.format(python=sys.executable), encoding="utf-8")
+        python.chmod(python.stat().st_mode | stat.S_IXUSR)
 
     def run(
         self,
@@ -233,13 +270,15 @@ class Cloud:
     ) -> tuple[str, list[str]]:
         """Run a script of deploy/cloud, which must succeed; its output, and what it called."""
         self.calls.write_text("")
+        table = self.calls.with_suffix(".answers")
+        table.write_text("".join(f"{p}\t{code}\t{output}\n" for p, code, output in answers))
         done = subprocess.run(
             [self.project / "deploy" / "cloud" / command[0], *command[1:]],
             env={
                 "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
                 "HOME": os.environ.get("HOME", ""),
                 "CALLS": str(self.calls),
-                "ANSWERS": json.dumps(answers),
+                "ANSWERS": str(table),
                 "URL": self.url,
                 **variables,
             },
@@ -263,19 +302,18 @@ NEW = f"1.dkr.ecr.eu-central-1.amazonaws.com/ml-project/server@{DIGEST}"
 
 
 def test_aws_gets_a_new_image_by_digest_and_then_one_prediction(
-    cookies: Cookies, tmp_path: Path, url: str
+    baked: Callable[..., Path], tmp_path: Path, url: str
 ) -> None:
-    aws = Cloud(bake(cookies, cloud="aws"), tmp_path, url)
+    aws = Cloud(baked(cloud="aws"), tmp_path, url)
     missing = ("ml-project-service .*OutputKey=='Image'", 255, "no such stack")
     variables = {"AWS_REGION": "eu-central-1", "PARAMETERS": "DatabaseUrl=arn:url Cpu=1024"}
     output, calls = aws.run("deploy.sh", answers=[missing, *AWS], **variables)
     assert "predicts with model version 7" in output
     assert "roll back" not in output
-    steps = [" ".join(call.split()[:3]) for call in calls if "describe" not in call]
+    unordered = re.compile("describe|login")  # a login is a pipe
+    steps = [" ".join(call.split()[:3]) for call in calls if not unordered.search(call)]
     build, push = [call for call in calls if re.match("docker (build|push)", call)]
     assert steps == [
-        "aws ecr get-login-password",
-        "docker login --username",
         "docker build --platform",
         " ".join(push.split()),
         "aws cloudformation deploy",
@@ -289,9 +327,9 @@ def test_aws_gets_a_new_image_by_digest_and_then_one_prediction(
 
 
 def test_aws_rolls_back_to_an_image_without_building(
-    cookies: Cookies, tmp_path: Path, url: str
+    baked: Callable[..., Path], tmp_path: Path, url: str
 ) -> None:
-    aws = Cloud(bake(cookies, cloud="aws"), tmp_path, url)
+    aws = Cloud(baked(cloud="aws"), tmp_path, url)
     answers = [("ml-project-service .*OutputKey=='Image'", 0, NEW), *AWS]
     old, summary = NEW.replace("0123", "4567"), tmp_path / "summary"
     variables = {"AWS_REGION": "eu-central-1", "GITHUB_STEP_SUMMARY": str(summary)}
@@ -323,9 +361,9 @@ MISSING = (r" (describe|access) ", 1, "not found")
 
 @pytest.mark.parametrize("slug", ["ab", LONGEST])
 def test_google_gets_what_is_missing_once_and_legal_names(
-    cookies: Cookies, tmp_path: Path, url: str, slug: str, form: str
+    baked: Callable[..., Path], tmp_path: Path, url: str, slug: str, form: str
 ) -> None:
-    cloud = Cloud(bake(cookies, cloud="gcp", project_slug=slug, mlops=form), tmp_path, url)
+    cloud = Cloud(baked(cloud="gcp", project_slug=slug, mlops=form), tmp_path, url)
     longest = "p" * 30
     variables = {"PROJECT": longest, "REGION": "northamerica-northeast1", "REPOSITORY_ID": "42"}
     number = ("projectNumber", 0, "123")
@@ -347,9 +385,9 @@ def test_google_gets_what_is_missing_once_and_legal_names(
 
 
 def test_google_sends_traffic_to_a_revision_that_has_predicted(
-    cookies: Cookies, tmp_path: Path, url: str
+    baked: Callable[..., Path], tmp_path: Path, url: str
 ) -> None:
-    cloud = Cloud(bake(cookies, cloud="gcp"), tmp_path, url)
+    cloud = Cloud(baked(cloud="gcp"), tmp_path, url)
     variables = {"PROJECT": "p", "REGION": "europe-west1"}
     output, calls = cloud.run("cloud.sh", "deploy", answers=gcp(url), **variables)
     (deploy,) = [call for call in calls if "gcloud run deploy" in call]
@@ -377,9 +415,9 @@ def test_google_sends_traffic_to_a_revision_that_has_predicted(
 
 
 def test_google_s_first_deployment_opens_the_service_to_callers_with_a_key(
-    cookies: Cookies, tmp_path: Path, url: str
+    baked: Callable[..., Path], tmp_path: Path, url: str
 ) -> None:
-    cloud = Cloud(bake(cookies, cloud="gcp", mlops="basic"), tmp_path, url)
+    cloud = Cloud(baked(cloud="gcp", mlops="basic"), tmp_path, url)
     new = ("run services describe ml-project --region=europe-west1$", 1, "not found")
     variables = {"PROJECT": "p", "REGION": "europe-west1"}
     output, calls = cloud.run("cloud.sh", "deploy", answers=gcp(url, new), **variables)
@@ -403,10 +441,10 @@ AZURE = [
 
 @pytest.mark.parametrize("slug", ["a", "ab", LONGEST])
 def test_azure_gets_what_is_missing_once_and_legal_names(
-    cookies: Cookies, tmp_path: Path, url: str, slug: str, form: str
+    baked: Callable[..., Path], tmp_path: Path, url: str, slug: str, form: str
 ) -> None:
     answers = {"project_slug": slug, "package_name": "package_name", "mlops": form}
-    cloud = Cloud(bake(cookies, cloud="azure", **answers), tmp_path, url)
+    cloud = Cloud(baked(cloud="azure", **answers), tmp_path, url)
     variables = {"LOCATION": "westeurope", "SUBJECT": "repo:me@1/it@2:environment:production"}
     missing = (" show ", 1, "not found")
     output, calls = cloud.run("cloud.sh", "up", answers=[*AZURE, missing], **variables)
@@ -430,9 +468,9 @@ def test_azure_gets_what_is_missing_once_and_legal_names(
 
 
 def test_azure_s_first_app_has_probes_and_keeps_its_secrets_from_the_command_line(
-    cookies: Cookies, tmp_path: Path, url: str, form: str
+    baked: Callable[..., Path], tmp_path: Path, url: str, form: str
 ) -> None:
-    cloud = Cloud(bake(cookies, cloud="azure", mlops=form), tmp_path, url)
+    cloud = Cloud(baked(cloud="azure", mlops=form), tmp_path, url)
     new = ("containerapp show .*--name ml-project$", 1, "not found")
     image = f"mlproject0a1b2c3d.azurecr.io/server@{DIGEST}"
     output, calls = cloud.run(
@@ -458,14 +496,14 @@ def test_azure_s_first_app_has_probes_and_keeps_its_secrets_from_the_command_lin
 
 
 def test_azure_sends_traffic_to_a_revision_that_has_predicted(
-    cookies: Cookies, tmp_path: Path, url: str
+    baked: Callable[..., Path], tmp_path: Path, url: str
 ) -> None:
-    cloud = Cloud(bake(cookies, cloud="azure"), tmp_path, url)
+    cloud = Cloud(baked(cloud="azure"), tmp_path, url)
     repository = "mlproject0a1b2c3d.azurecr.io/server"
     answers = [
         *AZURE,
         ("traffic show", 0, "ml-project--old"),
-        ("docker inspect", 0, f"elsewhere/server@sha256:0\n{repository}@{DIGEST}"),
+        ("docker inspect", 0, f"elsewhere/server@sha256:0\\n{repository}@{DIGEST}"),
         ("revision list", 0, "ml-project--old"),
     ]
     output, calls = cloud.run("cloud.sh", "deploy", answers=answers, LOCATION="westeurope")
@@ -473,7 +511,7 @@ def test_azure_sends_traffic_to_a_revision_that_has_predicted(
     assert f"--image {repository}@{DIGEST} " in update
     (suffix,) = re.findall(r"--revision-suffix (\S+)", update)
     assert re.fullmatch(r"r\d{12}", suffix)
-    assert f"--revision-weight ml-project--{suffix}=100" in calls[-3]
+    assert f"--revision-weight ml-project--{suffix}=100" in calls[-4]
     assert "revision deactivate" in calls[-1]
     assert "--revision-weight ml-project--old=100" in output.splitlines()[-1]
 
@@ -498,9 +536,9 @@ def test_azure_sends_traffic_to_a_revision_that_has_predicted(
     ],
 )
 def test_down_deletes_nothing_before_the_name_is_typed_and_never_the_models(
-    cookies: Cookies, tmp_path: Path, url: str, cloud: str, kinds: str
+    baked: Callable[..., Path], tmp_path: Path, url: str, cloud: str, kinds: str
 ) -> None:
-    down = Cloud(bake(cookies, cloud=cloud), tmp_path, url)
+    down = Cloud(baked(cloud=cloud), tmp_path, url)
     variables = {"PROJECT": "p", "REGION": "r", "LOCATION": "l"}
     with pytest.raises(AssertionError, match="nothing deleted"):
         down.run("cloud.sh", "down", answers=AZURE, typed="yes\n", **variables)
