@@ -184,6 +184,17 @@ def test_probes_and_metrics_are_not_traced(
     assert memory.get_finished_spans() == ()
 
 
+def test_predictions_for_a_platform_are_traced_and_its_probes_are_not(
+    memory: InMemorySpanExporter, deployment: Path, example: dict[str, Any]
+) -> None:
+    with started(deployment, platforms=["sagemaker"]) as client:
+        assert client.get("/ping").status_code == 200
+        assert client.post("/invocations", json=example).status_code == 200
+        spans = memory.get_finished_spans()
+    assert [span.name for span in spans] == ["queue", "model run", "POST /v1/predict"]
+    assert dict(spans[2].attributes or {})["url.path"] == "/invocations"
+
+
 def test_trace_that_the_caller_does_not_record_is_not_recorded_but_logged(
     traced: TestClient,
     memory: InMemorySpanExporter,

@@ -100,4 +100,4 @@ def create_app(settings: ServerSettings) -> ASGIApp:
         app = CORSMiddleware(
             app, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
         )
-    return tracing.TracingMiddleware(app, provider, settings.root_path) if provider else app
+    return tracing.TracingMiddleware(app, provider) if provider else app

@@ -106,8 +106,8 @@ class TracingMiddleware:
     and exemplars name it in the same way, with OpenTelemetry and without.
     """
 
-    def __init__(self, app: ASGIApp, provider: TracerProvider, root_path: str = "") -> None:
-        self.app, self._root_path = app, root_path
+    def __init__(self, app: ASGIApp, provider: TracerProvider) -> None:
+        self.app = app
         self._tracer = provider.get_tracer("serving")
         self._getter = HeaderGetter()
 
@@ -115,12 +115,8 @@ class TracingMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path, method = scope["path"].removeprefix(self._root_path), scope["method"]
-        if path in UNLOGGED_ROUTES:
-            await self.app(scope, receive, send)
-            return
         # 1. Begin, and hand the trace on.
-        started = time.time_ns(), time.perf_counter()
+        started, method = (time.time_ns(), time.perf_counter()), scope["method"]
         attributes = {
             "http.request.method": method,
             "url.path": scope["path"],
@@ -144,9 +140,9 @@ class TracingMiddleware:
         try:
             await self.app({**scope, "headers": headers, "spans": spans}, receive, respond)
         finally:
-            if span.is_recording():
+            if span.is_recording() and spans.outcome[0] not in UNLOGGED_ROUTES:
                 self._describe(span, method, status, spans, started)
-            span.end()
+                span.end()  # only what has ended is sent
 
     def _describe(
         self,
