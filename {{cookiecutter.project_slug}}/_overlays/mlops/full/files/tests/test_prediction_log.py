@@ -253,11 +253,15 @@ def test_rows_that_the_spool_never_took_are_counted_as_lost_at_the_end(
 def test_rejected_row_is_counted_and_the_others_are_written(
     client: TestClient, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def without_unit(*columns: Any) -> PredictionRow:
-        row = PredictionRow(*columns)
-        return row._replace(**{"unit": None}) if row.client_id == "r3" else row
+    rows_of = collector.rows_of
 
-    monkeypatch.setattr(collector, "PredictionRow", without_unit)
+    def without_unit(chunk: spool.Chunk) -> list[PredictionRow]:
+        fields: dict[str, Any] = {"unit": None}
+        return [
+            row._replace(**fields) if row.client_id == "r3" else row for row in rows_of(chunk)
+        ]
+
+    monkeypatch.setattr(collector, "rows_of", without_unit)
     for number in range(6):
         client.post("/v1/predict", json=example, headers={"x-request-id": f"r{number}"})
     with collecting(client):

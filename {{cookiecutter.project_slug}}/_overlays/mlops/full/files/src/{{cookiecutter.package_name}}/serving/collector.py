@@ -35,12 +35,7 @@ from ..task.contract import GroundTruth
 from .collector_metrics import CollectorMetrics, measured_families
 from .feedback_socket import FeedbackServer
 from .logs import logger
-from .wiring import (
-    COLLECTOR_METRICS,
-    COLLECTOR_STATUS,
-    ServerSettings,
-    spool_folder,
-)
+from .wiring import COLLECTOR_METRICS, COLLECTOR_STATUS, ServerSettings, spool_folder
 
 TRANSACTION_ROWS = 1000
 RETRY_SECONDS = (0.25, 0.5, 1, 2, 5)  # before a failed write is repeated; the last one recurs
@@ -297,64 +292,29 @@ class Collector:
 
 def rows_of(chunk: Chunk) -> list[PredictionRow]:
     """Turn a chunk into rows of the log."""
-    version, variant, test = chunk.model
     texts, numbers, bodies = chunk.texts, chunk.numbers, chunk.bodies
     stops = list(accumulate(texts["items"]))
     spans = list(zip([0, *stops], stops, strict=False))
-    measured = {}
+    version, variant, test = chunk.model
+    columns: dict[str, list[Any]] = {
+        **texts,
+        **{name: numbers[name].tolist() for name in ("at", "milliseconds")},
+        "model_version": [str(version)] * len(spans),
+        "variant": [str(variant)] * len(spans),
+        "test": [test] * len(spans),
+        "output": [(output or b"[]").decode() for output in bodies["output"]],
+        "input": [None if body is None else items_json(body) for body in bodies["body"]],
+    }
     for kind in ("features", "outcomes"):
         values = {
             name.removeprefix(f"{kind}."): np.asarray(column)
             for name, column in {**texts, **numbers}.items()
             if name.startswith(f"{kind}.")
         }
-        measured[kind] = Columns(values, spans).to_json() if values else ["{}"] * len(spans)
+        columns[kind] = Columns(values, spans).to_json() if values else ["{}"] * len(spans)
     return [
-        PredictionRow(
-            request_id,
-            at,
-            str(version),
-            str(variant),
-            test,
-            unit,
-            items,
-            milliseconds,
-            features,
-            outcomes,
-            (output or b"[]").decode(),
-            None if body is None else items_json(body),
-            client_id,
-            asker,
-            caller,
-        )
-        for (
-            request_id,
-            at,
-            unit,
-            items,
-            milliseconds,
-            features,
-            outcomes,
-            output,
-            body,
-            client_id,
-            asker,
-            caller,
-        ) in zip(
-            texts["request_id"],
-            numbers["at"].tolist(),
-            texts["unit"],
-            texts["items"],
-            numbers["milliseconds"].tolist(),
-            measured["features"],
-            measured["outcomes"],
-            bodies["output"],
-            bodies["body"],
-            texts["client_id"],
-            texts["asker"],
-            texts["caller"],
-            strict=True,
-        )
+        PredictionRow(*row)
+        for row in zip(*(columns[name] for name in PredictionRow._fields), strict=True)
     ]
 
 
