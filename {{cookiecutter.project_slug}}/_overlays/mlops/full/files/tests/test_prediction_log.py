@@ -2,9 +2,12 @@
 
 import json
 import math
+import queue
 import re
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from {{ cookiecutter.package_name }}.bundle import deployment as folder
 from {{ cookiecutter.package_name }}.bundle.load import load_bundle
 from {{ cookiecutter.package_name }}.config import UserError, load_settings
 from {{ cookiecutter.package_name }}.interfaces import LabelledItem
-from {{ cookiecutter.package_name }}.serving import collector, columns, prediction_log
+from {{ cookiecutter.package_name }}.serving import collector, collector_process, columns, prediction_log
 from {{ cookiecutter.package_name }}.serving.collector import Collector
 from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 from {{ cookiecutter.package_name }}.store import spool
@@ -253,11 +256,13 @@ def test_rows_that_the_spool_never_took_are_counted_as_lost_at_the_end(
 def test_rejected_row_is_counted_and_the_others_are_written(
     client: TestClient, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def without_unit(*columns: Any) -> PredictionRow:
-        row = PredictionRow(*columns)
-        return row._replace(**{"unit": None}) if row.client_id == "r3" else row
+    rows_of = collector.rows_of
 
-    monkeypatch.setattr(collector, "PredictionRow", without_unit)
+    def without_unit(chunk: spool.Chunk) -> list[PredictionRow]:
+        fields: dict[str, Any] = {"unit": None}
+        return [row._replace(**fields) if row.client_id == "r3" else row for row in rows_of(chunk)]
+
+    monkeypatch.setattr(collector, "rows_of", without_unit)
     for number in range(6):
         client.post("/v1/predict", json=example, headers={"x-request-id": f"r{number}"})
     with collecting(client):
@@ -469,6 +474,59 @@ def test_old_rows_are_deleted(
     with started(deployment, log_days=30) as client, collecting(client):
         client.post("/v1/predict", json=example, headers={"x-request-id": "new"})
         until(lambda: [row["client_id"] for row in log_rows()] == ["new"])
+
+
+def test_address_that_was_replaced_in_its_file_is_taken_without_a_restart(
+    deployment: Path, example: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a rotated password is."""
+    file = tmp_path / "address"
+    file.write_text("sqlite:///first.db\n")
+    folder_in_the_way(Path("first.db"))
+    monkeypatch.delenv("APP_DATABASE_URL", raising=False)
+    monkeypatch.setenv("APP_DATABASE_URL_FILE", str(file))
+    monkeypatch.setenv("APP_SPOOL_DIR", "spool")
+    with started(deployment, spool_dir=Path("spool")) as client:
+        client.post("/v1/predict", json=example)
+    keeper = Collector(load_settings(ServerSettings), partial(load_settings, ServerSettings))
+    keeper._step()
+    assert "first.db" in (keeper.problem or "")
+    file.unlink()
+    keeper._step()
+    assert "first.db" in (keeper.problem or "")
+    file.write_text("sqlite:///second.db\n")
+    keeper._step()
+    keeper._step()
+    assert keeper.problem is None
+    assert len(log_rows("second.db")) == 1
+    keeper.close()
+
+
+def test_collector_beside_a_server_reads_the_file_of_the_address_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, ended = queue.Queue[dict[str, str]](), threading.Event()
+
+    class Process:
+        stdin = None
+
+        def __init__(self, *_: object, env: dict[str, str], **__: object) -> None:
+            started.put(env)
+
+        def wait(self, *_: object) -> int:
+            return 0 if ended.wait(30) else 1
+
+    monkeypatch.setattr(collector_process.subprocess, "Popen", Process)
+    file = tmp_path / "address"
+    file.write_text("sqlite:///first.db\n")
+    monkeypatch.setenv("APP_DATABASE_URL_FILE", str(file))
+    for url, told in (("sqlite:///first.db", None), ("sqlite:///other.db", "sqlite:///other.db")):
+        ended.clear()
+        with collector_process.running_collector(ServerSettings(database_url=url)):
+            env = started.get(timeout=30)
+            ended.set()
+        assert env.get("APP_DATABASE_URL") == told
+        assert env["APP_SPOOL_DIR"] == f"{url.removeprefix('sqlite:///')}.spool"
 
 
 def test_collect_once_writes_what_a_stopped_server_left(

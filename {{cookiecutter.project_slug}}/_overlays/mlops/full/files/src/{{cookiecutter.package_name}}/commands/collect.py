@@ -4,6 +4,7 @@ import signal
 import sys
 import threading
 from argparse import SUPPRESS, Namespace
+from functools import partial
 
 from ..config import UserError, WorkError, load_settings
 from ..serving.wiring import ServerSettings
@@ -30,11 +31,12 @@ def run_collect(options: Namespace) -> None:
     from ..store.spool import waiting
 
     # 1. The database and the spool
-    settings = load_settings(ServerSettings, overrides=options.settings)
+    read_settings = partial(load_settings, ServerSettings, overrides=options.settings)
+    settings = read_settings()
     if settings.database_url == "none":
         raise UserError("database_url is none: there is no prediction log to collect for")
     configure_logs(settings.log_level, "collector")
-    collector, ended = Collector(settings), threading.Event()
+    collector, ended = Collector(settings, read_settings), threading.Event()
     # 2. What ends it
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

@@ -11,7 +11,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
@@ -35,12 +35,7 @@ from ..task.contract import GroundTruth
 from .collector_metrics import CollectorMetrics, measured_families
 from .feedback_socket import FeedbackServer
 from .logs import logger
-from .wiring import (
-    COLLECTOR_METRICS,
-    COLLECTOR_STATUS,
-    ServerSettings,
-    spool_folder,
-)
+from .wiring import COLLECTOR_METRICS, COLLECTOR_STATUS, ServerSettings, spool_folder
 
 TRANSACTION_ROWS = 1000
 RETRY_SECONDS = (0.25, 0.5, 1, 2, 5)  # before a failed write is repeated; the last one recurs
@@ -58,9 +53,13 @@ DAY = 86400.0
 class Collector:
     """Move predictions from the spool to the database, until told to end."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(
+        self, settings: ServerSettings, read_settings: Callable[[], ServerSettings] | None = None
+    ) -> None:
+        """Start from these settings; `read_settings` reads them again when the database fails."""
         self.settings, self.folder = settings, spool_folder(settings)
         self.database = Database(settings.database_url)
+        self._read_settings = read_settings or (lambda: settings)
         self.reader = SpoolReader(self.folder)
         self.metrics = CollectorMetrics()
         self.problem: str | None = None  # why the database cannot be written
@@ -120,6 +119,7 @@ class Collector:
                 status, field = 404 if isinstance(error, UnknownRequest) else 409, "request_id"
             return {"status": status, "index": error.index, "field": field, "message": str(error)}
         except (DatabaseError, BadBundle, ValidationError, OSError) as error:
+            self._refresh_address()
             return {"status": 503, "message": " ".join(str(error).split())}
         finally:
             self._writing.release()
@@ -153,6 +153,7 @@ class Collector:
         except DatabaseError as error:
             self._failures += 1
             self.metrics.errors.inc()
+            self._refresh_address()
             self._report(str(error))
             self.write_metrics()
             return RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS)) - 1]
@@ -163,6 +164,18 @@ class Collector:
         if rows or time.monotonic() - self._metrics_written > METRICS_SECONDS:
             self.write_metrics()
         return 0 if rows or pruned else min(self.settings.log_seconds, 1.0)
+
+    def _refresh_address(self) -> None:
+        """Take another address of the database, as after its password was replaced in the file of
+        APP_DATABASE_URL_FILE."""
+        with suppress(UserError):  # the file is not readable now: the old address is tried again
+            url = self._read_settings().database_url
+            if url != self.settings.database_url:
+                fresh, old = Database(url), self.database
+                self.settings = self.settings.model_copy(update={"database_url": url})
+                self.database, self._migrated = fresh, False
+                old.close()
+                logger.info("the database has another address or password now")
 
     def _become_reader(self, ended: threading.Event) -> bool:
         """Wait until the spool can be read and nobody else does; False if told to end before."""
@@ -279,67 +292,30 @@ class Collector:
 
 def rows_of(chunk: Chunk) -> list[PredictionRow]:
     """Turn a chunk into rows of the log."""
-    version, variant, test = chunk.model
     texts, numbers, bodies = chunk.texts, chunk.numbers, chunk.bodies
     stops = list(accumulate(texts["items"]))
     spans = list(zip([0, *stops], stops, strict=False))
-    measured = {}
+    version, variant, test = chunk.model
+    columns: dict[str, list[Any]] = {
+        "trace_id": [None] * len(spans),  # a chunk of before has none
+        **texts,
+        **{name: numbers[name].tolist() for name in ("at", "milliseconds")},
+        "model_version": [str(version)] * len(spans),
+        "variant": [str(variant)] * len(spans),
+        "test": [test] * len(spans),
+        "output": [(output or b"[]").decode() for output in bodies["output"]],
+        "input": [None if body is None else items_json(body) for body in bodies["body"]],
+    }
     for kind in ("features", "outcomes"):
         values = {
             name.removeprefix(f"{kind}."): np.asarray(column)
             for name, column in {**texts, **numbers}.items()
             if name.startswith(f"{kind}.")
         }
-        measured[kind] = Columns(values, spans).to_json() if values else ["{}"] * len(spans)
+        columns[kind] = Columns(values, spans).to_json() if values else ["{}"] * len(spans)
     return [
-        PredictionRow(
-            request_id,
-            at,
-            str(version),
-            str(variant),
-            test,
-            unit,
-            items,
-            milliseconds,
-            features,
-            outcomes,
-            (output or b"[]").decode(),
-            None if body is None else items_json(body),
-            client_id,
-            asker,
-            caller,
-            trace_id,
-        )
-        for (
-            request_id,
-            at,
-            unit,
-            items,
-            milliseconds,
-            features,
-            outcomes,
-            output,
-            body,
-            client_id,
-            asker,
-            caller,
-            trace_id,
-        ) in zip(
-            texts["request_id"],
-            numbers["at"].tolist(),
-            texts["unit"],
-            texts["items"],
-            numbers["milliseconds"].tolist(),
-            measured["features"],
-            measured["outcomes"],
-            bodies["output"],
-            bodies["body"],
-            texts["client_id"],
-            texts["asker"],
-            texts["caller"],
-            texts.get("trace_id", [None] * len(spans)),
-            strict=True,
-        )
+        PredictionRow(*row)
+        for row in zip(*(columns[name] for name in PredictionRow._fields), strict=True)
     ]
 
 

@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from ..store import spool
 from .logs import logger
@@ -28,11 +29,16 @@ def running_collector(settings: ServerSettings) -> Iterator[None]:
     """Run a collector; at the end it writes what is in the spool, if that takes a moment."""
     ended = threading.Event()
     current: list[subprocess.Popen[bytes]] = []
+    variables = {**os.environ, **as_environment(settings)}
+    variables["APP_SPOOL_DIR"] = str(spool_folder(settings))
+    variables.pop(MULTIPROC_VARIABLE, None)
+    with suppress(OSError, KeyError, UnicodeDecodeError):
+        address = Path(os.environ["APP_DATABASE_URL_FILE"]).read_text(encoding="utf-8").strip()
+        if address == settings.database_url:  # it reads the file itself, again and again
+            del variables["APP_DATABASE_URL"]
 
     def start() -> subprocess.Popen[bytes]:
         package = __package__.split(".")[0] if __package__ else ""
-        variables = {**os.environ, **as_environment(settings)}
-        variables.pop(MULTIPROC_VARIABLE, None)
         # It ends when its standard input does, so also when this process is killed. Its own
         # session: a Ctrl-C is for this process, which then tells it to end.
         return subprocess.Popen(
