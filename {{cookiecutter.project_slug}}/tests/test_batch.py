@@ -196,7 +196,7 @@ def test_parts_of_another_job_do_not_count(
         arguments += ["--prefix", "my_"]
     else:
         servers.replace_champion(deployment, servers.install_copy(deployment, "another"))
-    capsys.readouterr()
+    assert "the same command goes on" in capsys.readouterr().err
     assert predict(*arguments) == 0
     error = capsys.readouterr().err
     assert f"{changed} changed since the last start: scoring all rows anew" in error
@@ -335,9 +335,7 @@ def test_without_the_extra_the_message_names_it(
     assert "pip install -e '.[batch]'" in capsys.readouterr().err
 
 
-def test_scoring_a_table_replaces_its_inputs(
-    deployment: Path, items: list[dict[str, Any]]
-) -> None:
+def test_scoring_a_table_replaces_its_inputs(deployment: Path, items: list[dict[str, Any]]) -> None:
     """What Ray Data calls for each of its batches."""
     bundle = next((deployment / "bundles").iterdir())
     table = pa.Table.from_pylist([{**item, "note": "kept"} for item in items])
