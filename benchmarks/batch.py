@@ -162,9 +162,7 @@ def report(project: Project, rows: int, rounds: int) -> str:
     same += "print(a.equals(b), a.num_rows)"
     equal = project.python(same, *(project.tables / f"{n}.parquet" for n in ("out", "killed")))
     if equal.split() != ["True", str(rows)]:
-        sys.exit(
-            f"error: killed {KILLS} times, the table differs from the undisturbed one: {equal}"
-        )
+        sys.exit(f"error: the table that was killed {KILLS} times differs: {equal}")
     # 3. The section.
     middle: Callable[[list[float]], float] = statistics.median
     lines = [

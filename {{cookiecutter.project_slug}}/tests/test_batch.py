@@ -196,7 +196,7 @@ def test_parts_of_another_job_do_not_count(
         arguments += ["--prefix", "my_"]
     else:
         servers.replace_champion(deployment, servers.install_copy(deployment, "another"))
-    capsys.readouterr()
+    assert "the same command goes on" in capsys.readouterr().err
     assert predict(*arguments) == 0
     error = capsys.readouterr().err
     assert f"{changed} changed since the last start: scoring all rows anew" in error

@@ -69,7 +69,9 @@ class Job(NamedTuple):
                     self._score(resumed)
                     rows, errors = self._write()
                 except BaseException:
-                    if not self._end():  # nothing that a later start could go on with
+                    if rows := self._end():
+                        _echo(f"the same command goes on after the {rows:,} rows that are scored")
+                    else:
                         shutil.rmtree(self.folder)
                     raise
         except Timeout:

@@ -24,7 +24,7 @@ pc: Any = pyarrow.compute  # makes its functions on import, unseen by type check
 
 MAX_BATCH = 256  # rows per call of ONNX Runtime; more gain nothing and take memory
 MAX_ELEMENTS = 2**19  # of the largest input or output of a call
-MAX_BYTES = 2**23  # of items, as JSON, in memory at a time
+MAX_BYTES = 2**21  # of items, as JSON, in memory at a time
 
 Column = Any  # an Arrow array, or a list of JSON values with None for "not given"
 

@@ -16,7 +16,7 @@ from ..config import UserError
 from ..task.contract import Item
 
 FORMATS = (".parquet", ".csv", ".jsonl")
-BLOCK_ROWS, BLOCK_BYTES = 4096, 2**23  # of a block that is read
+BLOCK_ROWS, BLOCK_BYTES = 4096, 2**21  # of a block that is read
 GROUP_ROWS, GROUP_BYTES = 2**16, 2**25  # of a row group that is written
 MAX_CELL = 2**27  # characters of a cell in CSV
 REST = "\0rest"  # a column of JSON: what else a JSON line holds
