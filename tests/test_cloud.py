@@ -61,6 +61,8 @@ def test_the_linters_of_templates_scripts_and_workflows_find_nothing(
     folder = project / "deploy" / "cloud"
     lint("shellcheck", *folder.glob("*.sh"))
     lint("zizmor", "--offline", "--persona", "pedantic", project / ".github/workflows/deploy.yml")
+    lint("bandit", "--quiet", folder / "smoke.py")
+    lint("detect-secrets-hook", *folder.iterdir(), project / "docs" / "cloud.md")
     if templates := list(folder.glob("*.yaml")):
         lint("cfn-lint", *templates)
 
