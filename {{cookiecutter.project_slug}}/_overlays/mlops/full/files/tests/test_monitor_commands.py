@@ -173,7 +173,7 @@ def test_feedback_with_an_unknown_request_records_nothing(
     file = table(tmp_path / "labels.csv", ["request_id", *right], *rows)
     assert run("feedback", file) == 2
     assert f"{file}: row 3: 'nobody' is not in the prediction log" in capsys.readouterr().err
-    assert online.queries.read_scored(log, answers.bundle.contract) == []
+    assert list(online.queries.read_scored(log, answers.bundle.contract)) == []
 
 
 def test_error_in_a_long_file_says_how_much_is_recorded(

@@ -129,8 +129,7 @@ def watched(tools: Path, server: Server, tmp_path: Path) -> Iterator[tuple[Serve
     path = tmp_path / "prometheus.yml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     with services.prometheus(path) as prometheus:
-        scraped = f'up{{job="{job_name()}"}} == 1'
-        until(lambda: get_data(f"{prometheus}/api/v1/query", query=scraped)["result"])
+        until(lambda: get_data(f"{prometheus}/api/v1/query", query="up == 1")["result"])
         yield server, prometheus
 
 

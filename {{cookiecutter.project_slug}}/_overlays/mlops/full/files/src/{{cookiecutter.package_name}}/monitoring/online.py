@@ -21,6 +21,8 @@ PREDICTION_PREFIX = "answer: "  # tells a prediction from a feature of the same 
 WINDOW_ROWS = 1000  # newest items, on which drift and quality are measured
 MIN_DRIFT_ROWS = 100  # on fewer, drift is not judged
 VARIANTS = ("champion", "challenger", "shadow")
+# A scored prediction in 50 bytes; `item` is the hash of a request's id and the item's place in it.
+SCORED = [("at", "f8"), ("unit", "S16"), ("variant", "S10"), ("item", "i8"), ("score", "f8")]
 
 
 class OnlineQuality(NamedTuple):
@@ -100,28 +102,29 @@ def measure_ab_test(
         raise WorkError("the challenger has all the callers, so there is nothing to compare with")
     contract = load_contract(bundle_path(settings.paths.deployment, deployed.champion))
     with open_log(settings.live.database) as database:
-        rows = queries.read_scored(database, contract, test=test)
+        scored = np.fromiter(
+            (
+                (row.at, row.unit, row.variant, hash((row.request_id, row.item)), row.score)
+                for row in queries.read_scored(database, contract, test=test)
+            ),
+            SCORED,
+        )
         variants = queries.read_traffic(database, test)
+    scored = scored[np.argsort(scored["at"], kind="stable")]
     arms = []
     for traffic in variants:
-        scores = [row.score for row in rows if row.variant == traffic.variant]
-        arms.append(Arm(traffic, len(scores), float(np.mean(scores)) if scores else None))
+        scores = scored["score"][scored["variant"] == traffic.variant.encode()]
+        arms.append(Arm(traffic, len(scores), float(scores.mean()) if len(scores) else None))
     # 2. Judge: a split by the scores of both variants, a shadow run by their differences.
     better = contract.SCORE.higher_is_better
     # Scores of which more is better are shares (accuracy, recall); errors have no bound.
     known = {"higher_is_better": better, "score_range": 1.0 if better else None}
     rules = ab_test.TestRules(**settings.ab.model_dump(), **known)
     if challenger.mode == "split":
-        units = np.array([row.unit for row in rows], str)
-        challenged = np.array([row.variant == "challenger" for row in rows], bool)
-        scores = np.array([row.score for row in rows], np.float64)
-        return arms, ab_test.compare_split(units, challenged, scores, challenger.share, rules)
-    shadows = {(row.request_id, row.item): row.score for row in rows if row.variant == "shadow"}
-    both = [
-        (row.unit, shadows[row.request_id, row.item] - row.score)
-        for row in rows
-        if row.variant == "champion" and (row.request_id, row.item) in shadows
-    ]
-    units = np.array([unit for unit, _ in both], str)
-    gains = np.array([gain for _, gain in both], np.float64)
-    return arms, ab_test.compare_paired(units, gains, rules)
+        challenged = scored["variant"] == b"challenger"
+        split = scored["unit"], challenged, scored["score"], challenger.share
+        return arms, ab_test.compare_split(*split, rules)
+    own, shadow = (scored[scored["variant"] == name] for name in (b"champion", b"shadow"))
+    _, first, second = np.intersect1d(own["item"], shadow["item"], return_indices=True)
+    gains = shadow["score"][second] - own["score"][first]
+    return arms, ab_test.compare_paired(own["unit"][first], gains, rules)

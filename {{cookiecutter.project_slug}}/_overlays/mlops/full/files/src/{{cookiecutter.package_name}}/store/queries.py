@@ -1,10 +1,10 @@
 """Read the prediction log, for drift, online quality, A/B tests and retraining.
 
-Limits take the newest; everything is returned in the order of the requests' time.
+Limits take the newest; where nothing else is said, rows come in the order of the requests' time.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from ..interfaces import BaseContract
 from .database import Database
 from .tables import feedback, predictions
 
+FETCHED_ROWS = 1000  # of a large result, at once
 ANSWERING = ("champion", "challenger")  # the variants whose predictions callers got
 
 
@@ -33,6 +34,7 @@ class ScoredPrediction(NamedTuple):
 
     request_id: str
     item: int
+    at: float  # of the request, seconds since 1970
     version: str
     variant: str
     unit: str
@@ -90,20 +92,19 @@ def read_window(
 
 def read_scored(
     database: Database, contract: BaseContract, rows: int | None = None, test: str | None = None
-) -> list[ScoredPrediction]:
-    """Score predictions by the newest feedback, of one A/B test or all; skip what does not fit."""
+) -> Iterator[ScoredPrediction]:
+    """Score predictions by the newest feedback, of one A/B test or all, in no order; skip what does
+    not fit. A test may have millions: they are read as they are used."""
     conditions = [] if test is None else [predictions.c.test == test]
     names = ("model_version", "variant", "unit", "output")
     parse = lru_cache(8)(json.loads)  # one text holds the predictions for all items of a request
-    scored: list[ScoredPrediction] = []
     for row in _read_feedback(database, names, conditions, rows):
         try:
             score = contract.score_json(parse(row.output)[row.item], json.loads(row.truth))
         except (ValueError, IndexError):
             continue
         model = row.model_version, row.variant
-        scored.append(ScoredPrediction(row.request_id, row.item, *model, row.unit, score))
-    return scored
+        yield ScoredPrediction(row.request_id, row.item, row.at, *model, row.unit, score)
 
 
 def read_labelled(database: Database) -> list[LabelledExample]:
@@ -112,7 +113,8 @@ def read_labelled(database: Database) -> list[LabelledExample]:
     conditions = [column.input.is_not(None), column.variant.in_(ANSWERING)]
     parse = lru_cache(8)(json.loads)
     examples: dict[tuple[str, int], LabelledExample] = {}
-    for row in _read_feedback(database, ["input", "caller"], conditions):
+    rows = _read_feedback(database, ["input", "caller"], conditions)
+    for row in sorted(rows, key=lambda row: (row.at, row.id, row.item)):
         try:
             item = parse(row.input)[row.item]
         except ValueError:  # a body with two keys `items` was kept as it came
@@ -145,8 +147,8 @@ def _read_feedback(
     names: Sequence[str],
     conditions: Sequence[ColumnElement[bool]],
     limit: int | None = None,
-) -> list[Any]:
-    """Read feedback with the named columns of the predictions that it is about."""
+) -> Iterator[Any]:
+    """Read feedback with the named columns of the predictions that it is about, in no order."""
     column = predictions.c
     labels = feedback.c.request_id, feedback.c.item, feedback.c.truth
     query = select(column.id, column.at, *labels, *(column[name] for name in names))
@@ -155,8 +157,7 @@ def _read_feedback(
     if limit is not None:
         query = query.order_by(feedback.c.at.desc(), column.id.desc()).limit(limit)
     with database.reading() as connection:
-        rows = connection.execute(query).all()
-    return sorted(rows, key=lambda row: (row.at, row.id, row.item))
+        yield from connection.execution_options(yield_per=FETCHED_ROWS).execute(query)
 
 
 def _join_arrays(texts: list[str], rows: int) -> Arrays:

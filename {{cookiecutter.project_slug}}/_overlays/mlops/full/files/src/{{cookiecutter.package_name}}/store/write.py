@@ -7,7 +7,7 @@ from functools import cache
 from itertools import chain
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, and_, delete, exists, or_, select, update
+from sqlalchemy import and_, delete, exists, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .database import Database
@@ -82,7 +82,7 @@ def prune_log(
 
 def _next_rows(
     database: Database, end: float, seen: tuple[float, int], count: int
-) -> Sequence[Row[Any]]:
+) -> Sequence[Any]:
     """Read the next rows after `seen` and before `end`, and with them what deleting one needs: the
     transaction that writes should not wait for the disk."""
     c = predictions.c
@@ -93,7 +93,7 @@ def _next_rows(
         return connection.execute(query.order_by(c.at, c.id).limit(count)).all()
 
 
-def _delete_rows(database: Database, rows: Sequence[Row[Any]]) -> Pruned:
+def _delete_rows(database: Database, rows: Sequence[Any]) -> Pruned:
     requests = {row.request_id for row in rows}
     with database.writing() as connection:
         chosen = predictions.c.id.in_([row.id for row in rows])
@@ -104,7 +104,7 @@ def _delete_rows(database: Database, rows: Sequence[Row[Any]]) -> Pruned:
     return Pruned(count, 0)
 
 
-def _clear_inputs(database: Database, rows: Sequence[Row[Any]]) -> Pruned:
+def _clear_inputs(database: Database, rows: Sequence[Any]) -> Pruned:
     if not (ids := [row.id for row in rows if row.kept]):
         return Pruned(0, 0)
     unlabelled = ~exists().where(feedback.c.request_id == predictions.c.request_id)
