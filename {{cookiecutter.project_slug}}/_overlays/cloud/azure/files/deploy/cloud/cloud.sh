@@ -7,6 +7,10 @@
 # Needs az (logged in), docker, openssl, python3, and LOCATION. With SUBJECT, the claim `sub` of
 # GitHub's tokens, `up` also lets its workflow deploy.
 set -euo pipefail
+case "${1:-}" in
+  up | deploy | status | down) ;;
+  *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
 cd "$(dirname "$0")/../.."
 name={{ cookiecutter.project_slug }}
 location="${LOCATION:?for example westeurope}"
@@ -216,8 +220,4 @@ down() {
   done
 }
 
-case "${1:-}" in
-  up | status | down) "$1" ;;
-  deploy) deploy "${2:-}" ;;
-  *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
-esac
+"$@"

@@ -7,6 +7,10 @@
 # Needs gcloud, docker, openssl, python3, and PROJECT and REGION. With REPOSITORY_ID, the number of
 # the repository on GitHub, `up` also lets its workflow deploy from main.
 set -euo pipefail
+case "${1:-}" in
+  up | deploy | status | down) ;;
+  *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
 cd "$(dirname "$0")/../.."
 name={{ cookiecutter.project_slug }}
 project="${PROJECT:?the id of the project on Google Cloud}"
@@ -166,8 +170,4 @@ down() {
   done
 }
 
-case "${1:-}" in
-  up | status | down) "$1" ;;
-  deploy) deploy "${2:-}" ;;
-  *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
-esac
+"$@"
