@@ -61,6 +61,8 @@ def test_the_linters_of_templates_scripts_and_workflows_find_nothing(
     folder = project / "deploy" / "cloud"
     lint("shellcheck", *folder.glob("*.sh"))
     lint("zizmor", "--offline", "--persona", "pedantic", project / ".github/workflows/deploy.yml")
+    lint("bandit", "--quiet", folder / "smoke.py")
+    lint("detect-secrets-hook", *folder.iterdir(), project / "docs" / "cloud.md")
     if templates := list(folder.glob("*.yaml")):
         lint("cfn-lint", *templates)
 
@@ -546,3 +548,15 @@ def test_down_deletes_nothing_before_the_name_is_typed_and_never_the_models(
     down.run("cloud.sh", "down", answers=AZURE, typed="ml-project\n", **variables)
     deleted = re.findall(r"^(?:gcloud|az) (.*?) delete", down.calls.read_text(), re.M)
     assert set(deleted) == set(kinds.split(", "))
+
+
+@pytest.mark.parametrize("cloud", ["gcp", "azure"])
+def test_without_a_command_the_script_says_which_there_are(
+    baked: Callable[..., Path], cloud: str
+) -> None:
+    script = baked(cloud=cloud) / "deploy" / "cloud" / "cloud.sh"
+    done = subprocess.run([script, "help"], capture_output=True, text=True)
+    assert done.returncode == 2
+    named = re.findall(r"^  cloud\.sh (\w+)", done.stderr, re.M)
+    assert named == ["up", "deploy", "status", "down"]
+    assert done.stderr.count("#") == 0

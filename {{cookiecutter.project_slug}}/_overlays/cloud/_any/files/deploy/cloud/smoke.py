@@ -2,7 +2,8 @@
 
     APP_KEY=… python deploy/cloud/smoke.py https://HOST [SECONDS]
 
-Needs Python only. Exits with 1 if the server is not ready within SECONDS (300) or predicts nothing.
+Needs Python only; scripts/smoke.py does the same with an image on this machine. Exits with 1 if
+the server is not ready within SECONDS (300) or predicts nothing.
 """
 
 import json
@@ -59,7 +60,7 @@ def ask(url: str, body: Any = None) -> Any:
         headers["x-api-key"] = key
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, headers)  # noqa: S310
-    with urllib.request.urlopen(request, timeout=15) as response:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=15) as response:  # noqa: S310  # nosec B310
         return json.load(response)
 
 

@@ -23,7 +23,8 @@ if [ $# -gt 0 ]; then
 else
   tag="$(git rev-parse --short=12 HEAD)-$(date -u +%Y%m%d%H%M%S)"
   aws ecr get-login-password | docker login --username AWS --password-stdin "${registry%%/*}"
-  docker build --platform linux/amd64 --build-arg EXTRAS=s3 --tag "$registry:$tag" .
+  docker build --platform linux/amd64 --build-arg EXTRAS=s3 \
+    --build-arg REVISION="$(git rev-parse HEAD)" --tag "$registry:$tag" .
   docker push "$registry:$tag"
   digest="$(aws ecr describe-images --repository-name "$name/server" --image-ids "imageTag=$tag" \
     --query 'imageDetails[0].imageDigest' --output text)"

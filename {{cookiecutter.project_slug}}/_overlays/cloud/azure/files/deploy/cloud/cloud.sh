@@ -7,6 +7,10 @@
 # Needs az (logged in), docker, openssl, python3, and LOCATION. With SUBJECT, the claim `sub` of
 # GitHub's tokens, `up` also lets its workflow deploy.
 set -euo pipefail
+case "${1:-}" in
+  up | deploy | status | down) ;;
+  *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
 cd "$(dirname "$0")/../.."
 name={{ cookiecutter.project_slug }}
 location="${LOCATION:?for example westeurope}"
@@ -155,7 +159,8 @@ deploy() {
   if [ -z "$image" ]; then
     tag="$(git rev-parse --short=12 HEAD)-$(date -u +%Y%m%d%H%M%S)"
     az acr login --name "$registry"
-    docker build --platform linux/amd64 --build-arg EXTRAS=azure --tag "$image_name:$tag" .
+    docker build --platform linux/amd64 --build-arg EXTRAS=azure \
+      --build-arg REVISION="$(git rev-parse HEAD)" --tag "$image_name:$tag" .
     docker push "$image_name:$tag"
     image="$(docker inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$image_name:$tag" |
       grep "^$image_name@")"
@@ -215,8 +220,4 @@ down() {
   done
 }
 
-case "${1:-}" in
-  up | status | down) "$1" ;;
-  deploy) deploy "${2:-}" ;;
-  *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
-esac
+"$@"

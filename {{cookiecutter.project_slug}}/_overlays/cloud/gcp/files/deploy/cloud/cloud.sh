@@ -7,6 +7,10 @@
 # Needs gcloud, docker, openssl, python3, and PROJECT and REGION. With REPOSITORY_ID, the number of
 # the repository on GitHub, `up` also lets its workflow deploy from main.
 set -euo pipefail
+case "${1:-}" in
+  up | deploy | status | down) ;;
+  *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
 cd "$(dirname "$0")/../.."
 name={{ cookiecutter.project_slug }}
 project="${PROJECT:?the id of the project on Google Cloud}"
@@ -21,7 +25,7 @@ deployer="$short-deploy@$project.iam.gserviceaccount.com"
 pool="gh-${name:0:29}" # 4 to 32 characters
 environment="APP_ENVIRONMENT=production,APP_PORT=8000,APP_METRICS=key,APP_DEPLOYMENT_DIR=/tmp/deployment"
 environment+=",APP_DEPLOYMENT_URL=gs://$bucket/deployment"
-secrets="APP_API_KEYS=$name-api-key:latest"
+secrets="APP_API_KEYS=$name-api-key:latest" # pragma: allowlist secret
 flags=()
 
 exists() { "$@" >/dev/null 2>&1; }
@@ -113,7 +117,8 @@ deploy() {
   if [ -z "$image" ]; then
     tag="$(git rev-parse --short=12 HEAD)-$(date -u +%Y%m%d%H%M%S)"
     gcloud auth configure-docker "$region-docker.pkg.dev"
-    docker build --platform linux/amd64 --build-arg EXTRAS=gcs --tag "$registry:$tag" .
+    docker build --platform linux/amd64 --build-arg EXTRAS=gcs \
+      --build-arg REVISION="$(git rev-parse HEAD)" --tag "$registry:$tag" .
     docker push "$registry:$tag"
     image="$registry@$(gcloud artifacts docker images describe "$registry:$tag" \
       --format='value(image_summary.digest)')"
@@ -165,8 +170,4 @@ down() {
   done
 }
 
-case "${1:-}" in
-  up | status | down) "$1" ;;
-  deploy) deploy "${2:-}" ;;
-  *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
-esac
+"$@"

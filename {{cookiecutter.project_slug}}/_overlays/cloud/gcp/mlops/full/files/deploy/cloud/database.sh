@@ -18,7 +18,7 @@ database_up() {
   if ! exists gcloud secrets versions access latest --secret="$name-database-url"; then
     password="$(openssl rand -hex 24)"
     gcloud sql users create app --instance="$name" --password="$password"
-    printf 'postgresql://app:%s@/app?host=/cloudsql/%s' "$password" "$address" |
+    printf 'postgresql://app:%s@/app?host=/cloudsql/%s' "$password" "$address" | # pragma: allowlist secret
       secret "$name-database-url"
   fi
   grant projects add-iam-policy-binding "$project" --condition=None \
