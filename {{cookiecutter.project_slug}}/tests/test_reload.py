@@ -245,7 +245,7 @@ def test_bundle_with_a_wrong_reference_is_refused_naming_file_and_field(
     assert str(caught.value).startswith(f"{path}: is not a reference: ")
     assert field in str(caught.value)
     path.unlink()
-    with pytest.raises(BadBundle, match="reference.json: cannot be read"):
+    with pytest.raises(BadBundle, match=r"reference\.json: cannot be read"):
         load_reference(path.parent)
 
 
