@@ -257,9 +257,7 @@ def test_rejected_row_is_counted_and_the_others_are_written(
 
     def without_unit(chunk: spool.Chunk) -> list[PredictionRow]:
         fields: dict[str, Any] = {"unit": None}
-        return [
-            row._replace(**fields) if row.client_id == "r3" else row for row in rows_of(chunk)
-        ]
+        return [row._replace(**fields) if row.client_id == "r3" else row for row in rows_of(chunk)]
 
     monkeypatch.setattr(collector, "rows_of", without_unit)
     for number in range(6):
