@@ -114,7 +114,7 @@ class BaseContract(BaseModel, ABC):
     def decode_columns(self, outputs: Arrays) -> dict[str, Any]:
         """Decode outputs for what `encode_columns` encoded, as `decode` does: a column (row,) per
         field of `Prediction`, or if the field is a dict, a column per key."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} encodes columns, but does not decode them")
 
     @abstractmethod
     def score(self, prediction: Any, ground_truth: Any) -> float:
