@@ -2,8 +2,8 @@
 
     make demo TASK=image-classification && make demo TASK=forecasting … && make pictures
 
-Writes docs/images/: the results section of every demo as a browser shows it, and the API page of
-the first one.
+Writes docs/images/: the results section of every demo as a browser shows it, and the server's page
+to try its model.
 """
 
 import shutil
@@ -47,9 +47,8 @@ def main() -> int:
             screenshot(browser, page.as_uri(), IMAGES / f"{task}.png", 930, 4000)
         finally:
             page.unlink()
-    project = next(iter(made.values()))
-    with demo.server(project, project / ".venv" / "bin" / project.name) as url:
-        screenshot(browser, f"{url}/docs", IMAGES / "api.png", 1100, 660)
+        with demo.server(project, project / ".venv" / "bin" / project.name) as url:
+            screenshot(browser, f"{url}/", IMAGES / f"page-{task}.png", 1040, 1100)
     return 0
 
 
