@@ -20,7 +20,12 @@ from {{ cookiecutter.package_name }}.bundle import deployment as folder
 from {{ cookiecutter.package_name }}.bundle.load import load_bundle
 from {{ cookiecutter.package_name }}.config import UserError, load_settings
 from {{ cookiecutter.package_name }}.interfaces import LabelledItem
-from {{ cookiecutter.package_name }}.serving import collector, collector_process, columns, prediction_log
+from {{ cookiecutter.package_name }}.serving import (
+    collector,
+    collector_process,
+    columns,
+    prediction_log,
+)
 from {{ cookiecutter.package_name }}.serving.collector import Collector
 from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 from {{ cookiecutter.package_name }}.store import spool
