@@ -148,7 +148,7 @@ def test_the_readme_shows_what_was_measured_with_pictures_that_exist(
 ) -> None:
     readme = (project / "README.md").read_text(encoding="utf-8")
     assert re.search(r"^\| \*\*Network\*\* +\|", readme, re.M)
-    pictures = re.findall(r"!\[.*?\]\((.*?)\)", readme)
+    pictures = re.findall(r"!\[.*?\]\((?!https:)(.*?)\)", readme)  # the badge is elsewhere
     assert len(pictures) >= 3
     for name in pictures:
         with Image.open(project / name) as picture:
