@@ -113,8 +113,9 @@ def model(name: str) -> Model:
     settings = [f"model.width={WIDTHS[name]}", "train.epochs=2", "train.seeds=[0]"]
     # A copy outside of the project: with it, the commands work in this folder.
     config = ["--config", shutil.copy(PROJECT / "configs" / "default.yaml", folder)]
-    for command in ("train", "evaluate", "deploy"):
-        run(folder, str(PROJECT / ".venv" / "bin" / "bench"), command, *config, *settings)
+    # Two epochs: what it answers must be the same everywhere, not right.
+    for command in (["train"], ["evaluate"], ["deploy", "--force", "--reason", "for speed alone"]):
+        run(folder, str(PROJECT / ".venv" / "bin" / "bench"), *command, *config, *settings)
     _export(folder, WIDTHS[name])
     run(folder, str(PROJECT / ".venv" / "bin" / "python"), str(PEERS / "reference.py"))
     stamp.write_text(state)
