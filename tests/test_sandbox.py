@@ -1,6 +1,5 @@
 """`make sandbox`: a project to work in, whose files are the template's."""
 
-import os
 from pathlib import Path
 
 import sandbox
@@ -16,7 +15,7 @@ def test_a_sandbox_edits_the_template_and_keeps_what_was_made_in_it(tmp_path: Pa
     task = OVERLAYS / "task" / "forecasting" / "files" / sources / "task"
     assert (package / "arrays.py").resolve() == PROJECT / sources / "arrays.py"
     assert (package / "task" / "model.py").resolve() == task / "model.py"
-    assert not os.stat(project / "pyproject.toml").st_mode & 0o222
+    assert not (project / "pyproject.toml").stat().st_mode & 0o222
     assert linked > written
 
     made = project / "src" / "forecasting" / "store" / "mine.py"
