@@ -12,10 +12,12 @@ import sys
 import unicodedata
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
-if "cookiecutter." in ANSWERS["project_slug"]:  # cookiecutter 1 fills in no private values
+if "__prompts__" in ANSWERS:  # which cookiecutter removes, since it knows what they are
     sys.exit("error: this template needs cookiecutter 2.2 or newer: pipx upgrade cookiecutter")
 if sys.version_info < (3, 11):  # noqa: UP036  of the cookiecutter that runs this
     sys.exit("error: this template needs Python 3.11 or newer, cookiecutter runs on " + sys.version)
+
+(FOLDER,) = json.loads(r"""[{{ lipsum.__globals__.os.getcwd() | tojson }}]""")  # the template's
 
 # The slug names the folder, which cookiecutter makes before this runs. One that is no plain folder
 # name (empty, `..`, `a/b`) must not get that far: cookiecutter.json has put another in its place.
@@ -105,6 +107,10 @@ def problems():
             reason = reason or "must be a plain folder name"
         if reason:
             yield name, reason, suggestion(ANSWERS[name], separator)
+    for question in os.scandir(f"{FOLDER}/templates/_overlays"):  # a replay's are not checked yet
+        values = sorted(value.name for value in os.scandir(question) if value.name[0] != "_")
+        if ANSWERS[question.name] not in values:
+            yield question.name, "is none of the choices", " or ".join(values)
     for name in ("email", "github_username"):
         if isinstance(ANSWERS[name], str) and (reason := NO_SUCH[name](ANSWERS[name])):
             yield name, reason, EXAMPLES[name]
