@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test demo bench benchtraining benchserving benchkills pictures history lock clean
+.PHONY: help setup check format test sandbox demo bench benchtraining benchserving benchkills pictures history lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 RUFF := $(BIN)/ruff --config ruff.toml
@@ -7,6 +7,7 @@ PROJECT := {{cookiecutter.project_slug}}
 # Where the demo is generated, and for which task.
 DEMO_DIR ?= build/demo
 TASK ?= image-classification
+MLOPS ?= full
 ARGS ?=
 
 help: ## list the targets
@@ -26,6 +27,9 @@ format: setup ## format the sources and fix lint errors with ruff
 
 test: setup ## generate projects, run their checks and tests, and run them from training to prediction
 	$(BIN)/python -m pytest $(ARGS)
+
+sandbox: setup ## a project in build/sandbox that edits the template (TASK=… MLOPS=basic ARGS="-k doctor")
+	@$(BIN)/python scripts/sandbox.py --task "$(TASK)" --mlops "$(MLOPS)" $(ARGS)
 
 demo: setup ## generate, train, report, deploy, serve and predict (DEMO_DIR=build/demo TASK=image-classification)
 	@$(BIN)/python scripts/demo.py --task "$(TASK)" "$(DEMO_DIR)"

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 TEMPLATE = Path(__file__).parents[1]
-PROJECT, SOURCES = TEMPLATE / "{{cookiecutter.project_slug}}", "src/{{cookiecutter.package_name}}"
-FOLDERS = [PROJECT / SOURCES, PROJECT / "_overlays" / "mlops" / "full" / "files" / SOURCES]
+CORE, SOURCES = TEMPLATE / "{{cookiecutter.project_slug}}", "src/{{cookiecutter.package_name}}"
+OVERLAYS = TEMPLATE / "templates" / "_overlays"
+FOLDERS = [CORE / SOURCES, OVERLAYS / "mlops" / "full" / "files" / SOURCES]
 PACKAGE = "project"  # a name that Python can import, unlike the folder's
 
 spec = spec_from_file_location(

@@ -1,26 +1,27 @@
 """Lay the chosen overlays over the project, make it a git repository, say what comes next.
 
-An overlay is `_overlays/<question>/<value>/files/`: the final tree of what an answer adds. What
-several answers share is an overlay of its own (`_classification`), named by a line of their file
-`also`. What an answer adds only beside another answer lies in a folder of that question inside it
-(`task/forecasting/mlops/full/files/`). Which overlays there are is read from the folders, so a new
-one needs no change here.
+An overlay is `templates/_overlays/<question>/<value>/files/`: the final tree of what an answer
+adds. What several answers share is an overlay of its own (`_classification`), named by a line of
+their file `also`. What an answer adds only beside another answer lies in a folder of that question
+inside it (`task/forecasting/mlops/full/files/`). Which overlays there are is read from the folders,
+so a new one needs no change here.
 
-Cookiecutter copies `_overlays` as it is; rendering every choice only to drop most of them would
-cost more than all the rest. So the answers that overlays may hold are filled in here.
+Overlays are no part of the folder that cookiecutter renders: it would copy all of them, and most
+are not chosen. They and the tests may hold a few answers, which are filled in here.
 """
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
+# Cookiecutter stands in the template's folder while it fills this in. That is the only way to find
+# it under cruft, which passes no `_repo_dir`.
+(FOLDER,) = json.loads(r"""[{{ lipsum.__globals__.os.getcwd() | tojson }}]""")
 HOST = "gitlab.com" if ANSWERS["ci"] == "gitlab" else "github.com"
 REPOSITORY = f"https://{HOST}/{ANSWERS['github_username']}/{ANSWERS['project_slug']}"
 FILLED = {**ANSWERS, "docs_url": f"{REPOSITORY}/blob/main/docs"}  # GitLab redirects there as well
-OVERLAYS = Path("_overlays")
 BEFORE = Path(".before-cookiecutter")
 BLANK = re.compile(
     r"\{\{ ?cookiecutter\.(package_name|project_slug|github_username|docs_url) ?\}\}"
@@ -33,18 +34,17 @@ def fill(text):
 
 
 def lay(overlay):
-    """Move an overlay's files into place, then those of the overlays that it shares or holds."""
-    for source in sorted((overlay / "files").rglob("*")):
+    """Copy an overlay's files into place, then those of the overlays that it shares or holds."""
+    for source in (overlay / "files").rglob("*"):
         target = Path(fill(str(source.relative_to(overlay / "files"))))
-        if source.is_dir():
-            target.mkdir(exist_ok=True)
+        if source.is_dir() or (KEEP and target.exists()):
             continue
-        if KEEP and target.exists():
-            continue
-        source.replace(target)  # that it takes no other overlay's file's place is tested
-        content = target.read_bytes()
+        content = source.read_bytes()
         if b"cookiecutter." in content:
-            target.write_bytes(fill(content.decode()).encode())
+            content = fill(content.decode()).encode()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)  # that it takes no other overlay's file's place is tested
+        target.chmod(source.stat().st_mode)
     if (overlay / "also").exists():
         for name in (overlay / "also").read_text().split():
             lay(overlay.with_name(name))
@@ -58,13 +58,15 @@ def keeps_files():
     Puts back what it has replaced all the same."""
     if not BEFORE.exists():
         return False
+    import shutil  # hardly ever needed
+
     keep = all(
         (BEFORE / name).stat().st_mtime_ns == Path(name).stat().st_mtime_ns
         for name in ("pyproject.toml", "Makefile", "README.md")
         if (BEFORE / name).exists()
     )
-    for copy in filter(Path.is_file, BEFORE.rglob("*") if keep else ()):
-        copy.replace(copy.relative_to(BEFORE))
+    for path in filter(Path.is_file, BEFORE.rglob("*") if keep else ()):
+        path.replace(path.relative_to(BEFORE))
     shutil.rmtree(BEFORE)
     return keep
 
@@ -78,10 +80,12 @@ def git(*arguments, folder="."):
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+for test in Path("tests").glob("*.py"):
+    if b"cookiecutter." in (content := test.read_bytes()):
+        test.write_bytes(fill(content.decode()).encode())
 KEEP = keeps_files()
-for question in sorted(OVERLAYS.iterdir()):
+for question in sorted(Path(FOLDER, "templates", "_overlays").iterdir()):
     lay(question / ANSWERS[question.name])
-shutil.rmtree(OVERLAYS)
 
 # Where the project comes from. Cruft does not say where its copy is, but notes the commit itself.
 record = Path(".template.json")

@@ -4,20 +4,20 @@ Cookiecutter fills the answers in below. They arrive as JSON: its `tojson` write
 neighbours and everything beyond ASCII as escapes, so no answer can end the string or run as code.
 """
 
+import itertools
 import json
+import os
 import re
-import shutil
 import sys
 import unicodedata
-from email.headerregistry import Address
-from fnmatch import fnmatch
-from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
-if "cookiecutter." in ANSWERS["project_slug"]:  # cookiecutter 1 fills in no private values
+if "__prompts__" in ANSWERS:  # which cookiecutter removes, since it knows what they are
     sys.exit("error: this template needs cookiecutter 2.2 or newer: pipx upgrade cookiecutter")
 if sys.version_info < (3, 11):  # noqa: UP036  of the cookiecutter that runs this
     sys.exit("error: this template needs Python 3.11 or newer, cookiecutter runs on " + sys.version)
+
+(FOLDER,) = json.loads(r"""[{{ lipsum.__globals__.os.getcwd() | tojson }}]""")  # the template's
 
 # The slug names the folder, which cookiecutter makes before this runs. One that is no plain folder
 # name (empty, `..`, `a/b`) must not get that far: cookiecutter.json has put another in its place.
@@ -25,7 +25,6 @@ REPLACED = ANSWERS["project_slug"] == "refused-project-slug"
 if REPLACED:
     ANSWERS["project_slug"] = ANSWERS["__given_slug"]
 
-BEFORE, WITNESSES = Path(".before-cookiecutter"), ("pyproject.toml", "Makefile", "README.md")
 LONGEST = 30
 TEXTS = ("project_name", "description", "full_name", "email", "github_username")
 NAMES = (("project_slug", "-"), ("package_name", "_"))
@@ -108,6 +107,10 @@ def problems():
             reason = reason or "must be a plain folder name"
         if reason:
             yield name, reason, suggestion(ANSWERS[name], separator)
+    for question in os.scandir(f"{FOLDER}/templates/_overlays"):  # a replay's are not checked yet
+        values = sorted(value.name for value in os.scandir(question) if value.name[0] != "_")
+        if ANSWERS[question.name] not in values:
+            yield question.name, "is none of the choices", " or ".join(values)
     for name in ("email", "github_username"):
         if isinstance(ANSWERS[name], str) and (reason := NO_SUCH[name](ANSWERS[name])):
             yield name, reason, EXAMPLES[name]
@@ -127,6 +130,10 @@ def why_no_text(name, text):
 
 def why_no_email(email):
     """Why the build of the package would refuse an address; None if it would not."""
+    if re.fullmatch(r"[a-z0-9_+-]+(\.[a-z0-9_+-]+)*@[a-z0-9-]+(\.[a-z0-9-]+)+", email, re.I | re.A):
+        return None
+    from email.headerregistry import Address  # what the build uses; slow to import
+
     try:
         valid = email.isascii() and Address(addr_spec=email).domain
     except Exception:  # it raises whatever it comes across
@@ -178,18 +185,27 @@ if found:
     sys.exit(1)
 
 # What is in the folder already (`-f`, `-f -s`) is somebody's work.
-if Path("_overlays").exists():
-    sys.exit("error: _overlays exists in the project's folder and would be removed: rename it")
-record = Path(".template.json")
-if record.exists():
-    task = json.loads(record.read_text(encoding="utf-8"))["answers"]["task"]
-    if task != ANSWERS["task"]:
-        sys.exit(f"error: {Path.cwd()} holds a project for {task}, not {ANSWERS['task']}")
-# The other hook puts these back if cookiecutter shall keep existing files (`-s`): it replaces those
-# that it copies as they are all the same. It sees that from the times of files that it renders.
-paths = [*Path().glob("*"), *Path("src").rglob("*"), *Path("scripts").glob("*")]
-for path in [*paths, Path("tests/__init__.py")]:
-    raw = any(fnmatch(path.as_posix(), pattern) for pattern in ANSWERS["_copy_without_render"])
-    if path.is_file() and (raw or str(path) in WITNESSES):
-        (BEFORE / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, BEFORE / path)
+if any(os.scandir()):
+    import shutil
+    from fnmatch import fnmatch
+    from pathlib import Path
+
+    record = Path(".template.json")
+    if record.exists():
+        task = json.loads(record.read_text(encoding="utf-8"))["answers"]["task"]
+        if task != ANSWERS["task"]:
+            sys.exit(f"error: {Path.cwd()} holds a project for {task}, not {ANSWERS['task']}")
+    before = Path(".before-cookiecutter")
+    if before.exists():
+        sys.exit(
+            f"error: {before} holds what an interrupted call would have put back: move it away"
+        )
+    # The other hook puts these back if cookiecutter shall keep existing files (`-s`): it replaces
+    # those that it copies as they are all the same. It sees that from the times of files that it
+    # renders.
+    replaced = [*ANSWERS["_copy_without_render"], "pyproject.toml", "Makefile", "README.md"]
+    folders = (Path(name).rglob("*") for name in ("src", "scripts", "tests"))
+    for path in itertools.chain(Path().glob("*"), *folders):
+        if path.is_file() and any(fnmatch(path.as_posix(), pattern) for pattern in replaced):
+            (before / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, before / path)

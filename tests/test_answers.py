@@ -1,5 +1,6 @@
 """Whatever a person answers: a project that works, or one clear message and nothing written."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -123,12 +124,27 @@ def test_any_text_is_shown_as_given(text: str) -> None:
 @cache
 def hook() -> ModuleType:
     """The functions of the hook that judges answers."""
-    source = (ROOT / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
     answers = {**dict.fromkeys(QUESTIONS, "x"), "email": "a@b.c", "__given_slug": "x"}
     module = ModuleType("hook")
-    functions = source.replace("{{ cookiecutter | tojson }}", json.dumps(answers))
-    exec(functions.partition("\nfound = ")[0], module.__dict__)
+    exec(hook_source(answers).partition("\nfound = ")[0], module.__dict__)
     return module
+
+
+def hook_source(answers: dict[str, str]) -> str:
+    """The hook that judges answers, as cookiecutter runs it."""
+    source = (ROOT / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
+    environment = create_env_with_context({"cookiecutter": answers})
+    return environment.from_string(source).render(cookiecutter=answers)
+
+
+def test_too_old_a_python_or_cookiecutter_is_told_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"project_slug": "x"}
+    ast.parse(hook_source(answers), feature_version=(3, 8))
+    with pytest.raises(SystemExit, match=r"needs cookiecutter 2\.2"):
+        exec(hook_source(answers | {"__prompts__": ""}), {})
+    monkeypatch.setattr(sys, "version_info", (3, 9))
+    with pytest.raises(SystemExit, match=r"needs Python 3\.11"):
+        exec(hook_source(answers), {})
 
 
 @pytest.mark.parametrize(
@@ -171,17 +187,30 @@ def test_a_private_value_that_is_given_changes_nothing(tmp_path: Path, answers: 
     assert list(tmp_path.iterdir()) in ([], [folder])
 
 
-def test_a_replayed_bake_takes_what_was_changed_in_its_file(tmp_path: Path) -> None:
+def replay(folder: Path, **changed: str) -> subprocess.CompletedProcess[str]:
+    """Bake from a file of answers that somebody has edited."""
     answers = {**TEMPLATE, "project_slug": "reader", "package_name": "reader", "__given_slug": "x"}
     answers |= {name: values[0] for name, values in TEMPLATE.items() if isinstance(values, list)}
-    answers |= {"description": "New * words.", "full_name": "New Name", "project_name": "New"}
+    answers |= changed
     answers["_copy_without_render"] = TEMPLATE["_copy_without_render"]
-    (tmp_path / "replay.json").write_text(json.dumps({"cookiecutter": answers}))
-    done = cookiecutter(tmp_path / "out", "--replay-file", str(tmp_path / "replay.json"))
+    del answers["__prompts__"]
+    (folder / "replay.json").write_text(json.dumps({"cookiecutter": answers}))
+    return cookiecutter(folder / "out", "--replay-file", str(folder / "replay.json"))
+
+
+def test_a_replayed_bake_takes_what_was_changed_in_its_file(tmp_path: Path) -> None:
+    changed = {"description": "New * words.", "full_name": "New Name", "project_name": "New"}
+    done = replay(tmp_path, **changed)
     assert done.returncode == 0, done.stderr
     assert pyproject(tmp_path / "out" / "reader")["project"]["description"] == "New * words."
     assert "New Name" in (tmp_path / "out" / "reader" / "LICENSE").read_text()
     assert (tmp_path / "out" / "reader" / "README.md").read_text().startswith("# New\n")
+
+
+def test_a_replayed_choice_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    message = refused(replay(tmp_path, task="poetry", license="GPL"), tmp_path / "out")
+    assert "task='poetry': is none of the choices; for example: forecasting or" in message
+    assert "license='GPL'" in message
 
 
 def test_without_its_hooks_the_project_says_that_it_is_incomplete(tmp_path: Path) -> None:
@@ -278,6 +307,7 @@ def edited(project: Path) -> list[Path]:
         project / ".github" / "workflows" / "ci.yml",
         project / "configs" / "default.yaml",
         project / "tests" / "quick.py",
+        project / "tests" / "test_runs.py",
         project / "src" / "reader" / "task" / "model.py",
     ]
     for path in paths:
@@ -307,12 +337,12 @@ def test_what_would_lose_a_person_s_work_is_refused(tmp_path: Path) -> None:
     other = cookiecutter(tmp_path, *answers, "task=forecasting")
     assert other.returncode != 0
     assert "holds a project for image-classification, not forecasting" in other.stderr
-    mine = tmp_path / "reader" / "_overlays" / "mine"
+    mine = tmp_path / "reader" / ".before-cookiecutter" / "mine"
     mine.parent.mkdir()
     mine.touch()
     done = cookiecutter(tmp_path, *answers)
     assert done.returncode != 0
-    assert "_overlays exists" in done.stderr
+    assert "an interrupted call" in done.stderr
     assert mine.exists()
     assert {path.read_text(encoding="utf-8") for path in paths} == {"mine"}
 

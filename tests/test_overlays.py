@@ -111,9 +111,9 @@ def test_every_overlay_of_a_question_has_the_same_parts() -> None:
 
 def test_the_template_s_python_is_plain_python() -> None:
     tests = re.compile(r"^from \{\{ cookiecutter\.package_name \}\}([.a-z_]* import )", re.M)
-    for path in PROJECT.rglob("*.py"):
+    for path in [*PROJECT.rglob("*.py"), *OVERLAYS.rglob("*.py")]:
         text = path.read_text(encoding="utf-8")
-        if "tests" in path.relative_to(PROJECT).parts:
+        if "tests" in path.relative_to(ROOT).parts:
             text = tests.sub(r"from package\1", text)
             assert not re.search(r"\{\{|\{%|\{#", text), path
         compile(text, path, "exec")
