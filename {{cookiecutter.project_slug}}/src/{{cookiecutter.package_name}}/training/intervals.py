@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -63,6 +64,7 @@ def level_of_each(
     return float(2 * NormalDist().cdf(np.quantile(np.abs(draws).max(axis=1), level)) - 1)
 
 
+@cache
 def t_quantile(share: float, freedom: float) -> float:
     """Return the quantile of Student's t for a share of at least one half.
 
