@@ -16,6 +16,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+VERSION = "0.8.0"  # of the template; written by scripts/release.py
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 HOST = "gitlab.com" if ANSWERS["ci"] == "gitlab" else "github.com"
 REPOSITORY = f"https://{HOST}/{ANSWERS['github_username']}/{ANSWERS['project_slug']}"
@@ -84,6 +85,7 @@ for question in sorted(OVERLAYS.iterdir()):
 shutil.rmtree(OVERLAYS)
 
 # Where the project comes from. Cruft does not say where its copy is, but notes the commit itself.
+# The version is away from what differs under cruft, so that its patches fit every project.
 record = Path(".template.json")
 if not (KEEP and record.exists()):
     source = ANSWERS.get("_repo_dir")
@@ -91,6 +93,7 @@ if not (KEEP and record.exists()):
         "template": ANSWERS.get("_template"),
         "commit": source and git("rev-parse", "HEAD", folder=source),
         "answers": {name: answer for name, answer in ANSWERS.items() if name[0] != "_"},
+        "version": VERSION,
     }
     record.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
