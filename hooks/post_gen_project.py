@@ -84,16 +84,16 @@ for question in sorted(OVERLAYS.iterdir()):
     lay(question / ANSWERS[question.name])
 shutil.rmtree(OVERLAYS)
 
-# Where the project comes from. Cruft does not say where its copy is, but notes the commit itself.
-# The version is away from what differs under cruft, so that its patches fit every project.
+# Where the project comes from. Cruft gives the commit; otherwise it is that of cookiecutter's copy.
+# `template` is last, as cruft may know it by another address: its patches do not come near it.
 record = Path(".template.json")
 if not (KEEP and record.exists()):
-    source = ANSWERS.get("_repo_dir")
+    commit, source = ANSWERS.get("_commit"), ANSWERS.get("_repo_dir")
     content = {
-        "template": ANSWERS.get("_template"),
-        "commit": source and git("rev-parse", "HEAD", folder=source),
-        "answers": {name: answer for name, answer in ANSWERS.items() if name[0] != "_"},
         "version": VERSION,
+        "commit": commit or (source and git("rev-parse", "HEAD", folder=source)),
+        "answers": {name: answer for name, answer in ANSWERS.items() if name[0] != "_"},
+        "template": ANSWERS.get("_template"),
     }
     record.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
