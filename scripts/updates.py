@@ -2,8 +2,9 @@
 
     python scripts/updates.py [--page]
 
-Each project is made with cruft at a version, committed, changed, committed, and updated to the last
-commit of this repository. --page writes the table into docs/updating.md.
+Each project is made at a version, committed, changed, committed, and updated to the last commit of
+this repository, by the project's scripts/update.py and by cruft alone. --page writes the table into
+docs/updating.md.
 """
 
 import argparse
@@ -13,13 +14,14 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import release
 
 TEMPLATE = release.TEMPLATE
 PACKAGE = "src/ml_project"
+UPDATE = TEMPLATE / "{{cookiecutter.project_slug}}" / "scripts" / "update.py"
 SKIP = [f"{PACKAGE}/task", "tests/quick.py", "tests/test_task.py", "configs"]
 BEGIN, END = "<!-- updates:begin, rewritten by make updates -->\n", "<!-- updates:end -->"
 
@@ -28,12 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--page", action="store_true", help="write into docs/updating.md")
     options = parser.parse_args()
-    head = release.git(TEMPLATE, "rev-parse", "HEAD")
-    found = {
-        version: {name: outcome(version.commit, name) for name in SITUATIONS}
-        for version in release.versions()
-        if not head.startswith(version.commit)
-    }
+    found = {version: outcomes(version.commit) for version in release.versions()}
     text = table(found)
     print(text)
     if options.page:
@@ -43,38 +40,62 @@ def main() -> None:
         page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
-def outcome(commit: str, situation: str) -> list[str]:
-    """The files in conflict when a project of this commit is updated in this situation."""
+def outcomes(commit: str) -> dict[str, dict[str, list[str]]]:
+    """The files in conflict in each situation after each way to update a project of a commit."""
+    found: dict[str, dict[str, list[str]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        project = make(commit, Path(folder), linked=situation == "linked")
-        marks = SITUATIONS[situation](project)
-        commit_all(project)
-        conflicts = update(project)
-        assert not lost(project, marks), f"{commit}, {situation}: {lost(project, marks)}"
-    print(f"{commit} {situation:<12} {len(conflicts)}  {' '.join(conflicts)}", flush=True)
-    return conflicts
+        made = {linked: make(commit, Path(folder, str(linked)), linked) for linked in (False, True)}
+        for situation, change in SITUATIONS.items():
+            project = made[situation == "linked"]
+            first = release.git(project, "rev-parse", "HEAD")
+            marks = change(project)
+            commit_all(project)
+            found[situation] = {}
+            for way, update in WAYS.items():
+                update(project)
+                found[situation][way] = conflicts(project)
+                taken = lost(project, marks)
+                assert not taken, f"{commit}, {situation}, {way}: {taken}"
+                print(commit, situation, way, *found[situation][way], flush=True)
+                restore(project, "HEAD")
+            restore(project, first)
+    return found
+
+
+def restore(project: Path, commit: str) -> None:
+    release.git(project, "reset", "--quiet", "--hard", commit)
+    release.git(project, "clean", "--quiet", "-d", "--force")
 
 
 def make(commit: str, folder: Path, linked: bool = False) -> Path:
     """A project made at a commit, by cruft or by cookiecutter and then linked; committed."""
+    folder.mkdir(exist_ok=True)
     options = ("--no-input", "--default-config", "--checkout", commit, "--output-dir", str(folder))
-    run(folder, "cookiecutter" if linked else "cruft create", *options, str(TEMPLATE))
+    # Of a plain path cookiecutter takes the files as they are, whatever --checkout says.
+    command = ["cookiecutter"] if linked else ["cruft", "create"]
+    run(folder, *command, *options, TEMPLATE.as_uri())
     (project,) = folder.iterdir()
     if linked:
-        run(project, "cruft link", "--no-input", "--checkout", commit, str(TEMPLATE))
+        run(project, "cruft", "link", "--no-input", "--checkout", commit, TEMPLATE.as_uri())
     commit_all(project)
     return project
 
 
-def update(project: Path) -> list[str]:
-    """Update to the template's last commit; the files that hold conflicts or lie beside them."""
-    run(project, "cruft update", "--skip-apply-ask")
-    return conflicts(project)
+def merge(project: Path, *options: str) -> None:
+    run(project, sys.executable, str(UPDATE), *options, accepted=(0, 1))
+
+
+def patch(project: Path) -> None:
+    run(project, "cruft", "update", "--skip-apply-ask")
 
 
 def conflicts(project: Path) -> list[str]:
+    """The files with conflicts, or beside which are hunks that cruft could not apply."""
     marked = release.git(project, "diff", "--name-only", "--diff-filter=U").splitlines()
     return sorted(marked + [str(path.relative_to(project)) for path in project.rglob("*.rej")])
+
+
+WAYS: dict[str, Callable[[Path], None]] = {"make update": merge, "cruft update": patch}
 
 
 # What a person did. Each returns marks: words that must still be somewhere after the update, or
@@ -137,13 +158,11 @@ def own_task(project: Path) -> list[str]:
 def own_task_in_skip(project: Path) -> list[str]:
     """The same, named in `[tool.cruft] skip`."""
     path = project / "pyproject.toml"
-    text = path.read_text(encoding="utf-8").replace("[tool.cruft]\nskip = [\n", "")
+    text = path.read_text(encoding="utf-8")
+    if "\nskip = [\n" not in text:  # of a version that knew nothing of it
+        text += "\n[tool.cruft]\nskip = [\n]\n"
     lines = "".join(f"    {json.dumps(name)},\n" for name in SKIP)
-    if text == path.read_text(encoding="utf-8"):
-        text += f"\n[tool.cruft]\nskip = [\n{lines}]\n"
-    else:
-        text = path.read_text(encoding="utf-8").replace("skip = [\n", f"skip = [\n{lines}")
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text.replace("\nskip = [\n", f"\nskip = [\n{lines}"), encoding="utf-8")
     return own_task(project)
 
 
@@ -166,15 +185,32 @@ def lost(project: Path, marks: list[str]) -> list[str]:
     return missing + [mark for mark in marks if mark[0] == "-" and (project / mark[1:]).exists()]
 
 
-def table(found: dict[release.Version, dict[str, list[str]]]) -> str:
+def table(found: dict[release.Version, dict[str, dict[str, list[str]]]]) -> str:
+    """The numbers of both ways, and where the conflicts of the first are."""
     lines = [
         "| From | Commit | " + " | ".join(name.capitalize() for name in SITUATIONS) + " |",
         "|---" * (len(SITUATIONS) + 2) + "|",
     ]
+    where: dict[str, list[str]] = {}
     for version, outcomes in found.items():
-        counts = " | ".join(str(len(files)) for files in outcomes.values())
-        lines.append(f"| {version.number} | `{version.commit}` | {counts} |")
+        cells = [
+            " / ".join(str(len(files)) for files in ways.values()) for ways in outcomes.values()
+        ]
+        lines.append(f"| {version.number} | `{version.commit}` | {' | '.join(cells)} |")
+        for situation, ways in outcomes.items():
+            files = sorted({plain(name) for name in next(iter(ways.values()))})
+            if files:
+                words = f"{situation}: {', '.join(f'`{name}`' for name in files)}"
+                where.setdefault(words, []).append(version.number)
+    lines += ["", "Where the conflicts of `make update` are:", ""]
+    lines += [f"- {', '.join(numbers)}, {words}" for words, numbers in where.items()]
     return "\n".join(lines) + "\n"
+
+
+def plain(name: str) -> str:
+    """A file's name for the page; those of the task together."""
+    name = name.replace(PACKAGE, "src/<package>")
+    return "src/<package>/task" if "/task/" in name else name
 
 
 def commit_all(project: Path) -> None:
@@ -183,19 +219,18 @@ def commit_all(project: Path) -> None:
     release.git(project, *name, "commit", "--quiet", "--allow-empty", "--message", "Work")
 
 
-def run(folder: Path, command: str, *arguments: str) -> str:
-    """Run cruft or cookiecutter of this environment; its output, with its errors."""
-    program, *words = command.split()
+def run(folder: Path, *command: str, accepted: Sequence[int] = (0,)) -> str:
+    """Run a program of this environment; its output, with its errors."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        [program, *words, *arguments],
+        command,
         cwd=folder,
         env={**os.environ, "PATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    assert done.returncode == 0, done.stdout
+    assert done.returncode in accepted, done.stdout
     return done.stdout
 
 

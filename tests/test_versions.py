@@ -1,6 +1,7 @@
 """Versions: of the template, in projects, and from each to the newest over a person's work."""
 
 import datetime
+import itertools
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import release
 import updates
-from conftest import PROJECT, ROOT, cookiecutter
+from conftest import ROOT
 
 HISTORY = subprocess.run(["git", "-C", str(ROOT), "cat-file", "-e", "2535ef7"], capture_output=True)
 with_history = pytest.mark.skipif(HISTORY.returncode != 0, reason="needs the whole history")
@@ -62,7 +63,7 @@ def test_versions_of_the_changelog_are_commits_in_order_of_number_and_time() -> 
     assert versions[-1].commit == "2535ef7"
     numbers = [release.numbers(version.number) for version in versions]
     assert numbers == sorted(numbers, reverse=True)
-    for newer, older in zip(versions, versions[1:], strict=False):
+    for newer, older in itertools.pairwise(versions):
         git(ROOT, "merge-base", "--is-ancestor", older.commit, newer.commit)
     for version in versions:
         assert git(ROOT, "show", "-s", "--format=%as", version.commit) == version.date
@@ -110,7 +111,7 @@ def test_a_project_records_version_and_commit_with_cruft_and_without(
     head = git(clone, "rev-parse", "HEAD")
     made = tmp_path / "cruft"
     options = ("--no-input", "--default-config", "--output-dir", str(made))
-    updates.run(tmp_path, "cruft create", *options, str(clone))
+    updates.run(tmp_path, "cruft", "create", *options, str(clone))
     plain = tmp_path / "plain"
     options = ("--no-input", "--default-config", "--output-dir", str(plain))
     updates.run(tmp_path, "cookiecutter", *options, str(clone))
