@@ -71,9 +71,10 @@ def make(commit: str, folder: Path, linked: bool = False) -> Path:
     """A project made at a commit, by cruft or by cookiecutter and then linked; committed."""
     folder.mkdir(exist_ok=True)
     options = ("--no-input", "--default-config", "--checkout", commit, "--output-dir", str(folder))
-    # Of a plain path cookiecutter takes the files as they are, whatever --checkout says.
-    command = ["cookiecutter"] if linked else ["cruft", "create"]
-    run(folder, *command, *options, TEMPLATE.as_uri())
+    if linked:  # of a plain path cookiecutter takes the files as they are, whatever --checkout says
+        run(folder, "cookiecutter", *options, f"git+{TEMPLATE.as_uri()}")
+    else:
+        run(folder, "cruft", "create", *options, TEMPLATE.as_uri())
     (project,) = folder.iterdir()
     if linked:
         run(project, "cruft", "link", "--no-input", "--checkout", commit, TEMPLATE.as_uri())

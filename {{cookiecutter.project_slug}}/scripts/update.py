@@ -36,8 +36,8 @@ def main() -> int:
     if run("git", "status", "--porcelain"):
         sys.exit("error: the work tree has changes: commit or stash them first")
     template, before, answers = origin()
-    # cruft knows no short forms
-    template = options.template or HOSTS.get(template[:3], template[:3]) + template[3:]
+    template = (options.template or template).removeprefix("git+")
+    template = HOSTS.get(template[:3], template[:3]) + template[3:]  # cruft wants the full address
     changed = answers | dict(answer.split("=", 1) for answer in options.answer)
     with tempfile.TemporaryDirectory() as name:
         old = make(Path(name, "old"), template, before, answers)
