@@ -40,24 +40,22 @@ def main() -> None:
         page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
-def outcomes(commit: str) -> dict[str, dict[str, list[str]]]:
-    """The files in conflict in each situation after each way to update a project of a commit."""
-    found: dict[str, dict[str, list[str]]] = {}
+def outcomes(commit: str, names: Sequence[str] = ()) -> dict[str, list[str]]:
+    """The files in conflict after an update of a project of this commit, in each situation."""
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
         made = {linked: make(commit, Path(folder, str(linked)), linked) for linked in (False, True)}
-        for situation, change in SITUATIONS.items():
+        for situation in names or SITUATIONS:
+            change, update = SITUATIONS[situation]
             project = made[situation == "linked"]
             first = release.git(project, "rev-parse", "HEAD")
             marks = change(project)
             commit_all(project)
-            found[situation] = {}
-            for way, update in WAYS.items():
-                update(project)
-                found[situation][way] = conflicts(project)
-                taken = lost(project, marks)
-                assert not taken, f"{commit}, {situation}, {way}: {taken}"
-                print(commit, situation, way, *found[situation][way], flush=True)
-                restore(project, "HEAD")
+            update(project)
+            found[situation] = conflicts(project)
+            problems = lost(project, marks) + broken(project, found[situation])
+            assert not problems, f"{commit}, {situation}: {problems}"
+            print(commit, situation, *found[situation], flush=True)
             restore(project, first)
     return found
 
@@ -96,7 +94,20 @@ def conflicts(project: Path) -> list[str]:
     return sorted(marked + [str(path.relative_to(project)) for path in project.rglob("*.rej")])
 
 
-WAYS: dict[str, Callable[[Path], None]] = {"make update": merge, "cruft update": patch}
+# By file: where a line is found and what a person makes of it. `fit` was once called `loop`.
+SCHEDULE = (r"\Z", "\n\ndef mine_schedule() -> float:\n    return 0.5\n")
+EDITS = {
+    "configs/default.yaml": (r"epochs: \d+", "epochs: 777"),
+    "README.md": (r"No run has been reported yet.*", "| Network | 98.7654 |"),
+    "pyproject.toml": (r"\ndependencies = \[", '\ndependencies = [\n    "mine-geometry~=2.1",'),
+    "Makefile": (r"\Z", "\nminetarget: ## ours\n\t@echo mine\n"),
+    "Dockerfile": (r"\Z", "LABEL minelabel=1\n"),
+    "constraints.txt": (r"\nnumpy==.*", "\nnumpy==2.4.99"),
+    f"{PACKAGE}/serving/settings.py": (r"(port: int = .*)8000", r"\g<1>8077"),
+    f"{PACKAGE}/training/fit.py": SCHEDULE,
+    f"{PACKAGE}/training/loop.py": SCHEDULE,
+    "tests/test_config.py": (r"\Z", "\n\ndef test_mine() -> None:\n    assert True\n"),
+}
 
 
 # What a person did. Each returns marks: words that must still be somewhere after the update, or
@@ -109,30 +120,12 @@ def untouched(project: Path) -> list[str]:
 
 def edits(project: Path) -> list[str]:
     """Settings, results, a dependency, a target, versions, core code, a test, new files."""
-    loop = next(
-        project / PACKAGE / "training" / name
-        for name in ("fit.py", "loop.py")
-        if (project / PACKAGE / "training" / name).exists()
-    )
-    changes = {
-        "configs/default.yaml": (r"epochs: \d+", "epochs: 777"),
-        "README.md": (r"No run has been reported yet.*", "| Network | 98.7654 |"),
-        "pyproject.toml": (r"\ndependencies = \[", '\ndependencies = [\n    "mine-geometry~=2.1",'),
-        "Makefile": (r"\Z", "\nminetarget: ## ours\n\t@echo mine\n"),
-        "Dockerfile": (r"\Z", "LABEL minelabel=1\n"),
-        "constraints.txt": (r"\nnumpy==.*", "\nnumpy==2.4.99"),
-        f"{PACKAGE}/serving/settings.py": (r"(port: int = .*)8000", r"\g<1>8077"),
-        str(loop.relative_to(project)): (
-            r"\Z",
-            "\n\ndef mine_schedule() -> float:\n    return 0.5\n",
-        ),
-        "tests/test_config.py": (r"\Z", "\n\ndef test_mine() -> None:\n    assert True\n"),
-    }
-    for name, (pattern, replacement) in changes.items():
+    for name, (pattern, replacement) in EDITS.items():
         path = project / name
-        text, count = re.subn(pattern, replacement, path.read_text(encoding="utf-8"), count=1)
-        assert count, name
-        path.write_text(text, encoding="utf-8")
+        if path.exists() or not name.startswith(f"{PACKAGE}/training/"):
+            text, count = re.subn(pattern, replacement, path.read_text(encoding="utf-8"), count=1)
+            assert count, name
+            path.write_text(text, encoding="utf-8")
     for name in ("notes.md", f"{PACKAGE}/mine.py", "configs/mine.yaml"):
         (project / name).write_text(f"# minefile {name}\n", encoding="utf-8")
     marks = ["epochs: 777", "98.7654", "mine-geometry", "minetarget", "minelabel", "2.4.99", "8077"]
@@ -160,50 +153,54 @@ def own_task_in_skip(project: Path) -> list[str]:
     """The same, named in `[tool.cruft] skip`."""
     path = project / "pyproject.toml"
     text = path.read_text(encoding="utf-8")
-    if "\nskip = [\n" not in text:  # of a version that knew nothing of it
-        text += "\n[tool.cruft]\nskip = [\n]\n"
+    if "\nskip = [\n" not in text:  # of a version without it: written where it is now
+        text = text.replace("\n[tool.pytest", "\n[tool.cruft]\nskip = [\n]\n\n[tool.pytest")
     lines = "".join(f"    {json.dumps(name)},\n" for name in SKIP)
     path.write_text(text.replace("\nskip = [\n", f"\nskip = [\n{lines}"), encoding="utf-8")
     return own_task(project)
 
 
-SITUATIONS: dict[str, Callable[[Path], list[str]]] = {
-    "untouched": untouched,
-    "edits": edits,
-    "deletions": deletions,
-    "own task": own_task,
-    "skipped task": own_task_in_skip,
-    "linked": untouched,
+SITUATIONS: dict[str, tuple[Callable[[Path], list[str]], Callable[[Path], None]]] = {
+    "untouched": (untouched, merge),
+    "linked": (untouched, merge),
+    "deletions": (deletions, merge),
+    "edits": (edits, merge),
+    "edits, cruft alone": (edits, patch),
+    "own task": (own_task, merge),
+    "own task, cruft alone": (own_task, patch),
+    "own task in `skip`": (own_task_in_skip, merge),
 }
 
 
 def lost(project: Path, marks: list[str]) -> list[str]:
     """The marks of a person that an update took."""
     names = release.git(project, "ls-files", "--cached", "--others").splitlines()
-    paths = [project / name for name in names if name.endswith((".rej", ".png", ".npz")) is False]
+    paths = [project / name for name in names if not name.endswith((".rej", ".png", ".npz"))]
     text = "\n".join(path.read_text(encoding="utf-8") for path in paths if path.is_file())
     missing = [mark for mark in marks if mark[0] != "-" and mark not in text]
     return missing + [mark for mark in marks if mark[0] == "-" and (project / mark[1:]).exists()]
 
 
-def table(found: dict[release.Version, dict[str, dict[str, list[str]]]]) -> str:
-    """The numbers of both ways, and where the conflicts of the first are."""
-    lines = [
-        "| From | Commit | " + " | ".join(name.capitalize() for name in SITUATIONS) + " |",
-        "|---" * (len(SITUATIONS) + 2) + "|",
-    ]
+def broken(project: Path, conflicts: list[str]) -> list[str]:
+    """What ruff finds in the files without conflicts: syntax, names that are not defined, style."""
+    unfinished = ",".join(["*.rej", *(name.removesuffix(".rej") for name in conflicts)])
+    text = run(project, "ruff", "check", "--quiet", "--extend-exclude", unfinished, accepted=(0, 1))
+    return [text] if text else []
+
+
+def table(found: dict[release.Version, dict[str, list[str]]]) -> str:
+    """How many files are in conflict, and which after `make update`."""
+    titles = " | ".join(name[0].upper() + name[1:] for name in SITUATIONS)
+    lines = [f"| From | Commit | {titles} |", "|---" * (len(SITUATIONS) + 2) + "|"]
     where: dict[str, list[str]] = {}
-    for version, outcomes in found.items():
-        cells = [
-            " / ".join(str(len(files)) for files in ways.values()) for ways in outcomes.values()
-        ]
-        lines.append(f"| {version.number} | `{version.commit}` | {' | '.join(cells)} |")
-        for situation, ways in outcomes.items():
-            files = sorted({plain(name) for name in next(iter(ways.values()))})
-            if files:
-                words = f"{situation}: {', '.join(f'`{name}`' for name in files)}"
-                where.setdefault(words, []).append(version.number)
-    lines += ["", "Where the conflicts of `make update` are:", ""]
+    for version, situations in found.items():
+        counts = " | ".join(str(len(files)) for files in situations.values())
+        lines.append(f"| {version.number} | `{version.commit}` | {counts} |")
+        for situation, files in situations.items():
+            if files and SITUATIONS[situation][1] is merge:
+                named = ", ".join(f"`{name}`" for name in sorted({plain(name) for name in files}))
+                where.setdefault(f"{situation}: {named}", []).append(version.number)
+    lines += ["", "Where they are after `make update`:", ""]
     lines += [f"- {', '.join(numbers)}, {words}" for words, numbers in where.items()]
     return "\n".join(lines) + "\n"
 

@@ -4,6 +4,8 @@ import datetime
 import itertools
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -122,3 +124,117 @@ def test_a_project_records_version_and_commit_with_cruft_and_without(
         assert record["template"] == str(clone)
     state = json.loads((made / "ml-project" / ".cruft.json").read_text(encoding="utf-8"))
     assert state["commit"] == head
+
+
+@pytest.fixture
+def project(clone: Path, tmp_path: Path) -> Path:
+    """A project that was made without cruft from the clone, and on which a person has worked."""
+    options = ["--no-input", "--default-config", "--output-dir", str(tmp_path / "services")]
+    updates.run(tmp_path, "cookiecutter", *options, f"git+{clone.as_uri()}", "mlops=basic")
+    project = tmp_path / "services" / "ml-project"
+    updates.commit_all(project)
+    replace(project / "Makefile", "\Z", "\nmine:\n\t@echo mine\n")
+    replace(project / "SECURITY.md", "within a week", "within a day")
+    (project / "CODEOWNERS").unlink()
+    (project / "notes.md").write_text("mine\n")
+    updates.commit_all(project)
+    return project
+
+
+def replace(path: Path, pattern: str, text: str) -> None:
+    path.write_text(re.sub(pattern, text, path.read_text("utf-8"), count=1), encoding="utf-8")
+
+
+def newer_template(clone: Path) -> None:
+    """Change what the person has changed too: elsewhere, a file they deleted, one that moves."""
+    source = clone / "{{cookiecutter.project_slug}}"
+    replace(source / "Makefile", "\A", "# A newer template.\n")
+    replace(source / "CODEOWNERS", "\Z", "# newer\n")
+    git(source, "mv", "SECURITY.md", "docs/REPORTING.md")
+    updates.commit_all(clone)
+
+
+def update(project: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(updates.UPDATE), *options]
+    environment = {**os.environ, "PATH": PATH}
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+
+
+def test_an_update_keeps_what_a_person_did_and_names_conflicts(clone: Path, project: Path) -> None:
+    newer_template(clone)
+    done = update(project)
+    assert done.returncode == 0, done.stderr
+    makefile = (project / "Makefile").read_text(encoding="utf-8")
+    assert makefile.startswith("# A newer template.\n")
+    assert makefile.endswith("@echo mine\n")
+    assert "- `CODEOWNERS`" in done.stdout
+    assert not (project / "CODEOWNERS").exists()
+    assert not (project / "SECURITY.md").exists()
+    assert "within a day" in (project / "docs" / "REPORTING.md").read_text(encoding="utf-8")
+    assert (project / "notes.md").read_text() == "mine\n"
+    record = json.loads((project / ".template.json").read_text(encoding="utf-8"))
+    assert record["commit"] == git(clone, "rev-parse", "HEAD")
+    assert record["answers"]["mlops"] == "basic"
+
+    refused = update(project)
+    assert refused.returncode != 0
+    assert "commit or stash" in refused.stderr
+    updates.commit_all(project)
+    # What both have changed, in a file that an earlier update has merged.
+    replace(project / "Makefile", "A newer template", "Our template")
+    updates.commit_all(project)
+    source = clone / "{{cookiecutter.project_slug}}"
+    replace(source / "Makefile", "A newer template", "The newest template")
+    updates.commit_all(clone)
+    done = update(project, "--commit")
+    assert done.returncode == 0, done.stderr
+    assert "- `Makefile`" in done.stdout
+    assert git(project, "status", "--porcelain") == ""
+    makefile = (project / "Makefile").read_text(encoding="utf-8")
+    assert "Our template" in makefile
+    assert "The newest template" in makefile
+    assert makefile.count("<<<<<<<") == 1
+
+
+def test_a_project_inside_another_repository_is_updated(clone: Path, project: Path) -> None:
+    shutil.rmtree(project / ".git")
+    git(project.parent.parent, "init", "--quiet")
+    (project.parent.parent / ".gitignore").write_text("/template/\n")
+    updates.commit_all(project.parent.parent)
+    newer_template(clone)
+    done = update(project)
+    assert done.returncode == 0, done.stderr
+    assert (project / "Makefile").read_text("utf-8").startswith("# A newer template.\n")
+    assert "within a day" in (project / "docs" / "REPORTING.md").read_text(encoding="utf-8")
+    changed = git(project.parent.parent, "status", "--porcelain").splitlines()
+    assert all("services/ml-project/" in line for line in changed)
+
+
+@pytest.mark.slow
+def test_an_answer_can_be_changed_by_an_update(clone: Path, tmp_path: Path) -> None:
+    for form in ("basic", "full"):
+        options = ["--no-input", "--default-config", "--output-dir", str(tmp_path / form)]
+        answers = ["--extra-context", json.dumps({"mlops": form})]
+        updates.run(tmp_path, "cruft", "create", *options, *answers, str(clone))
+        updates.commit_all(tmp_path / form / "ml-project")
+    done = update(tmp_path / "basic" / "ml-project", "--answer", "mlops=full", "--commit")
+    assert done.returncode == 0, done.stderr
+    trees = {
+        git(tmp_path / form / "ml-project", "rev-parse", "HEAD:") for form in ("basic", "full")
+    }
+    assert len(trees) == 1
+
+
+@pytest.mark.slow
+@with_history
+@pytest.mark.parametrize("version", release.versions(), ids=lambda version: version.number)
+def test_an_update_from_every_version_has_conflicts_only_where_a_person_was(
+    version: release.Version,
+) -> None:
+    names = [name for name, (_, update) in updates.SITUATIONS.items() if update is updates.merge]
+    found = {name: set(files) for name, files in updates.outcomes(version.commit, names).items()}
+    assert not found["untouched"] | found["deletions"] | found["linked"]
+    assert found["edits"] <= set(updates.EDITS)
+    task = f"{updates.PACKAGE}/task/"
+    assert all(name.startswith(task) or name == "tests/test_task.py" for name in found["own task"])
+    assert found["own task in `skip`"] <= {"pyproject.toml"}  # where the person wrote `skip`
