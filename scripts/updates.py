@@ -174,7 +174,8 @@ SITUATIONS: dict[str, tuple[Callable[[Path], list[str]], Callable[[Path], None]]
 
 def lost(project: Path, marks: list[str]) -> list[str]:
     """The marks of a person that an update took."""
-    names = release.git(project, "ls-files", "--cached", "--others").splitlines()
+    listed = ("ls-files", "--cached", "--others", "--exclude-standard")
+    names = release.git(project, *listed).splitlines()
     paths = [project / name for name in names if not name.endswith((".rej", ".png", ".npz"))]
     text = "\n".join(path.read_text(encoding="utf-8") for path in paths if path.is_file())
     missing = [mark for mark in marks if mark[0] != "-" and mark not in text]
@@ -184,7 +185,8 @@ def lost(project: Path, marks: list[str]) -> list[str]:
 def broken(project: Path, conflicts: list[str]) -> list[str]:
     """What ruff finds in the files without conflicts: syntax, names that are not defined, style."""
     unfinished = ",".join(["*.rej", *(name.removesuffix(".rej") for name in conflicts)])
-    text = run(project, "ruff", "check", "--quiet", "--extend-exclude", unfinished, accepted=(0, 1))
+    options = ("--quiet", "--no-cache", "--extend-exclude", unfinished)
+    text = run(project, "ruff", "check", *options, accepted=(0, 1))
     return [text] if text else []
 
 

@@ -133,7 +133,7 @@ def project(clone: Path, tmp_path: Path) -> Path:
     updates.run(tmp_path, "cookiecutter", *options, f"git+{clone.as_uri()}", "mlops=basic")
     project = tmp_path / "services" / "ml-project"
     updates.commit_all(project)
-    replace(project / "Makefile", "\Z", "\nmine:\n\t@echo mine\n")
+    replace(project / "Makefile", r"\Z", "\nmine:\n\t@echo mine\n")
     replace(project / "SECURITY.md", "within a week", "within a day")
     (project / "CODEOWNERS").unlink()
     (project / "notes.md").write_text("mine\n")
@@ -148,8 +148,8 @@ def replace(path: Path, pattern: str, text: str) -> None:
 def newer_template(clone: Path) -> None:
     """Change what the person has changed too: elsewhere, a file they deleted, one that moves."""
     source = clone / "{{cookiecutter.project_slug}}"
-    replace(source / "Makefile", "\A", "# A newer template.\n")
-    replace(source / "CODEOWNERS", "\Z", "# newer\n")
+    replace(source / "Makefile", r"\A", "# A newer template.\n")
+    replace(source / "CODEOWNERS", r"\Z", "# newer\n")
     git(source, "mv", "SECURITY.md", "docs/REPORTING.md")
     updates.commit_all(clone)
 
