@@ -72,10 +72,10 @@ def make(commit: str, folder: Path, linked: bool = False) -> Path:
     if linked:  # of a plain path cookiecutter takes the files as they are, whatever --checkout says
         run(folder, "cookiecutter", *options, f"git+{TEMPLATE.as_uri()}")
     else:
-        run(folder, "cruft", "create", *options, TEMPLATE.as_uri())
+        run(folder, "cruft", "create", *options, str(TEMPLATE))
     (project,) = folder.iterdir()
     if linked:
-        run(project, "cruft", "link", "--no-input", "--checkout", commit, TEMPLATE.as_uri())
+        run(project, "cruft", "link", "--no-input", "--checkout", commit, str(TEMPLATE))
     commit_all(project)
     return project
 
