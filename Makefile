@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test sandbox demo bench benchtraining benchserving benchkills pictures history lock clean
+.PHONY: help setup check format test sandbox demo bench benchtraining benchserving benchkills pictures history lock release updates clean
 PYTHON ?= python3
 BIN := .venv/bin
 RUFF := $(BIN)/ruff --config ruff.toml
@@ -54,6 +54,12 @@ history: setup ## run the experiments that led to a task's defaults and ship the
 
 lock: setup ## update the versions that generated projects install (needs uv)
 	$(BIN)/python scripts/lock.py
+
+release: ## date the changelog's section, commit and tag (VERSION=1.0.0)
+	@$(PYTHON) scripts/release.py "$(VERSION)"
+
+updates: setup ## update projects of every version, write the conflicts into docs/updating.md (10 minutes)
+	$(BIN)/python scripts/updates.py --page
 
 clean: ## remove environment, caches and everything in build/
 	rm -rf .venv build .pytest_cache .ruff_cache

@@ -15,6 +15,7 @@ import re
 import subprocess
 from pathlib import Path
 
+VERSION = "0.8.0"  # of the template; written by scripts/release.py
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 # Cookiecutter stands in the template's folder while it fills this in. That is the only way to find
 # it under cruft, which passes no `_repo_dir`.
@@ -87,14 +88,16 @@ KEEP = keeps_files()
 for question in sorted(Path(FOLDER, "templates", "_overlays").iterdir()):
     lay(question / ANSWERS[question.name])
 
-# Where the project comes from. Cruft does not say where its copy is, but notes the commit itself.
+# Where the project comes from. Cruft gives the commit; otherwise it is that of cookiecutter's copy.
+# `template` is last, as cruft may know it by another address: its patches do not come near it.
 record = Path(".template.json")
 if not (KEEP and record.exists()):
-    source = ANSWERS.get("_repo_dir")
+    commit, source = ANSWERS.get("_commit"), ANSWERS.get("_repo_dir")
     content = {
-        "template": ANSWERS.get("_template"),
-        "commit": source and git("rev-parse", "HEAD", folder=source),
+        "version": VERSION,
+        "commit": commit or (source and git("rev-parse", "HEAD", folder=source)),
         "answers": {name: answer for name, answer in ANSWERS.items() if name[0] != "_"},
+        "template": ANSWERS.get("_template"),
     }
     record.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -1,0 +1,240 @@
+"""Versions: of the template, in projects, and from each to the newest over a person's work."""
+
+import datetime
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import release
+import updates
+from conftest import ROOT
+
+HISTORY = subprocess.run(["git", "-C", str(ROOT), "cat-file", "-e", "2535ef7"], capture_output=True)
+with_history = pytest.mark.skipif(HISTORY.returncode != 0, reason="needs the whole history")
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+WHO = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return release.git(folder, *WHO, *arguments)
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clone of the last commit, on main, with something unreleased."""
+    monkeypatch.setenv("GIT_AUTHOR_NAME", "Ada")
+    monkeypatch.setenv("GIT_AUTHOR_EMAIL", "ada@example.com")
+    monkeypatch.setenv("GIT_COMMITTER_NAME", "Ada")
+    monkeypatch.setenv("GIT_COMMITTER_EMAIL", "ada@example.com")
+    folder = tmp_path / "template"
+    git(tmp_path, "clone", "--quiet", str(ROOT), str(folder))
+    git(folder, "switch", "--quiet", "--force-create", "main")
+    unreleased(folder, "- A new thing.")
+    return folder
+
+
+def unreleased(folder: Path, text: str) -> None:
+    path = folder / "CHANGELOG.md"
+    before, _, rest = path.read_text(encoding="utf-8").partition("## Unreleased\n")
+    rest = rest[rest.index("\n## ") :]
+    path.write_text(f"{before}## Unreleased\n\n{text}\n{rest}", encoding="utf-8")
+    git(folder, "commit", "--quiet", "--all", "--allow-empty", "--message", "Changelog")
+
+
+def version_of(folder: Path) -> str:
+    found = release.VERSION.search((folder / "hooks" / "post_gen_project.py").read_text("utf-8"))
+    assert found is not None
+    return found[1]
+
+
+def test_projects_record_the_newest_version_of_the_changelog() -> None:
+    (newest, *_) = release.HEADING.findall((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    assert version_of(ROOT) == newest[0]
+
+
+@with_history
+def test_versions_of_the_changelog_are_commits_in_order_of_number_and_time() -> None:
+    versions = release.versions()
+    assert len(versions) >= 8
+    assert versions[-1].commit == "2535ef7"
+    numbers = [release.numbers(version.number) for version in versions]
+    assert numbers == sorted(numbers, reverse=True)
+    for newer, older in itertools.pairwise(versions):
+        git(ROOT, "merge-base", "--is-ancestor", older.commit, newer.commit)
+    for version in versions:
+        assert git(ROOT, "show", "-s", "--format=%as", version.commit) == version.date
+
+
+def test_a_release_dates_the_section_sets_the_version_commits_and_tags(clone: Path) -> None:
+    release.release(clone, "99.0.0")
+    assert version_of(clone) == "99.0.0"
+    text = (clone / "CHANGELOG.md").read_text(encoding="utf-8")
+    today = datetime.date.today().isoformat()
+    assert f"## Unreleased\n\n## 99.0.0 - {today}\n\n- A new thing.\n\n## " in text
+    assert git(clone, "status", "--porcelain") == ""
+    head = git(clone, "rev-parse", "HEAD")
+    assert git(clone, "rev-parse", "v99.0.0^{commit}") == head
+    assert git(clone, "cat-file", "-t", "v99.0.0") == "tag"
+    unreleased(clone, "- A later thing.")
+    assert head.startswith(release.versions(clone)[0].commit)
+
+
+def test_a_release_that_is_not_ready_is_refused_and_changes_nothing(clone: Path) -> None:
+    newest = version_of(clone)
+    for version, reason in {"1.0": "three numbers", newest: "above", "0.0.1": "above"}.items():
+        refused(clone, version, reason)
+    (clone / "notes.txt").write_text("mine\n")
+    refused(clone, "99.0.0", "work tree")
+    (clone / "notes.txt").unlink()
+    git(clone, "switch", "--quiet", "--create", "other")
+    refused(clone, "99.0.0", "branch main")
+    git(clone, "switch", "--quiet", "main")
+    unreleased(clone, "")
+    refused(clone, "99.0.0", "Unreleased")
+
+
+def refused(clone: Path, version: str, reason: str) -> None:
+    head = git(clone, "rev-parse", "HEAD")
+    with pytest.raises(SystemExit, match=reason):
+        release.release(clone, version)
+    assert git(clone, "rev-parse", "HEAD") == head
+    assert git(clone, "diff") == git(clone, "tag", "--list", "v99*") == ""
+
+
+def test_a_project_records_version_and_commit_with_cruft_and_without(
+    clone: Path, tmp_path: Path
+) -> None:
+    head = git(clone, "rev-parse", "HEAD")
+    made = tmp_path / "cruft"
+    options = ("--no-input", "--default-config", "--output-dir", str(made))
+    updates.run(tmp_path, "cruft", "create", *options, str(clone))
+    plain = tmp_path / "plain"
+    options = ("--no-input", "--default-config", "--output-dir", str(plain))
+    updates.run(tmp_path, "cookiecutter", *options, str(clone))
+    for folder in (made, plain):
+        record = json.loads((folder / "ml-project" / ".template.json").read_text(encoding="utf-8"))
+        assert record["version"] == version_of(ROOT)
+        assert record["commit"] == head
+        assert record["template"] == str(clone)
+    state = json.loads((made / "ml-project" / ".cruft.json").read_text(encoding="utf-8"))
+    assert state["commit"] == head
+
+
+@pytest.fixture
+def project(clone: Path, tmp_path: Path) -> Path:
+    """A project that was made without cruft from the clone, and on which a person has worked."""
+    options = ["--no-input", "--default-config", "--output-dir", str(tmp_path / "services")]
+    updates.run(tmp_path, "cookiecutter", *options, f"git+{clone.as_uri()}", "mlops=basic")
+    project = tmp_path / "services" / "ml-project"
+    updates.commit_all(project)
+    replace(project / "Makefile", r"\Z", "\nmine:\n\t@echo mine\n")
+    replace(project / "SECURITY.md", "within a week", "within a day")
+    (project / "CODEOWNERS").unlink()
+    (project / "notes.md").write_text("mine\n")
+    updates.commit_all(project)
+    return project
+
+
+def replace(path: Path, pattern: str, text: str) -> None:
+    path.write_text(re.sub(pattern, text, path.read_text("utf-8"), count=1), encoding="utf-8")
+
+
+def newer_template(clone: Path) -> None:
+    """Change what the person has changed too: elsewhere, a file they deleted, one that moves."""
+    source = clone / "{{cookiecutter.project_slug}}"
+    replace(source / "Makefile", r"\A", "# A newer template.\n")
+    replace(source / "CODEOWNERS", r"\Z", "# newer\n")
+    git(source, "mv", "SECURITY.md", "docs/REPORTING.md")
+    updates.commit_all(clone)
+
+
+def update(project: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(updates.UPDATE), *options]
+    environment = {**os.environ, "PATH": PATH}
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+
+
+def test_an_update_keeps_what_a_person_did_and_names_conflicts(clone: Path, project: Path) -> None:
+    newer_template(clone)
+    done = update(project)
+    assert done.returncode == 0, done.stderr
+    makefile = (project / "Makefile").read_text(encoding="utf-8")
+    assert makefile.startswith("# A newer template.\n")
+    assert makefile.endswith("@echo mine\n")
+    assert "- `CODEOWNERS`" in done.stdout
+    assert not (project / "CODEOWNERS").exists()
+    assert not (project / "SECURITY.md").exists()
+    assert "within a day" in (project / "docs" / "REPORTING.md").read_text(encoding="utf-8")
+    assert (project / "notes.md").read_text() == "mine\n"
+    record = json.loads((project / ".template.json").read_text(encoding="utf-8"))
+    assert record["commit"] == git(clone, "rev-parse", "HEAD")
+    assert record["answers"]["mlops"] == "basic"
+
+    refused = update(project)
+    assert refused.returncode != 0
+    assert "commit or stash" in refused.stderr
+    updates.commit_all(project)
+    # What both have changed, in a file that an earlier update has merged.
+    replace(project / "Makefile", "A newer template", "Our template")
+    updates.commit_all(project)
+    source = clone / "{{cookiecutter.project_slug}}"
+    replace(source / "Makefile", "A newer template", "The newest template")
+    updates.commit_all(clone)
+    done = update(project, "--commit")
+    assert done.returncode == 0, done.stderr
+    assert "- `Makefile`" in done.stdout
+    assert git(project, "status", "--porcelain") == ""
+    makefile = (project / "Makefile").read_text(encoding="utf-8")
+    assert "Our template" in makefile
+    assert "The newest template" in makefile
+    assert makefile.count("<<<<<<<") == 1
+
+
+def test_a_project_inside_another_repository_is_updated(clone: Path, project: Path) -> None:
+    shutil.rmtree(project / ".git")
+    git(project.parent.parent, "init", "--quiet")
+    (project.parent.parent / ".gitignore").write_text("/template/\n")
+    updates.commit_all(project.parent.parent)
+    newer_template(clone)
+    done = update(project)
+    assert done.returncode == 0, done.stderr
+    assert (project / "Makefile").read_text("utf-8").startswith("# A newer template.\n")
+    assert "within a day" in (project / "docs" / "REPORTING.md").read_text(encoding="utf-8")
+    changed = git(project.parent.parent, "status", "--porcelain").splitlines()
+    assert all("services/ml-project/" in line for line in changed)
+
+
+@pytest.mark.slow
+def test_an_answer_can_be_changed_by_an_update(clone: Path, tmp_path: Path) -> None:
+    for form in ("basic", "full"):
+        options = ["--no-input", "--default-config", "--output-dir", str(tmp_path / form)]
+        answers = ["--extra-context", json.dumps({"mlops": form})]
+        updates.run(tmp_path, "cruft", "create", *options, *answers, str(clone))
+        updates.commit_all(tmp_path / form / "ml-project")
+    done = update(tmp_path / "basic" / "ml-project", "--answer", "mlops=full", "--commit")
+    assert done.returncode == 0, done.stderr
+    trees = {
+        git(tmp_path / form / "ml-project", "rev-parse", "HEAD:") for form in ("basic", "full")
+    }
+    assert len(trees) == 1
+
+
+@pytest.mark.slow
+@with_history
+@pytest.mark.parametrize("version", release.versions(), ids=lambda version: version.number)
+def test_an_update_from_every_version_has_conflicts_only_where_a_person_was(
+    version: release.Version,
+) -> None:
+    names = [name for name, (_, update) in updates.SITUATIONS.items() if update is updates.merge]
+    found = {name: set(files) for name, files in updates.outcomes(version.commit, names).items()}
+    assert not found["untouched"] | found["deletions"] | found["linked"]
+    assert found["edits"] <= set(updates.EDITS)
+    task = f"{updates.PACKAGE}/task/"
+    assert all(name.startswith(task) or name == "tests/test_task.py" for name in found["own task"])
+    assert found["own task in `skip`"] <= {"pyproject.toml"}  # where the person wrote `skip`

@@ -1,0 +1,138 @@
+"""Merge a newer version of the template into this project; your changes stay.
+
+    python scripts/update.py [--checkout REF] [--answer NAME=VALUE] [--template ADDRESS] [--commit]
+
+Makes the project once as it was made and once as it would be made now (with cruft, which uv fetches
+if it is not installed), and lets git merge the difference. Exit code 1: there are conflicts.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+CRUFT = ("cruft",) if shutil.which("cruft") else ("uvx", "cruft==2.16.0")
+RECORDS = (".cruft.json", ".template.json")  # where the project is from; always the new ones
+HOSTS = {
+    "gh:": "https://github.com/",
+    "gl:": "https://gitlab.com/",
+    "bb:": "https://bitbucket.org/",
+}
+GIT = ("git", "-c", "merge.directoryRenames=false", "-c", "merge.renameLimit=9999")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--checkout", metavar="REF", help="to this commit or tag, not the newest")
+    parser.add_argument("--answer", metavar="NAME=VALUE", action="append", default=[])
+    parser.add_argument("--template", metavar="ADDRESS", help="where the template is now")
+    parser.add_argument("--commit", action="store_true", help="commit, conflicts too; exit code 0")
+    options = parser.parse_args()
+    if run("git", "status", "--porcelain"):
+        sys.exit("error: the work tree has changes: commit or stash them first")
+    template, before, answers = origin()
+    template = (options.template or template).removeprefix("git+")
+    template = HOSTS.get(template[:3], template[:3]) + template[3:]  # cruft wants the full address
+    changed = answers | dict(answer.split("=", 1) for answer in options.answer)
+    with tempfile.TemporaryDirectory() as name:
+        old = make(Path(name, "old"), template, before, answers)
+        new = make(Path(name, "new"), template, options.checkout, changed)
+        after = json.loads((new / RECORDS[0]).read_text(encoding="utf-8"))["commit"]
+        records = {name: (new / name).read_bytes() for name in RECORDS if (new / name).exists()}
+        base = commit(Path(name, "old"), old, before)
+        theirs = commit(Path(name, "new"), new, after, "-p", base)
+    picked = subprocess.run([*GIT, "cherry-pick", "--no-commit", theirs], capture_output=True)
+    # Two letters for us and them: D deleted, A added, U changed.
+    states = run("git", "status", "--porcelain", "--no-renames", "-z").split("\0")
+    unmerged = {state[3:]: state[:2] for state in states if "U" in state[:2] or state[:2] == "AA"}
+    if picked.returncode and not unmerged:
+        sys.exit(f"error: git cherry-pick: {picked.stderr.decode().strip()}")
+    for name, content in records.items():
+        Path(name).write_bytes(content)
+    run("git", "add", "--force", "--", *records)
+    print(f"The template at {template} from {before[:7]} to {after[:7]}.")
+    deleted = [path for path, state in unmerged.items() if state == "DU"]
+    if deleted:
+        run("git", "rm", "--quiet", "--", *(f":/{path}" for path in deleted))
+    show("Stay deleted, though the template has changed them:", deleted)
+    conflicts = [path for path in unmerged if path not in deleted]
+    show("Conflicts, to be resolved:", conflicts)
+    if options.commit:
+        run("git", "add", "--all")
+        run("git", "commit", "--quiet", "--message", f"The template's {after[:7]}")
+    return 1 if conflicts and not options.commit else 0
+
+
+def origin() -> tuple[str, str, dict[str, str]]:
+    """Return the template's address, the commit and the answers that the project was made with."""
+    if Path(RECORDS[0]).exists():
+        record = json.loads(Path(RECORDS[0]).read_text(encoding="utf-8"))
+        answers = record["context"]["cookiecutter"]
+    elif Path(RECORDS[1]).exists():
+        record = json.loads(Path(RECORDS[1]).read_text(encoding="utf-8"))
+        answers = record["answers"]
+    else:
+        sys.exit("error: neither .cruft.json nor .template.json says where this project is from")
+    if not record["commit"]:
+        sys.exit(f"error: {RECORDS[1]} names no commit of the template: use cruft link")
+    answers = {name: answer for name, answer in answers.items() if name[0] != "_"}
+    return record["template"], record["commit"], answers
+
+
+def make(folder: Path, template: str, checkout: str | None, answers: dict[str, str]) -> Path:
+    """Make the project as it is at a commit of the template, without what updates leave alone."""
+    folder.mkdir()
+    options = ["--no-input", "--default-config", "--output-dir", str(folder)]
+    options += ["--extra-context", json.dumps(answers)]
+    run(*CRUFT, "create", *options, *(["--checkout", checkout] if checkout else []), template)
+    (made,) = folder.iterdir()
+    settings = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
+    for pattern in settings.get("tool", {}).get("cruft", {}).get("skip", []):
+        for path in made.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return made
+
+
+def commit(folder: Path, made: Path, name: str, *parent: str) -> str:
+    """Store files in this repository as a commit that no branch has; return its hash."""
+    tree = folder / "tree"
+    place = tree / run("git", "rev-parse", "--show-prefix").strip()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(made, place)
+    shutil.rmtree(place / ".git", ignore_errors=True)
+    for record in RECORDS:
+        (place / record).unlink(missing_ok=True)
+    git_dir = run("git", "rev-parse", "--absolute-git-dir").strip()
+    run("git", f"--git-dir={git_dir}", "add", "--all", "--force", folder=tree)
+    written = run("git", f"--git-dir={git_dir}", "write-tree", folder=tree).strip()
+    return run(*GIT, "commit-tree", written, *parent, "-m", f"The template's {name[:7]}").strip()
+
+
+def run(*command: str, folder: Path | None = None) -> str:
+    """Return what a command prints; its failure ends this program.
+
+    In another folder git gets an index of that folder's.
+    """
+    env = None
+    if folder:
+        env = {**os.environ, "GIT_INDEX_FILE": f"{folder}.index", "GIT_WORK_TREE": str(folder)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", cwd=folder, env=env
+    )
+    if done.returncode:
+        sys.exit(f"error: {' '.join(command[:2])}: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
+
+
+def show(title: str, names: list[str]) -> None:
+    if names:
+        print("\n".join([title, *(f"- `{name}`" for name in names)]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
