@@ -6,24 +6,20 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-if sys.version_info < (3, 11):  # noqa: UP036  this interpreter may well be older
-    sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0])
-
-import tomllib
-
 HOSTS = {"gh": "https://github.com/", "gl": "https://gitlab.com/", "bb": "https://bitbucket.org/"}
 # Files that are alike in all projects of a version. The rest of the template's files is the core
 # (the package without task/), or the team's own.
 STANDARD = (".github/*", ".gitlab-ci.yml", ".pre-commit-config.yaml", "Makefile", "ruff.toml")
 STANDARD += ("scripts/*", "pyproject.toml")
+RECORDS = (Path(".template.json"), Path(".cruft.json"))
 
 
 class Problem(Exception):
@@ -47,17 +43,15 @@ class Project:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """Template, commit, answers and perhaps version, as cruft or else the template noted."""
-        for name in (".cruft.json", ".template.json"):
-            if Path(name).exists():
-                record = read_json(Path(name))
-                answers = record.get("answers") or record["context"]["cookiecutter"]
-                return record | {"answers": {k: v for k, v in answers.items() if k[0] != "_"}}
-        return {}
+        """Template, commit, answers and version; cruft keeps the first two up to date."""
+        made, cruft = (read_json(path) if path.exists() else {} for path in RECORDS)
+        answers = cruft["context"]["cookiecutter"] if cruft else made.get("answers", {})
+        answers = {name: answer for name, answer in answers.items() if name[0] != "_"}
+        return {**made, **cruft, "answers": answers} if made or cruft else {}
 
     @cached_property
     def tracked(self) -> list[str]:
-        return git("ls-files", "-z").rstrip("\0").split("\0")
+        return [name for name in git("ls-files", "-z").split("\0") if name]
 
 
 def template(project: Project) -> str:
@@ -72,36 +66,43 @@ def template(project: Project) -> str:
     short, _, rest = record["template"].partition(":")
     address = HOSTS[short] + rest if short in HOSTS else record["template"]
     clone = project.work / "template"
-    run(["git", "clone", "--quiet", "--", address, str(clone)], "template out of reach")
+    command = ["git", "clone", "--quiet", "--no-checkout", "--filter=blob:none", "--", address]
+    run([*command, str(clone)], "the template is out of reach")
     run(["git", "-C", str(clone), "checkout", "--quiet", record["commit"], "--"], "template")
     project.template = clone
-    newest = max(filter(version, git("tag", folder=clone).split()), key=version, default="")
     commit = record["commit"][:10]
+    newest, own = newest_tag(clone), record.get("version") or newest_tag(clone, "--merged")
     if not newest:
-        behind = git("rev-list", "--count", f"{record['commit']}..origin/HEAD", folder=clone)
+        behind = git("rev-list", "--count", "HEAD..origin/HEAD", folder=clone)
         return f"commit {commit}, {behind} behind; the template has no versions"
-    own = record.get("version") or git("describe", "--tags", "--abbrev=0", folder=clone)
     if version(own) >= version(newest):
         return f"version {own} is the newest"
     days = age(git("log", "-1", "--format=%ct", newest, folder=clone))
-    text = f"version {own}; {newest.removeprefix('v')} is {days} days old"
+    text = f"version {own or commit}; {newest} is {days} days old"
     if days > project.max_days:
         raise Problem(f"{text}, more than {project.max_days}", "cruft update")
     return text
 
 
+def newest_tag(clone: Path, *options: str) -> str:
+    return max(filter(version, git("tag", *options, folder=clone).split()), key=version, default="")
+
+
 def files(project: Project) -> str:
     """Compare with what the recorded version makes of the recorded answers."""
-    kinds = differences(bake(project), project)
+    kinds = differences(bake(project))
     accepted = project.settings.get("accepted", [])
     wrong = [f for f in kinds["standard"] if not any(fnmatch(f, each) for each in accepted)]
     if wrong:
         advice = "see `make standard ARGS=--diff`; restore them, or name them in pyproject.toml: "
-        raise Problem(f"differ from the template: {', '.join(wrong)}", advice + "tool.standard")
-    text = f"{len(kinds['standard'])} standard files differ as accepted, "
-    text += f"{len(kinds['core'])} of the core"
-    text += f" ({', '.join(kinds['core'])}: updates may conflict)" if kinds["core"] else ""
-    return f"{text}, {len(kinds['own'])} of your own"
+        raise Problem(f"not as the template has them: {listed(wrong)}", f"{advice}tool.standard")
+    differ = [f"{len(names)} {kind}" for kind, names in kinds.items() if names]
+    text = f"differ: {', '.join(differ)}" if differ else "as the template has them"
+    return text + (f"; updates may conflict: {listed(kinds['core'])}" if kinds["core"] else "")
+
+
+def listed(names: list[str]) -> str:
+    return ", ".join(name if Path(name).exists() else f"{name} (deleted)" for name in names)
 
 
 def bake(project: Project) -> Path:
@@ -130,12 +131,12 @@ def bake(project: Project) -> Path:
     return next(out.iterdir())
 
 
-def differences(baked: Path, project: Project) -> dict[str, list[str]]:
+def differences(baked: Path) -> dict[str, list[str]]:
     """List the files that were changed or deleted since, by kind."""
     kinds: dict[str, list[str]] = {"standard": [], "core": [], "own": []}
     for path in sorted(path for path in baked.rglob("*") if path.is_file()):
         name = path.relative_to(baked).as_posix()
-        if name.startswith(".git/") or name in (".template.json", ".cruft.json"):
+        if name.startswith(".git/") or Path(name) in RECORDS:
             continue
         if content(path) != content(Path(name)):
             if any(fnmatch(name, pattern) for pattern in STANDARD):
@@ -145,7 +146,7 @@ def differences(baked: Path, project: Project) -> dict[str, list[str]]:
             else:
                 core = name.startswith("src/") and name.split("/")[2] != "task"
                 kind = "core" if core else "own"
-            kinds[kind].append(name if Path(name).exists() else f"{name} (deleted)")
+            kinds[kind].append(name)
     return kinds
 
 
@@ -161,13 +162,9 @@ def tools(path: Path) -> dict[str, Any]:
 
 def patch(project: Project) -> Iterator[str]:
     """Yield the patch that makes standard and core files what the template made them."""
-    try:
-        baked = bake(project)
-    except NotChecked as why:
-        sys.exit(f"error: {why.args[0]}")
-    kinds = differences(baked, project)
+    baked = bake(project)
+    kinds = differences(baked)
     for name in [*kinds["standard"], *kinds["core"]]:
-        name = name.removesuffix(" (deleted)")
         old, new = content(Path(name)), (baked / name).read_text(encoding="utf-8")
         lines = [(old or b"").decode().splitlines(True), new.splitlines(True)]
         yield from difflib.unified_diff(

@@ -1,6 +1,6 @@
 """Check this project against its template and against the practices of the team.
 
-    python scripts/standard.py [--json] [--diff] [--offline] [FOLDER]
+    python -m scripts.standard [--json] [--diff] [--offline] [FOLDER]
 
 Each check says ok, problem or not checked, and what to do. The exit code is 1 if there is a
 problem. What cannot be reached or is not installed is told and fails nothing. In pyproject.toml:
@@ -22,7 +22,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from origin import (
+from .origin import (
     NotChecked,
     Problem,
     Project,
@@ -39,7 +39,8 @@ from origin import (
     template,
 )
 
-NO_RESULTS = "No run has been reported yet."
+NOT_CHECKED = "not checked"
+NO_RESULTS = "No run has been reported yet"
 CARD_SECTIONS = ("Intended use", "Limits", "Ethical considerations", "Measured")
 LARGEST = 1_000_000  # bytes of a committed file
 CI_FILES = (".github/workflows/*.y*ml", ".gitlab-ci.yml", "azure-pipelines.yml", "Jenkinsfile")
@@ -63,8 +64,10 @@ def main() -> int:
     os.chdir(options.folder)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work:
         project = Project(Path(work), options.offline)
-        results = [judge(check, project) for check in CHECKS]
+        results = [judge(check, project) for check in CHECKS[: 2 if options.diff else None]]
         if options.diff:
+            if text := next((r["text"] for r in results if r["state"] == NOT_CHECKED), None):
+                sys.exit(f"error: {text}")
             print("".join(patch(project)), end="")
     problems = sum(result["state"] == "problem" for result in results)
     if options.json:
@@ -85,8 +88,10 @@ def judge(check: Any, project: Project) -> dict[str, str]:
     try:
         text = check(project)
     except (Problem, NotChecked) as found:
-        state = "problem" if isinstance(found, Problem) else "not checked"
+        state = "problem" if isinstance(found, Problem) else NOT_CHECKED
         text, advice = (*found.args, "")[:2]
+    except (OSError, ValueError, KeyError) as error:  # of a file that is missing or damaged
+        state, text = "problem", f"{type(error).__name__}: {error}"
     return {"check": check.__name__, "state": state, "text": text, "advice": advice}
 
 
@@ -128,8 +133,7 @@ def lock(project: Project) -> str:
     for line in Path("constraints.txt").read_text(encoding="utf-8").splitlines():
         if found := re.match(r"([\w.-]+)==([^\s;]+)", line):
             pins.setdefault(plain(found[1]), []).append(found[2])
-    table = self_requirements(project.pyproject)
-    for text in table:
+    for text in requirements(project.pyproject):
         requirement = Requirement(text)
         versions = pins.get(plain(requirement.name), [])
         if not versions or not all(requirement.specifier.contains(v, True) for v in versions):
@@ -137,7 +141,8 @@ def lock(project: Project) -> str:
             raise Problem(f"constraints.txt has {found} for {text}", "make lock")
     if git("rev-parse", "--is-shallow-repository") == "true":
         return f"{len(pins)} versions fit; a shallow clone does not know their age"
-    changed = git("log", "-1", "--format=%ct", "--", "constraints.txt")
+    # A new repository has no log.
+    changed = attempt(["git", "log", "-1", "--format=%ct", "--", "constraints.txt"]).stdout
     if not changed:
         return f"{len(pins)} versions fit; not committed yet"
     if (days := age(changed)) > project.max_days:
@@ -145,7 +150,7 @@ def lock(project: Project) -> str:
     return f"{len(pins)} versions fit, {days} days old"
 
 
-def self_requirements(pyproject: dict[str, Any]) -> list[str]:
+def requirements(pyproject: dict[str, Any]) -> list[str]:
     """List the requirements for serving, training, extras and development."""
     project = pyproject["project"]
     groups = [*project.get("optional-dependencies", {}).values()]
@@ -243,6 +248,8 @@ def deployment(project: Project) -> str:
 def secrets(project: Project) -> str:
     """Look for committed secrets with the command of `make audit`."""
     need_network(project)
+    if not project.tracked:
+        raise NotChecked("nothing is committed yet")
     done = attempt(["make", "--no-print-directory", "secrets"])
     if done.returncode == 0:
         return f"none in {len(project.tracked)} files"
