@@ -17,7 +17,9 @@ WHO |= {"GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b.c"}
 
 def git(folder: Path, *arguments: str, **environment: str) -> None:
     command = ["git", "-C", str(folder), *arguments]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **WHO} | environment)
+    subprocess.run(
+        command, check=True, capture_output=True, env={**os.environ, **WHO} | environment
+    )
 
 
 @pytest.fixture
@@ -78,7 +80,9 @@ def test_a_project_is_compared_with_what_its_version_makes_of_its_answers(
 
     # The template goes on, and the project, too.
     (template / "{{cookiecutter.project_slug}}" / "ruff.toml").write_text("line-length = 1\n")
-    git(template, "commit", "--quiet", "--all", "--message", "x", GIT_COMMITTER_DATE="1577836800 +0")
+    git(
+        template, "commit", "--quiet", "--all", "--message", "x", GIT_COMMITTER_DATE="1577836800 +0"
+    )
     git(template, "tag", "v9999.0.0")
     package = project / "src" / "reader"
     for path in (project / "Makefile", package / "cli.py", package / "task" / "model.py"):
