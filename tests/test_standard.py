@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
+OLD = "1577836800 +0000"  # of 2020
 WHO = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b.c"}
 WHO |= {"GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b.c"}
 
