@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import FORMS, ROOT, TASKS
+from conftest import bake as bake_here
+from pytest_cookies.plugin import Cookies
 
+# What asks something of who passes it on, beyond naming its authors. Add to it only on purpose.
+COPYLEFT = {"certifi", "tqdm", "psycopg", "psycopg-binary", "paramiko"}
 OLD = "1577836800 +0000"  # of 2020
 WHO = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b.c"}
 WHO |= {"GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b.c"}
@@ -100,3 +105,28 @@ def test_a_project_is_compared_with_what_its_version_makes_of_its_answers(
     subprocess.run(["git", "apply"], cwd=project, input=patch, check=True, text=True)
     assert checks(project)["files"]["text"] == "differ: 1 own"
     assert (package / "task" / "model.py").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_licence_of_what_ships_is_known_and_copyleft_is_named(
+    cookies: Cookies, environment: Path, task: str, form: str
+) -> None:
+    project = bake_here(cookies, task=task, mlops=form)
+    command = [environment / "python", "-m", "scripts.licences"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    page = (project / "docs" / "licences.md").read_text(encoding="utf-8")
+    assert "(default)" in page  # the data
+    (head,) = [line for line in page.splitlines() if line.startswith("Copyleft: ")]
+    named = dict(re.findall(r"([\w-]+) \([^,]+, (\w+)\)", head))
+    assert {"certifi", "tqdm"} <= named.keys() <= COPYLEFT
+    served = {name for name, place in named.items() if place == "server"}
+    # tokenizers needs huggingface-hub, which needs tqdm.
+    assert served <= {"psycopg", "psycopg-binary"} | ({"tqdm"} if "text" in task else set())
+    done = subprocess.run([*command, "--check"], cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    (project / "docs" / "licences.md").write_text(page.replace("| fastapi | MIT |", "| x | MIT |"))
+    done = subprocess.run([*command, "--check"], cwd=project, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "lacks | fastapi | MIT | server |" in done.stdout

@@ -19,9 +19,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
+from .licences import PAGE, collect, page, rows, why_not
 from .origin import (
     NotChecked,
     Problem,
@@ -245,6 +247,22 @@ def deployment(project: Project) -> str:
     return f"{', '.join(versions)}: there, unchanged, recorded"
 
 
+def licences(project: Project) -> str:
+    """Read the licences of what is installed, and compare them with their page."""
+    try:
+        packages = collect(project.pyproject)
+    except (ImportError, PackageNotFoundError):
+        raise NotChecked("needs the environment", "make setup") from None
+    if problem := why_not(packages):
+        raise Problem(problem)
+    _, listed, _ = page()
+    if "| server |" not in listed:
+        raise NotChecked(f"{PAGE} does not list them yet", "make licences")
+    if lacking := [row for row in rows(packages) if row not in listed]:
+        raise Problem(f"{PAGE} lacks {lacking[0]}", "make licences")
+    return f"{len(packages)} packages, all listed"
+
+
 def secrets(project: Project) -> str:
     """Look for committed secrets with the command of `make audit`."""
     need_network(project)
@@ -279,7 +297,7 @@ def clean(project: Project) -> str:
     return "nothing is changed"
 
 
-CHECKS = (template, files, ci, lock, results, card, deployment, secrets, large, clean)
+CHECKS = (template, files, ci, lock, results, card, deployment, licences, secrets, large, clean)
 
 
 def plain(name: str) -> str:

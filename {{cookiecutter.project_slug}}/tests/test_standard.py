@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from scripts import origin, standard
+from scripts import licences, origin, standard
 
 RUN, LATER = "20260101-000000", "20260102-000000"
 CI = "".join(f"- run: {step} # a step\n" for step in standard.CI_STEPS)
 CARD = "".join(f"## {name}\n\nText.\n\n" for name in standard.CARD_SECTIONS)
+PAGE = f"{licences.BEGIN}\n| torch | BSD-3-Clause | train |\n| psycopg | LGPL-3.0-only | server |\n"
+PAGE += f"{licences.END}\n"
 NO_RESULTS = f"{standard.NO_RESULTS}: train one."
 PYPROJECT = """\
 [project]
@@ -63,12 +64,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "docs/experiments/written.json": {"run": RUN, "files": {}},
             "deployment/deployment.json": {"champion": champion},
             "deployment/bundles/a/manifest.json": "{}",
+            "docs/licences.md": PAGE,
             "src/reader/cli.py": "print('pages match')\n",
         }
     )
     git("init", "--quiet", "--initial-branch=main")
     commit()
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def packages(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, str]]:
+    """Install two packages, as far as their licences are concerned."""
+    installed = {"torch": ("BSD-3-Clause", "train"), "psycopg": ("LGPL-3.0-only", "server")}
+    monkeypatch.setattr(standard, "collect", lambda pyproject: installed)
+    return installed
 
 
 def found(
@@ -109,6 +119,7 @@ def test_a_project_without_a_defect_has_no_problem(
         (standard.card, "MODEL_CARD.md", f"{CARD}{NO_RESULTS}", "has no results"),
         (standard.deployment, "deployment/bundles/a/manifest.json", "{ }", "was changed"),
         (standard.deployment, "deployment/deployment.json", "{", "JSONDecodeError"),
+        (standard.licences, "docs/licences.md", PAGE.replace("BSD", "MIT"), "lacks | torch | BSD"),
         (standard.large, "big.bin", "x" * (standard.LARGEST + 1), "big.bin (1.0 MB)"),
     ],
 )
@@ -243,3 +254,29 @@ def test_a_template_out_of_reach_is_no_problem_and_an_unknown_one_is(folder: Pat
     assert found(origin.files, folder)["text"] == "see template"
     Path(".template.json").unlink()
     assert found(origin.template, folder)["state"] == "problem"
+
+
+def test_a_licence_that_nobody_states_is_a_problem(
+    folder: Path, packages: dict[str, tuple[str, str]]
+) -> None:
+    packages["mystery"] = ("", "server")
+    assert found(standard.licences, folder)["text"] == "no licence is stated by: mystery"
+
+
+def test_licences_that_were_never_listed_are_not_checked(folder: Path) -> None:
+    write({"docs/licences.md": f"{licences.BEGIN}\nNot listed yet.\n{licences.END}\n"})
+    assert found(standard.licences, folder)["advice"] == "make licences"
+
+
+def test_what_serves_and_trains_is_listed_and_copyleft_is_named(
+    packages: dict[str, tuple[str, str]],
+) -> None:
+    head = licences.table(packages).splitlines()[0]
+    assert head == "Copyleft: psycopg (LGPL-3.0-only, server)."
+    pyproject = origin.read_toml(Path(__file__).parents[1] / "pyproject.toml")
+    installed = licences.collect(pyproject)
+    places = {name: installed[name][1] for name in ("fastapi", "starlette", "torch")}
+    assert places == {"fastapi": "server", "starlette": "server", "torch": "train"}
+    assert "pytest" not in installed  # a tool, which is not passed on
+    pyproject["tool"]["standard"] = {"licences": {"fastapi": "read by hand"}}
+    assert licences.collect(pyproject)["fastapi"][0] == "read by hand"
