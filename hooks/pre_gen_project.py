@@ -148,7 +148,10 @@ def why_no_overlays(address):
         return "must be text: put it between quotes in a configuration file"
     if not address or "://" in address or (address.startswith("git@") and "/" in address):
         return None
-    folder = Path(address).expanduser()  # this runs in the project's folder, not where it was typed
+    import pathlib  # hardly ever needed
+
+    # It was typed elsewhere: this runs in the project's folder.
+    folder = pathlib.Path(address).expanduser()
     return None if folder.is_absolute() and folder.is_dir() else "is no absolute path of a folder"
 
 
