@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -140,6 +142,25 @@ def test_missing_ci_is_a_problem_unless_the_project_was_made_without(folder: Pat
     assert found(standard.ci, folder)["state"] == "not checked"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="its program is a script of the shell")
+def test_a_failed_newest_run_of_ci_is_a_problem(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    said = {}
+    for answer in ("echo failure", "echo success", "true", "echo no token >&2; false"):
+        write({"gh": f"#!/bin/sh\n{answer}\n"})
+        Path("gh").chmod(0o755)
+        result = found(standard.ci, folder, offline=False)
+        said[answer] = (result["state"], result["text"].rpartition(" ")[2])
+    assert list(said.values()) == [
+        ("problem", "failure"),
+        ("ok", "pass"),
+        ("ok", "yet"),
+        ("not checked", "token"),
+    ]
+
+
 def test_an_old_lock_is_a_problem_and_the_project_may_say_what_is_old(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +231,7 @@ def test_in_ci_a_changed_file_is_a_problem(folder: Path, monkeypatch: pytest.Mon
     assert found(standard.clean, folder)["text"] == "changed: README.md"
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 def test_a_possible_secret_is_named_with_its_place(folder: Path) -> None:
     write({"Makefile": "secrets:\n\t@echo 'Location:    notes.md:3'; false\n"})
     assert "notes.md:3" in found(standard.secrets, folder, offline=False)["text"]
@@ -234,6 +256,15 @@ def test_differences_from_the_template_are_told_by_kind(folder: Path) -> None:
     assert found(origin.files, folder)["state"] == "ok"
     write({"pyproject.toml": f"{accepted}\n[tool.pytest]\n"})
     assert "pyproject.toml" in found(origin.files, folder)["text"]
+
+
+def test_cruft_knows_template_commit_and_answers_better(folder: Path) -> None:
+    write({".template.json": {"template": None, "commit": None, "version": "1.0.0", "answers": {}}})
+    context = {"cookiecutter": {"task": "x", "_template": "y"}}
+    write({".cruft.json": {"template": "gh:a/b", "commit": "d", "context": context}})
+    record = origin.Project(folder / "work", offline=True).record
+    assert (record["template"], record["commit"], record["version"]) == ("gh:a/b", "d", "1.0.0")
+    assert record["answers"] == {"task": "x"}
 
 
 def test_the_patch_restores_what_the_template_made(folder: Path) -> None:
