@@ -63,8 +63,9 @@ def template(project: Project) -> str:
     if not record.get("template") or not record.get("commit"):
         raise NotChecked("it was made from a template that was no git repository")
     need_network(project)
-    short, _, rest = record["template"].partition(":")
-    address = HOSTS[short] + rest if short in HOSTS else record["template"]
+    address = record["template"].removeprefix("git+")
+    short, _, rest = address.partition(":")
+    address = HOSTS[short] + rest if short in HOSTS else address
     clone = project.work / "template"
     command = ["git", "clone", "--quiet", "--no-checkout", "--filter=blob:none", "--", address]
     run([*command, str(clone)], "the template is out of reach")
@@ -80,7 +81,7 @@ def template(project: Project) -> str:
     days = age(git("log", "-1", "--format=%ct", newest, folder=clone))
     text = f"version {own or commit}; {newest} is {days} days old"
     if days > project.max_days:
-        raise Problem(f"{text}, more than {project.max_days}", "cruft update")
+        raise Problem(f"{text}, more than {project.max_days}", "make update")
     return text
 
 
@@ -118,9 +119,10 @@ def bake(project: Project) -> Path:
         command = [uvx, "cookiecutter@2.7.1"]
     else:
         raise NotChecked("neither cookiecutter nor uvx is installed")
-    # Answers are rendered; braces in them are text. JSON is YAML, too.
+    # Answers are rendered once more, so braces in them are marked as text. JSON is YAML, too.
+    begin, end = ("{" + f"% {word} %" + "}" for word in ("raw", "endraw"))
     answers = {
-        key: f"{{% raw %}}{text}{{% endraw %}}" if "{" in str(text) else text
+        key: f"{begin}{text}{end}" if "{" in str(text) else text
         for key, text in project.record["answers"].items()
     }
     folders = {f"{name}_dir": str(project.work / name) for name in ("cookiecutters", "replay")}
