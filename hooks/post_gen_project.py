@@ -6,6 +6,10 @@ their file `also`. What an answer adds only beside another answer lies in a fold
 inside it (`task/forecasting/mlops/full/files/`). Which overlays there are is read from the folders,
 so a new one needs no change here.
 
+An organisation's own overlays (`organisation_overlays`) have the same form, and a folder
+`organisation/` that lies over every project. They are laid last. Where one replaces a file of the
+template, its file `replaces` names that file: nothing of the template gets lost unnoticed.
+
 Overlays are no part of the folder that cookiecutter renders: it would copy all of them, and most
 are not chosen. They and the tests may hold a few answers, which are filled in here.
 """
@@ -13,6 +17,7 @@ are not chosen. They and the tests may hold a few answers, which are filled in h
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 VERSION = "0.8.0"  # of the template; written by scripts/release.py
@@ -34,12 +39,19 @@ def fill(text):
     return BLANK.sub(lambda blank: FILLED[blank[1]], text)
 
 
-def lay(overlay):
+def lay(overlay, organisation=False):
     """Copy an overlay's files into place, then those of the overlays that it shares or holds."""
+    replaces = overlay / "replaces"
+    replaced = replaces.read_text(encoding="utf-8").splitlines() if replaces.exists() else []
     for source in (overlay / "files").rglob("*"):
-        target = Path(fill(str(source.relative_to(overlay / "files"))))
+        name = source.relative_to(overlay / "files").as_posix()
+        target = Path(fill(name))
         if source.is_dir() or (KEEP and target.exists()):
             continue
+        if organisation:
+            if NEW and target.exists() and name not in replaced:
+                refuse(f"{name} replaces a file of the template: name it in a file `replaces`")
+            laid.append(str(target))
         content = source.read_bytes()
         if b"cookiecutter." in content:
             content = fill(content.decode()).encode()
@@ -48,10 +60,40 @@ def lay(overlay):
         target.chmod(source.stat().st_mode)
     if (overlay / "also").exists():
         for name in (overlay / "also").read_text().split():
-            lay(overlay.with_name(name))
+            lay(overlay.with_name(name), organisation)
     for question in sorted(path for path in overlay.iterdir() if path.name in ANSWERS):
         if (nested := question / ANSWERS[question.name]).is_dir():
-            lay(nested)
+            lay(nested, organisation)
+
+
+def fetch(address, clone):
+    """Return the folders of an organisation's overlays, judged, and the commit that they are of."""
+    source = Path(address).expanduser()
+    if not source.is_dir():
+        way, _, name = address.rpartition("/")
+        name, _, version = name.partition("@")
+        source = clone
+        if subprocess.run(["git", "clone", "--quiet", "--", f"{way}/{name}", source]).returncode:
+            refuse("cannot be fetched, see above")
+        if version and git("checkout", "--quiet", version, "--", folder=source) is None:
+            refuse(f"has no version {version}")
+    commit = git("rev-parse", "HEAD", folder=source) if (source / ".git").exists() else None
+    folders = [path for path in sorted(source.iterdir()) if path.is_dir() and path.name[0] != "."]
+    for folder in folders:
+        if folder.name not in {*ANSWERS, "organisation"}:
+            refuse(f"{folder.name} is no question and not `organisation`")
+        for path in [folder, *sorted(folder.rglob("*"))]:
+            name = path.relative_to(source).as_posix()
+            if path.is_symlink():
+                refuse(f"{name} is a link")
+            text = path.read_bytes().decode(errors="ignore") if path.is_file() else ""
+            if strange := re.search(r"\{\{ ?cookiecutter[^}]*\}*", BLANK.sub("", f"{name} {text}")):
+                refuse(f"{name} holds {strange[0]}, which is not filled in")
+    return folders, commit
+
+
+def refuse(reason):
+    sys.exit(f"error: organisation_overlays={ANSWERS['organisation_overlays']!a}: {reason}")
 
 
 def keeps_files():
@@ -84,9 +126,18 @@ def git(*arguments, folder="."):
 for test in Path("tests").glob("*.py"):
     if b"cookiecutter." in (content := test.read_bytes()):
         test.write_bytes(fill(content.decode()).encode())
-KEEP = keeps_files()
+KEEP, NEW = keeps_files(), not Path(".template.json").exists()
+laid, overlays_commit = [], None
 for question in sorted(Path(FOLDER, "templates", "_overlays").iterdir()):
     lay(question / ANSWERS[question.name])
+if ANSWERS["organisation_overlays"]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work:
+        folders, overlays_commit = fetch(ANSWERS["organisation_overlays"], Path(work, "clone"))
+        for folder in folders:
+            if (overlay := folder / ANSWERS.get(folder.name, "")).is_dir():
+                lay(overlay, organisation=True)
 
 # Where the project comes from. Cruft gives the commit; otherwise it is that of cookiecutter's copy.
 # `template` is last, as cruft may know it by another address: its patches do not come near it.
@@ -99,6 +150,8 @@ if not (KEEP and record.exists()):
         "answers": {name: answer for name, answer in ANSWERS.items() if name[0] != "_"},
         "template": ANSWERS.get("_template"),
     }
+    if overlays_commit:
+        content["overlays_commit"] = overlays_commit
     record.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 # A repository of its own, so that runs record the project's commits. No commit is made: the first
@@ -114,6 +167,8 @@ print(f"""
     cd {ANSWERS["project_slug"]}
     make demo        install, train, write the results into the README, deploy
     make serve       answer requests; a page to try the model at http://127.0.0.1:8000""")
+if laid:
+    print("\nFrom your organisation: " + ", ".join(laid))
 if around is not None and Path(around).resolve() != Path.cwd().resolve():
     print(f"""
 It belongs to the repository {around}, so it has none of its own. CI files work at the

@@ -114,6 +114,8 @@ def problems():
     for name in ("email", "github_username"):
         if isinstance(ANSWERS[name], str) and (reason := NO_SUCH[name](ANSWERS[name])):
             yield name, reason, EXAMPLES[name]
+    if reason := why_no_overlays(ANSWERS["organisation_overlays"]):
+        yield "organisation_overlays", reason, "https://github.com/acme/ml-overlays@v1"
 
 
 def why_no_text(name, text):
@@ -145,6 +147,19 @@ def why_no_username(name):
     if re.fullmatch(r"[A-Za-z0-9]([\w.-]{0,98}[A-Za-z0-9])?", name, re.A):
         return None
     return "must be letters, digits and hyphens"
+
+
+def why_no_overlays(address):
+    """Why nothing can be laid over the project from an address; None if it may be there."""
+    if not isinstance(address, str):
+        return "must be text: put it between quotes in a configuration file"
+    if not address or "://" in address or (address.startswith("git@") and "/" in address):
+        return None
+    import pathlib  # hardly ever needed
+
+    # It was typed elsewhere: this runs in the project's folder.
+    folder = pathlib.Path(address).expanduser()
+    return None if folder.is_absolute() and folder.is_dir() else "is no absolute path of a folder"
 
 
 NO_SUCH = {"email": why_no_email, "github_username": why_no_username}

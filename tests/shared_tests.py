@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[1] / "{{cookiecutter.project_slug}}"
-SHARED = [PROJECT / "tests", *PROJECT.glob("_overlays/mlops/*/files/tests")]
+ROOT = Path(__file__).parents[1]
+CORE = ROOT / "{{cookiecutter.project_slug}}" / "tests"
+SHARED = [CORE, *ROOT.glob("templates/_overlays/mlops/*/files/tests")]
 TASK = frozenset({"task", "quick", "CONFIG"})  # packages, and the configuration that names the data
 PROCESSES = frozenset({"subprocess", "running", "failed_start", "server"})
 

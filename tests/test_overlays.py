@@ -252,7 +252,7 @@ def test_everything_imported_is_required_where_it_is_used(
         if "pydantic" in allowed:  # which requires just one version of its core
             allowed = {*allowed, "pydantic_core"}
         for module in imported(path):
-            own = module == "ml_project" or module in sys.stdlib_module_names
+            own = module in ("ml_project", "scripts") or module in sys.stdlib_module_names
             assert own or owners.get(module, {module}) & allowed, f"{path.name}: {module}"
 
 
