@@ -28,6 +28,7 @@ HOST = "gitlab.com" if ANSWERS["ci"] == "gitlab" else "github.com"
 REPOSITORY = f"https://{HOST}/{ANSWERS['github_username']}/{ANSWERS['project_slug']}"
 FILLED = {**ANSWERS, "docs_url": f"{REPOSITORY}/blob/main/docs"}  # GitLab redirects there as well
 OVERLAYS = Path("_overlays")
+CHOICES = {path.name: [value.name for value in path.iterdir()] for path in OVERLAYS.iterdir()}
 ORGANISATION = Path(f".organisation-{uuid.uuid4().hex}")
 BEFORE = Path(".before-cookiecutter")
 BLANK = re.compile(
@@ -90,6 +91,9 @@ def fetch(address):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         elif path.name not in {*ANSWERS, "organisation"}:
             refuse(f"{path.name} is no question and not `organisation`")
+        for value in path.glob("[!_]*"):
+            if value.name not in CHOICES.get(path.name, [value.name]):
+                refuse(f"{path.name}/{value.name} is no answer")
     for path in sorted(ORGANISATION.rglob("*")):
         name = path.relative_to(ORGANISATION).as_posix()
         if path.is_symlink():
