@@ -28,6 +28,8 @@ ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 HOST = "gitlab.com" if ANSWERS["ci"] == "gitlab" else "github.com"
 REPOSITORY = f"https://{HOST}/{ANSWERS['github_username']}/{ANSWERS['project_slug']}"
 FILLED = {**ANSWERS, "docs_url": f"{REPOSITORY}/blob/main/docs"}  # GitLab redirects there as well
+OVERLAYS = Path(FOLDER, "templates", "_overlays")
+CHOICES = {path.name: [value.name for value in path.iterdir()] for path in OVERLAYS.iterdir()}
 BEFORE = Path(".before-cookiecutter")
 BLANK = re.compile(
     r"\{\{ ?cookiecutter\.(package_name|project_slug|github_username|docs_url) ?\}\}"
@@ -56,7 +58,7 @@ def lay(overlay, organisation=False):
         if b"cookiecutter." in content:
             content = fill(content.decode()).encode()
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)  # that it takes no other overlay's file's place is tested
+        target.write_bytes(content)  # that none of the template takes another's place is tested
         target.chmod(source.stat().st_mode)
     if (overlay / "also").exists():
         for name in (overlay / "also").read_text().split():
@@ -66,30 +68,45 @@ def lay(overlay, organisation=False):
             lay(nested, organisation)
 
 
-def fetch(address, clone):
-    """Return the folders of an organisation's overlays, judged, and the commit that they are of."""
-    source = Path(address).expanduser()
-    if not source.is_dir():
-        way, _, name = address.rpartition("/")
-        name, _, version = name.partition("@")
-        source = clone
-        if subprocess.run(["git", "clone", "--quiet", "--", f"{way}/{name}", source]).returncode:
-            refuse("cannot be fetched, see above")
-        if version and git("checkout", "--quiet", version, "--", folder=source) is None:
-            refuse(f"has no version {version}")
-    commit = git("rev-parse", "HEAD", folder=source) if (source / ".git").exists() else None
-    folders = [path for path in sorted(source.iterdir()) if path.is_dir() and path.name[0] != "."]
-    for folder in folders:
-        if folder.name not in {*ANSWERS, "organisation"}:
-            refuse(f"{folder.name} is no question and not `organisation`")
-        for path in [folder, *sorted(folder.rglob("*"))]:
-            name = path.relative_to(source).as_posix()
-            if path.is_symlink():
-                refuse(f"{name} is a link")
-            text = path.read_bytes().decode(errors="ignore") if path.is_file() else ""
-            if strange := re.search(r"\{\{ ?cookiecutter[^}]*\}*", BLANK.sub("", f"{name} {text}")):
-                refuse(f"{name} holds {strange[0]}, which is not filled in")
-    return folders, commit
+def lay_organisation(address):
+    """Lay an organisation's overlays; return the commit that they are of. Refuse what is none."""
+    import shutil
+    import tempfile
+
+    work = tempfile.mkdtemp()
+    try:
+        folder = Path(address).expanduser()
+        if not folder.is_dir():
+            way, _, name = address.rpartition("/")
+            name, _, version = name.partition("@")
+            folder = Path(work, "clone")
+            clone = ["git", "clone", "--quiet", "--", f"{way}/{name}", folder]
+            if subprocess.run(clone).returncode:
+                refuse("cannot be fetched, see above")
+            if version and git("checkout", "--quiet", version, "--", folder=folder) is None:
+                refuse(f"has no version {version}")
+        # What lies beside the overlays is not theirs, such as a README and .git.
+        questions = [path for path in sorted(folder.glob("[!.]*")) if path.is_dir()]
+        for question in questions:
+            if question.name not in {*ANSWERS, "organisation"}:
+                refuse(f"{question.name} is no question and not `organisation`")
+            for value in question.glob("[!_]*"):
+                if value.name not in CHOICES.get(question.name, [value.name]):
+                    refuse(f"{question.name}/{value.name} is no answer")
+            for path in sorted(question.rglob("*")):
+                name = path.relative_to(folder).as_posix()
+                if path.is_symlink() or path.name == ".git":
+                    refuse(f"{name} is a link or of git itself")
+                text = path.read_bytes().decode(errors="ignore") if path.is_file() else ""
+                rest = BLANK.sub("", f"{name} {text}")
+                if strange := re.search(r"\{\{ ?cookiecutter[^}]*\}*", rest):
+                    refuse(f"{name} holds {strange[0]}, which is not filled in")
+        for question in questions:
+            if (overlay := question / ANSWERS.get(question.name, "")).is_dir():
+                lay(overlay, organisation=True)
+        return git("rev-parse", "HEAD", folder=folder) if (folder / ".git").exists() else None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def refuse(reason):
@@ -127,17 +144,11 @@ for test in Path("tests").glob("*.py"):
     if b"cookiecutter." in (content := test.read_bytes()):
         test.write_bytes(fill(content.decode()).encode())
 KEEP, NEW = keeps_files(), not Path(".template.json").exists()
-laid, overlays_commit = [], None
-for question in sorted(Path(FOLDER, "templates", "_overlays").iterdir()):
+for question in sorted(OVERLAYS.iterdir()):
     lay(question / ANSWERS[question.name])
-if ANSWERS["organisation_overlays"]:
-    import tempfile
-
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work:
-        folders, overlays_commit = fetch(ANSWERS["organisation_overlays"], Path(work, "clone"))
-        for folder in folders:
-            if (overlay := folder / ANSWERS.get(folder.name, "")).is_dir():
-                lay(overlay, organisation=True)
+laid = []
+address = ANSWERS["organisation_overlays"]
+overlays_commit = lay_organisation(address) if address else None
 
 # Where the project comes from. Cruft gives the commit; otherwise it is that of cookiecutter's copy.
 # `template` is last, as cruft may know it by another address: its patches do not come near it.
@@ -168,7 +179,7 @@ print(f"""
     make demo        install, train, write the results into the README, deploy
     make serve       answer requests; a page to try the model at http://127.0.0.1:8000""")
 if laid:
-    print("\nFrom your organisation: " + ", ".join(laid))
+    print("\nFrom your organisation: " + ", ".join(sorted(laid)))
 if around is not None and Path(around).resolve() != Path.cwd().resolve():
     print(f"""
 It belongs to the repository {around}, so it has none of its own. CI files work at the

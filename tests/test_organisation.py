@@ -94,6 +94,7 @@ def test_overlays_of_a_git_address_are_of_the_version_that_it_names(
         ({"organisation/files/a.md": "{{ cookiecutter.email }}"}, "{{ cookiecutter.email }}"),
         ({"organisation/files/{{cookiecutter.x}}/a.md": ""}, "{{cookiecutter.x}}"),
         ({"cy/github/files/a.md": ""}, "cy is no question"),
+        ({"ci/gitlb/files/a.md": ""}, "ci/gitlb is no answer"),
     ],
 )
 def test_overlays_that_cannot_be_meant_are_refused_and_nothing_stays(

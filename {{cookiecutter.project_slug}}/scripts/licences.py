@@ -91,7 +91,8 @@ def licence(package: Distribution) -> str:
     """Return the licence that a package's metadata states; "" if it states none."""
     metadata = package.metadata
     words = metadata.get("License") or ""
-    if "\n" in words or len(words) > 60 or words == "UNKNOWN":  # the text of the licence
+    # The text of the licence, or a word that names none.
+    if "\n" in words or len(words) > 60 or words.split(" ")[0].lower() in ("unknown", "dual"):
         words = ""
     classifiers = (text for key, text in metadata.items() if key == "Classifier")
     named = [text.split(" :: ")[-1] for text in classifiers if text.startswith("License :: ")]

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import PathDistribution
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +298,20 @@ def test_a_licence_that_nobody_states_is_a_problem(
 def test_licences_that_were_never_listed_are_not_checked(folder: Path) -> None:
     write({"docs/licences.md": f"{licences.BEGIN}\nNot listed yet.\n{licences.END}\n"})
     assert found(standard.licences, folder)["advice"] == "make licences"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "stated"),
+    [
+        ("License-Expression: MIT\nLicense: x\n", "MIT"),
+        ("License: BSD-3-Clause\nClassifier: License :: OSI :: BSD License\n", "BSD-3-Clause"),
+        ("License: Dual License\nClassifier: License :: A\nClassifier: License :: B\n", "A or B"),
+        ("License: UNKNOWN\nClassifier: Topic :: A\n", ""),
+    ],
+)
+def test_a_licence_is_what_the_metadata_states(tmp_path: Path, metadata: str, stated: str) -> None:
+    (tmp_path / "METADATA").write_text(f"Name: x\n{metadata}")
+    assert licences.licence(PathDistribution(tmp_path)) == stated
 
 
 def test_what_serves_and_trains_is_listed_and_copyleft_is_named(
