@@ -199,6 +199,7 @@ def test_an_address_that_the_build_refuses_is_refused(tmp_path: Path, email: str
     [
         ("description:", "description=None: must be text"),
         ("full_name: true", "full_name=True: must be text"),
+        ("project_name: {a: b}", "project_name={'a': 'b'}: must be text"),
         ("package_name: 7", "package_name"),
     ],
 )
