@@ -2,6 +2,8 @@
 
 import ast
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -121,6 +123,42 @@ def test_any_text_is_shown_as_given(text: str) -> None:
         assert shown(page) == (start + text).strip()
 
 
+EMAILS = [
+    '"a b"@c.de',
+    "a@[IPv6:::1]",
+    "(c)a@b.de",
+    "{{x}}@c.de",
+    "x@localhost",
+    "!#$%&'*/=?^`|@c.de",
+]
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None)
+@given(title=TEXT, description=TEXT, name=TEXT, email=st.sampled_from(EMAILS))
+def test_whatever_is_accepted_can_be_installed(
+    environment: Path, title: str, description: str, name: str, email: str
+) -> None:
+    answers = {"project_name": title, "description": description}
+    answers |= {"full_name": name, "email": email}
+    with tempfile.TemporaryDirectory() as folder:
+        typed = "".join(f"{answers.get(question, '')}\n" for question in QUESTIONS)
+        done = cookiecutter(Path(folder), typed=typed)
+        assert done.returncode == 0, done.stderr
+        (project,) = Path(folder).iterdir()
+        (package,) = (project / "src").iterdir()
+        site = Path(folder) / "site"
+        installer = ["uv", "pip"] if shutil.which("uv") else [sys.executable, "-m", "pip"]
+        command = [*installer, "install", "--quiet", "--no-deps", "--target", str(site)]
+        command += ["--python", sys.executable] if installer[0] == "uv" else []
+        subprocess.run([*command, str(project)], check=True)
+        assert list(site.glob(f"*/{project.name}*"))  # the console command
+        (metadata,) = site.glob("*.dist-info/METADATA")
+        assert f"Name: {project.name}\n" in metadata.read_text(encoding="utf-8")
+        help = [environment / "python", "-m", f"{package.name}.cli", "--help"]
+        subprocess.run(help, cwd=folder, env=os.environ | {"PYTHONPATH": str(site)}, check=True)
+
+
 @cache
 def hook() -> ModuleType:
     """The functions of the hook that judges answers."""
@@ -161,6 +199,7 @@ def test_an_address_that_the_build_refuses_is_refused(tmp_path: Path, email: str
     [
         ("description:", "description=None: must be text"),
         ("full_name: true", "full_name=True: must be text"),
+        ("project_name: {a: b}", "project_name={'a': 'b'}: must be text"),
         ("package_name: 7", "package_name"),
     ],
 )

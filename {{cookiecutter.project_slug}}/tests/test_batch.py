@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 from pyarrow import parquet
+from pydantic import BaseModel
 
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.batch import job, scorer, tables
@@ -130,6 +131,18 @@ def test_an_invalid_row_gets_the_reason_of_the_server_and_no_other_is_harmed(
     assert [row["error"][:31] for row in scored[len(mixed) :]] == [
         "the line is not a JSON object: "
     ] * 2
+
+
+def test_a_cell_of_a_list_or_an_object_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Row(BaseModel):
+        words: list[str]
+        sizes: dict[str, float] | None
+        text: str | None
+
+    monkeypatch.setattr(tables, "Item", Row)
+    cells = {"words": '["a"]', "sizes": '{"b": 1}', "text": "[1]", "other": "[1]"}
+    read = {name: tables._value(cell, name) for name, cell in cells.items()}
+    assert read == {**cells, "words": ["a"], "sizes": {"b": 1}}
 
 
 def test_a_cell_without_a_value_is_a_field_that_is_not_given(

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar, get_args
+from types import UnionType
+from typing import IO, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -136,8 +137,9 @@ def _read_csv(source: Source, start: int) -> Iterator[Block]:
 def _value(cell: str | None, field: str) -> Any:
     """Return a cell's value for JSON; an empty cell has none."""
     schema = Item.model_fields.get(field)
-    is_text = schema is None or str in (schema.annotation, *get_args(schema.annotation))
-    if cell and not is_text:
+    kind = schema.annotation if schema else str
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if cell and str not in kinds:
         with suppress(ValueError, RecursionError):  # the field's own type will refuse the text
             return json.loads(cell)
     return cell or None
