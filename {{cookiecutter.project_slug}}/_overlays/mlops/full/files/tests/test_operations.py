@@ -107,7 +107,7 @@ def get_data(url: str, **parameters: str) -> Any:
     """Return what Prometheus answers: its data, or its error."""
     query = "&".join(f"{name}={quote(value)}" for name, value in parameters.items())
     try:
-        with urllib.request.urlopen(f"{url}?{query}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{url}?{query}", timeout=120) as answer:
             return json.load(answer)["data"]
     except urllib.error.HTTPError as error:
         return json.load(error)["error"]

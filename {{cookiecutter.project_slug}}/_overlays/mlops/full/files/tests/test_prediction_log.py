@@ -519,7 +519,7 @@ def test_collector_beside_a_server_reads_the_file_of_the_address_itself(
             started.put(env)
 
         def wait(self, *_: object) -> int:
-            return 0 if ended.wait(30) else 1
+            return 0 if ended.wait(120) else 1
 
     monkeypatch.setattr(collector_process.subprocess, "Popen", Process)
     file = tmp_path / "address"
@@ -528,7 +528,7 @@ def test_collector_beside_a_server_reads_the_file_of_the_address_itself(
     for url, told in (("sqlite:///first.db", None), ("sqlite:///other.db", "sqlite:///other.db")):
         ended.clear()
         with collector_process.running_collector(ServerSettings(database_url=url)):
-            env = started.get(timeout=30)
+            env = started.get(timeout=120)
             ended.set()
         assert env.get("APP_DATABASE_URL") == told
         assert env["APP_SPOOL_DIR"] == f"{url.removeprefix('sqlite:///')}.spool"

@@ -72,6 +72,8 @@ def test_feedback_finds_what_another_server_of_the_same_database_predicted(
         running(deployment, spool_dir=tmp_path / "one") as one,
         running(deployment, spool_dir=tmp_path / "other") as other,
     ):
+        for server in (one, other):
+            until(lambda server=server: total(server.send("/metrics").text, "collector_up") == 1)
         for asked, told in ((one, other), (other, one)):
             answer = asked.send("/v1/predict", example).json
             truth, _ = ground_truths(answer["predictions"][0])
