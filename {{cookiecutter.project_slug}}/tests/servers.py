@@ -27,10 +27,11 @@ from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 
 T = TypeVar("T")
 MARK = "TEST_SERVER"  # in the environment of a server's processes, to find those left over
+PATIENCE = 120  # seconds until a test gives up; it waits that long on a stuck machine only
 INTERVALS = ("reload_seconds", "log_seconds")  # that tests do not wait for
 
 
-def until(condition: Callable[[], T], seconds: float = 30) -> T:
+def until(condition: Callable[[], T], seconds: float = PATIENCE) -> T:
     """Wait for the first true value of `condition` and return it."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -149,7 +150,7 @@ class Server(NamedTuple):
         headers = {"content-type": "application/json", **headers}
         request = urllib.request.Request(self.url + path, data, headers)
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return Answer(answer.status, answer.headers, answer.read().decode())
         except urllib.error.HTTPError as error:
             return Answer(error.code, error.headers, error.read().decode())
@@ -160,6 +161,10 @@ class Server(NamedTuple):
             return self.send("/readyz").status == 200
         except OSError:
             return False
+
+    def logged(self, text: str) -> int:
+        """How often it logged this; also while it writes a line."""
+        return self.log.read_text(encoding="utf-8").count(text)
 
     def lines(self) -> list[dict[str, Any]]:
         """What it logged."""
@@ -181,8 +186,8 @@ def running(deployment: Path, code: str | None = None, **settings: Any) -> Itera
         )
     server = Server(process, "", log)
     try:
-        server = server._replace(url=until(lambda: _address(process, log), 60))
-        until(server.ready, 60)
+        server = server._replace(url=until(lambda: _address(process, log)))
+        until(server.ready)
         yield server
     finally:
         process.kill()
@@ -210,7 +215,7 @@ def failed_start(deployment: Path, **settings: Any) -> tuple[int, list[str]]:
     """Start a server that must not start; return its exit code and error messages."""
     command = [sys.executable, "-m", cli.__name__, "serve"]
     variables = environment(deployment, deployment, **settings)
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=PATIENCE)
     lines = done.stderr.splitlines()
     return done.returncode, [line for line in lines if not line.startswith('{"time"')]
 

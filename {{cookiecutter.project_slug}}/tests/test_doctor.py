@@ -33,8 +33,14 @@ def dataset() -> data.Dataset:
     return data.load(SETTINGS.data)
 
 
-def checks(dataset: data.Dataset, settings: Settings = SETTINGS) -> dict[str, Check]:
-    return {check.name: check for check in diagnose(settings, dataset, Diagnosis(1.0))}
+def checks(dataset: data.Dataset) -> dict[str, Check]:
+    return {check.name: check for check in diagnose(SETTINGS, dataset, Diagnosis(1.0))}
+
+
+def check_of(name: str, dataset: data.Dataset, settings: Settings = SETTINGS) -> Check:
+    """The check of this name; those after it are not made."""
+    checks = diagnose(settings, dataset, Diagnosis(1.0))
+    return next(check for check in checks if check.name == name)
 
 
 def wrapped(change: Callable[[Any], Any]) -> Callable[..., nn.Module]:
@@ -72,7 +78,7 @@ def test_the_same_seed_gives_the_same_findings(dataset: data.Dataset) -> None:
 
 def test_a_loss_of_the_wrong_sign_is_found(dataset: data.Dataset, monkeypatch: Patch) -> None:
     monkeypatch.setattr(objective, "loss", lambda *arguments: -LOSS(*arguments))
-    check = checks(dataset)["loss"]
+    check = check_of("loss", dataset)
     assert check.level == "error"
     assert "sign" in check.advice
 
@@ -83,7 +89,7 @@ def test_a_network_that_ends_with_softmax_is_found(
     if "label" not in dataset.train:
         pytest.skip("no classes")
     monkeypatch.setattr(model, "build", wrapped(lambda logits: logits.softmax(dim=1)))
-    check = checks(dataset)["one batch"]
+    check = check_of("one batch", dataset)
     assert check.level == "error"
     assert "softmax" in check.advice
 
@@ -105,7 +111,7 @@ def test_a_loss_that_takes_softmax_twice_is_found(
         return LOSS(settings, Probabilities(), batch)
 
     monkeypatch.setattr(objective, "loss", loss)
-    check = checks(dataset)["loss"]
+    check = check_of("loss", dataset)
     assert check.level == "error"
     assert "softmax" in check.advice
 
@@ -121,7 +127,7 @@ def test_a_frozen_layer_is_named(dataset: data.Dataset, monkeypatch: Patch) -> N
         return network
 
     monkeypatch.setattr(model, "build", build)
-    check = checks(dataset)["frozen layers"]
+    check = check_of("frozen layers", dataset)
     assert check.level == "error"
     assert names[0] in check.text
 
@@ -135,14 +141,15 @@ def test_a_weight_that_no_gradient_reaches_is_named(
         return network
 
     monkeypatch.setattr(model, "build", build)
-    check = checks(dataset)["gradients"]
+    check = check_of("gradients", dataset)
     assert check.level == "error"
     assert "unused.weight" in check.text
 
 
 def test_a_learning_rate_a_hundred_times_too_high_is_found(dataset: data.Dataset) -> None:
     train = SETTINGS.train.model_copy(update={"lr": 100 * SETTINGS.train.lr})
-    check = checks(dataset, SETTINGS.model_copy(update={"train": train}))["learning rate"]
+    settings = SETTINGS.model_copy(update={"train": train})
+    check = check_of("learning rate", dataset, settings)
     assert check.level == "error"
     assert "set train.lr to" in check.advice
 
@@ -155,7 +162,7 @@ def test_shuffled_labels_are_found(dataset: data.Dataset) -> None:
         name: {**split, "label": generator.permutation(split["label"])}
         for name, split in (("train", dataset.train), ("validation", dataset.validation))
     }
-    check = checks(replace(dataset, **shuffled))["targets"]
+    check = check_of("targets", replace(dataset, **shuffled))
     assert check.level == "error"
     assert "do not depend on the inputs" in check.text
 
@@ -180,7 +187,7 @@ def test_dead_units_are_found_in_the_layer_that_has_them(
                 return getattr(super().__getattr__("network"), name)
 
     monkeypatch.setattr(model, "build", lambda *arguments: Dead(BUILD(*arguments)))
-    check = checks(dataset)["dead units"]
+    check = check_of("dead units", dataset)
     assert check.level == "error"
     assert "dead.relu" in check.text
 

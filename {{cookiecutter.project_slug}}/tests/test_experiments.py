@@ -177,7 +177,7 @@ def test_two_processes_can_create_the_database_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code]
     both = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) for _ in range(2)]
     for process in both:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors.decode()
 
 

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from .servers import Server, running, total, until
+from .servers import PATIENCE, Server, running, total, until
 
-LIMITS: dict[str, Any] = {"max_header_bytes": 4096, "header_seconds": 0.5, "max_connections": 20}
+LIMITS: dict[str, Any] = {"max_header_bytes": 4096, "header_seconds": 600, "max_connections": 20}
 JSON = "content-type: application/json"
 H2C = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQCAAAA"
 
@@ -25,10 +25,19 @@ def bounded(trained: Path) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def hasty(trained: Path) -> Iterator[Server]:
+    """Run a server that waits a second for a header."""
+    with running(trained / "deployment", header_seconds=1) as server:
+        yield server
+
+
 @contextlib.contextmanager
 def connected(server: Server) -> Iterator[socket.socket]:
     address = urlsplit(server.url)
-    with socket.create_connection((str(address.hostname), address.port or 0), timeout=20) as client:
+    with socket.create_connection(
+        (str(address.hostname), address.port or 0), timeout=PATIENCE
+    ) as client:
         yield client
 
 
@@ -112,20 +121,20 @@ def test_header_below_the_bound_may_come_with_a_large_body(
         assert response(client)[0] == 200
 
 
-def test_half_a_header_gets_408(bounded: Server) -> None:
-    with connected(bounded) as client:
+def test_half_a_header_gets_408(hasty: Server) -> None:
+    with connected(hasty) as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\nhost: local")
         refused(client, 408, "request_too_slow")
 
 
-def test_header_without_its_body_gets_408(bounded: Server) -> None:
-    with connected(bounded) as client:
+def test_header_without_its_body_gets_408(hasty: Server) -> None:
+    with connected(hasty) as client:
         client.sendall(request("/v1/predict", b"{}", JSON)[:-2])
         refused(client, 408, "request_too_slow")
 
 
-def test_half_a_header_after_a_request_gets_408(bounded: Server) -> None:
-    with connected(bounded) as client:
+def test_half_a_header_after_a_request_gets_408(hasty: Server) -> None:
+    with connected(hasty) as client:
         client.sendall(request("/healthz", method="GET"))
         assert response(client)[0] == 200
         client.sendall(b"GET /hea")
@@ -133,14 +142,14 @@ def test_half_a_header_after_a_request_gets_408(bounded: Server) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n"])
-def test_connection_without_a_request_is_closed(bounded: Server, sent: bytes) -> None:
-    with connected(bounded) as client:
+def test_connection_without_a_request_is_closed(hasty: Server, sent: bytes) -> None:
+    with connected(hasty) as client:
         client.sendall(sent)
         assert client.recv(1) == b""
 
 
 def test_idle_connection_stays_open_between_requests(deployment: Path) -> None:
-    with running(deployment, header_seconds=0.2) as server, connected(server) as idle:
+    with running(deployment, header_seconds=1) as server, connected(server) as idle:
         idle.sendall(request("/healthz", method="GET"))
         assert response(idle)[0] == 200
         with connected(server) as other:
@@ -153,7 +162,10 @@ def test_connections_beyond_the_bound_are_refused_and_those_before_are_served(
     deployment: Path, example: dict[str, Any]
 ) -> None:
     body = json.dumps(example).encode()
-    with running(deployment, max_connections=5) as server, contextlib.ExitStack() as stack:
+    with (
+        running(deployment, max_connections=5, header_seconds=600) as server,
+        contextlib.ExitStack() as stack,
+    ):
         first, *_ = [stack.enter_context(connected(server)) for _ in range(5)]
         first.sendall(request("/healthz", method="GET"))
         assert response(first)[0] == 200  # all five were accepted before it was answered

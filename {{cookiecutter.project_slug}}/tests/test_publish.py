@@ -487,7 +487,7 @@ def test_real_server_with_workers_follows_a_store(
         assert "is not a deployment" in reason
         assert server.send("/v1/predict", example).json["model_version"] == "2-new"
         server.process.terminate()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(120) == 0
     assert sum(line["message"] == "deployment pulled" for line in server.lines()) == 2
 
 

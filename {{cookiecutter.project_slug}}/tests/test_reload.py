@@ -202,10 +202,10 @@ def test_slow_file_system_delays_no_answer(
 
     def slow(self: models.ModelManager) -> None:
         looking.set()
-        assert looked.wait(30)
+        assert looked.wait(120)
 
     monkeypatch.setattr(models.ModelManager, "_stamp", slow)
-    assert looking.wait(30)
+    assert looking.wait(120)
     for _ in range(3):
         assert client.post("/v1/predict", json=example).status_code == 200
     looked.set()

@@ -51,7 +51,7 @@ class Session:
 
     def run(self, names: Any, inputs: Arrays) -> Any:
         self.entered.set()
-        assert self.gate.wait(20)
+        assert self.gate.wait(120)
         self.sizes.append(len(next(iter(inputs.values()))))
         self.threads.append(threading.current_thread().name)
         if self.broken:
@@ -249,7 +249,7 @@ def test_slow_items_are_encoded_alone_in_a_worker_of_their_own(
         contract.seconds = 0.1
         session.gate.clear()
         slow = [queue.submit(items[:1], math.inf) for _ in range(3)]
-        assert await asyncio.to_thread(session.entered.wait, 10)
+        assert await asyncio.to_thread(session.entered.wait, 120)
         session.gate.set()
         await queue.submit(items[1:2], math.inf)
         await asyncio.gather(*slow)
@@ -389,7 +389,7 @@ def test_free_worker_takes_all_queued_requests(
         queue = make()
         session.gate.clear()
         futures = [queue.submit(items[:1], math.inf)]
-        assert await asyncio.to_thread(session.entered.wait, 10)
+        assert await asyncio.to_thread(session.entered.wait, 120)
         futures += [queue.submit([item], math.inf) for item in items[1:6]]
         session.gate.set()
         await asyncio.gather(*futures)
@@ -419,7 +419,7 @@ def test_overload_is_refused_at_once_and_ends_with_the_work(
         queue = make(max_queued=0.0102)  # 20 items of half a millisecond, and one beyond
         session.gate.clear()
         running = queue.submit(items[:1], math.inf)
-        assert await asyncio.to_thread(session.entered.wait, 10)
+        assert await asyncio.to_thread(session.entered.wait, 120)
         waiting = []
         while not queue.full:
             waiting.append(queue.submit(items[:1], math.inf))
@@ -442,7 +442,7 @@ def test_shadow_runs_only_when_no_other_queue_waits(
         order: list[str] = []
         session.gate.clear()
         futures = [champion.submit(items[:1], math.inf)]
-        assert await asyncio.to_thread(session.entered.wait, 10)
+        assert await asyncio.to_thread(session.entered.wait, 120)
         for name, queue in (("shadow", shadow), ("champion", champion), ("shadow", shadow)):
             future = queue.submit(items[:1], math.inf)
             future.add_done_callback(lambda _, name=name: order.append(name))

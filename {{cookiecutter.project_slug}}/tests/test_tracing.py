@@ -108,7 +108,7 @@ def test_one_trace_leads_from_the_caller_to_the_models_run_and_into_the_log(
     with running(deployment, access_log=True) as server:
         answer = server.send("/v1/predict", example, traceparent=TRACEPARENT)
         server.process.send_signal(signal.SIGTERM)  # the end sends what is left
-        assert server.process.wait(30) == 0
+        assert server.process.wait(120) == 0
         (line,) = [line for line in server.lines() if line["message"] == "request"]
     assert line["trace_id"] == TRACE
     request, queue, run = (
@@ -359,7 +359,7 @@ def test_end_does_not_wait_for_a_collector_that_does_not_answer() -> None:
     provider.add_span_processor(BatchSpanProcessor(Hanging()))
     provider.get_tracer("test").start_span("request").end()
     tracing.stop(provider, 0.1)
-    asked.result(30)
+    asked.result(120)
     answer.set()
 
 

@@ -4,9 +4,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -26,7 +23,7 @@ from {{ cookiecutter.package_name }}.task import data
 from {{ cookiecutter.package_name }}.task.settings import Settings
 from {{ cookiecutter.package_name }}.training import batches, checkpoint, evaluate, fit, runs
 
-from .conftest import CONFIG
+from .conftest import CONFIG, kill_in_training
 from .quick import QUICK
 
 
@@ -43,31 +40,14 @@ def same_weights(one: Path, other: Path) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
-def start_training(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", cli.__name__, "train", "--config", str(CONFIG)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen([*command, *arguments], cwd=folder, text=True, stdout=pipe, stderr=pipe)
-
-
-def wait_for_epoch(process: subprocess.Popen[str], folder: Path, epoch: int) -> Path:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        for path in folder.glob("runs/*/seed-0/history.json"):
-            if json.loads(path.read_text())["epoch"] >= epoch:
-                return path.parent
-        time.sleep(0.01)
-    raise AssertionError(f"no epoch {epoch}: {process.communicate()}")
-
-
 def test_killed_run_resumes_to_bit_identical_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real process is killed in the middle; the resumed run must equal an undisturbed one."""
-    overrides = [*QUICK, "train.seeds=[0]", "train.epochs=20"]
-    with start_training(tmp_path, *overrides) as process:
-        folder = wait_for_epoch(process, tmp_path, 2)
-        process.kill()
-    assert json.loads((folder / "history.json").read_text())["epoch"] < 20, "killed too late"
+    overrides = [*QUICK, "train.seeds=[0]", "train.epochs=5"]
+    kill_in_training(tmp_path, "train", "--config", str(CONFIG), *overrides)
+    (folder,) = tmp_path.glob("runs/*/seed-0")
+    assert json.loads((folder / "history.json").read_text())["epoch"] == 2
 
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "--config", str(CONFIG), "--resume"]) == 0

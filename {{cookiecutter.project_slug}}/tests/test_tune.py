@@ -114,7 +114,7 @@ def test_trials_are_measured_on_validation_logged_and_leave_no_checkpoint(
 def test_a_killed_workers_trial_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["--config", str(CONFIG), "--study", "s", "--trials", "3", *SEARCH, *QUICK]
     with subprocess.Popen([sys.executable, "-c", WORKER, "tune", *arguments]) as worker:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not Path("mid-trial").exists():
             assert worker.poll() is None
             assert time.monotonic() < deadline

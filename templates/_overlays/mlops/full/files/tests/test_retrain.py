@@ -1,10 +1,7 @@
 """From the log to a new champion: retrained, compared, tested, promoted, and all of it recorded."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -16,7 +13,6 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.arrays import Arrays
 from {{ cookiecutter.package_name }}.bundle import deployment as deployment_folder
 from {{ cookiecutter.package_name }}.bundle import load as bundles
@@ -35,7 +31,7 @@ from {{ cookiecutter.package_name }}.store.write import insert_predictions
 from {{ cookiecutter.package_name }}.task.data import Dataset
 from {{ cookiecutter.package_name }}.training import feedback_data, runs
 
-from .conftest import CONFIG
+from .conftest import CONFIG, kill_in_training
 from .labelled import SETTINGS, content, original, pairs, settings, short_blocks, widened
 from .test_rollout import aliases, deployed, history, own_registry, run
 
@@ -123,7 +119,8 @@ def challenged(
             deadly.setattr(runs, "create_run", die)
             with pytest.raises(Killed):
                 run_retrain("--if-needed")
-        kill_in_training(folder)
+        flags = ["--if-needed", "--config", str(CONFIG)]
+        kill_in_training(folder, "retrain", *flags, *SETTINGS, "train.seeds=[0]", "train.epochs=5")
         real = gate.compare_slices
         patch.setattr(gate, "compare_slices", lambda pairs: favoured(real(pairs), 0.01))
         for module, name in steps:
@@ -135,29 +132,6 @@ def challenged(
             assert (deployed(folder).challenger is not None) == (name == "clear_pending")
         assert run_retrain("--if-needed") == 0
     return folder
-
-
-def kill_in_training(folder: Path) -> None:
-    """Start a retrain in a process of its own, and kill it after its second epoch."""
-    command = [sys.executable, "-m", cli.__name__, "retrain", "--if-needed"]
-    command += ["--config", str(CONFIG), *SETTINGS, "train.seeds=[0]", "train.epochs=20"]
-    path = os.pathsep.join(sys.path)
-    pipe = subprocess.PIPE
-    before = run_names(folder)
-    with subprocess.Popen(
-        command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, stdout=pipe, stderr=pipe
-    ) as process:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
-            histories = folder.glob("runs/*/seed-0/history.json")
-            new = [path for path in histories if path.parents[1].name not in before]
-            if new and json.loads(new[0].read_text())["epoch"] >= 2:
-                break
-            time.sleep(0.01)
-        else:
-            raise AssertionError(f"no second epoch: {process.communicate()}")
-        process.kill()
-    assert json.loads(new[0].read_text())["epoch"] < 20, "killed too late"
 
 
 def favoured(slices: list[gate.SliceComparison], low: float) -> list[gate.SliceComparison]:

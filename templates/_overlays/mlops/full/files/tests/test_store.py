@@ -190,7 +190,7 @@ def test_several_processes_may_migrate_a_new_database_at_once(url: str, tmp_path
         assert racer.stdout.readline() == "ready\n"
     gate.touch()
     for racer in racers:
-        assert racer.communicate(timeout=60)[1] == ""
+        assert racer.communicate(timeout=600)[1] == ""
         assert racer.returncode == 0
     with closing(Database(url)) as database:
         assert insert_predictions(database, [plain(1)]) == 1

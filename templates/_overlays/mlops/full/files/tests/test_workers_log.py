@@ -72,6 +72,8 @@ def test_feedback_finds_what_another_server_of_the_same_database_predicted(
         running(deployment, spool_dir=tmp_path / "one") as one,
         running(deployment, spool_dir=tmp_path / "other") as other,
     ):
+        for server in (one, other):
+            until(lambda server=server: total(server.send("/metrics").text, "collector_up") == 1)
         for asked, told in ((one, other), (other, one)):
             answer = asked.send("/v1/predict", example).json
             truth, _ = ground_truths(answer["predictions"][0])
@@ -99,7 +101,7 @@ def test_sigterm_under_load_loses_no_row(
     deployment: Path, example: dict[str, Any], workers_: int
 ) -> None:
     """Rows are written although the log would wait for a minute."""
-    with running(deployment, workers=workers_, log_seconds=60) as server:
+    with running(deployment, workers=workers_, log_seconds=600) as server:
         until(lambda: collector(server))  # on a busy machine it starts later than the server
         answers = end_under_load(server, example)
     answered = {answer.json["request_id"] for answer in answers}

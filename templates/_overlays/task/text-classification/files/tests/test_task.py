@@ -514,9 +514,9 @@ def test_truncated_is_true_for_truncated_texts_only(dataset: data.Dataset) -> No
 def test_longest_texts_are_encoded_in_milliseconds(dataset: data.Dataset) -> None:
     items = [Item(text=("word " * 20_000)[: contract.MAX_CHARACTERS])] * 20
     dataset.contract.encode(items[:1])
-    started = time.perf_counter()
+    started = time.process_time()  # others may use the machine too
     tokens = dataset.contract.encode(items)["tokens"]
-    assert time.perf_counter() - started < 1  # a twentieth of that for one
+    assert time.process_time() - started < 1  # a twentieth of that for one
     assert tokens.shape == (20, dataset.contract.max_tokens)
 
 
