@@ -47,6 +47,7 @@ def test_make_audit_finds_no_secret_in_a_new_project_and_one_that_was_added(
     options = makefile.partition("detect-secrets-hook")[2].split("\n\n")[0].replace("\\\n", " ")
     words = [word.strip("'").replace("$$", "$") for word in options.split()]
     assert words[0] == "--exclude-files"
+    (project / ".cruft.json").write_text('{"commit": "2535ef7f13765c862dd75779ed8694ff4a076969"}\n')
     assert not scanned(project, "detect-secrets-hook", *words, *tracked(project))
     (project / "notes.md").write_text("postgresql://app:Xy7-real@database/log\n")
     assert "notes.md:1" in scanned(project, "detect-secrets-hook", *words, *tracked(project))

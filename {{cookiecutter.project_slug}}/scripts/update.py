@@ -43,6 +43,9 @@ def main() -> int:
         old = make(Path(name, "old"), template, before, answers)
         new = make(Path(name, "new"), template, options.checkout, changed)
         after = json.loads((new / RECORDS[0]).read_text(encoding="utf-8"))["commit"]
+        if after == before and changed == answers:
+            print(f"Nothing to do: {template} is at {after[:7]} too.")
+            return 0
         records = {name: (new / name).read_bytes() for name in RECORDS if (new / name).exists()}
         base = commit(Path(name, "old"), old, before)
         theirs = commit(Path(name, "new"), new, after, "-p", base)
@@ -65,7 +68,9 @@ def main() -> int:
     if options.commit:
         run("git", "add", "--all")
         run("git", "commit", "--quiet", "--message", f"The template's {after[:7]}")
-    return 1 if conflicts and not options.commit else 0
+        return 0
+    print("Look at it (git diff --staged), then: make setup check test; git commit")
+    return 1 if conflicts else 0
 
 
 def origin() -> tuple[str, str, dict[str, str]]:
