@@ -23,7 +23,8 @@ HOSTS = {
     "gl:": "https://gitlab.com/",
     "bb:": "https://bitbucket.org/",
 }
-GIT = ("git", "-c", "merge.directoryRenames=false", "-c", "merge.renameLimit=9999")
+GIT = ["git", "-c", "user.name=template", "-c", "user.email=template@localhost"]
+GIT += ["-c", "merge.directoryRenames=false", "-c", "merge.renameLimit=9999"]
 
 
 def main() -> int:
@@ -38,11 +39,16 @@ def main() -> int:
     template, before, answers = origin()
     template = (options.template or template).removeprefix("git+")
     template = HOSTS.get(template[:3], template[:3]) + template[3:]  # cruft wants the full address
-    changed = answers | dict(answer.split("=", 1) for answer in options.answer)
+    changed = answers | {
+        name: value for name, _, value in (answer.partition("=") for answer in options.answer)
+    }
     with tempfile.TemporaryDirectory() as name:
         old = make(Path(name, "old"), template, before, answers)
         new = make(Path(name, "new"), template, options.checkout, changed)
-        after = json.loads((new / RECORDS[0]).read_text(encoding="utf-8"))["commit"]
+        state = json.loads((new / RECORDS[0]).read_text(encoding="utf-8"))
+        after, asked = state["commit"], state["context"]["cookiecutter"]
+        if unknown := sorted(changed.keys() - answers.keys() - asked.keys()):
+            sys.exit(f"error: --answer: the template does not ask for {', '.join(unknown)}")
         if after == before and changed == answers:
             print(f"Nothing to do: {template} is at {after[:7]} too.")
             return 0
@@ -115,7 +121,8 @@ def commit(folder: Path, made: Path, name: str, *parent: str) -> str:
     git_dir = run("git", "rev-parse", "--absolute-git-dir").strip()
     run("git", f"--git-dir={git_dir}", "add", "--all", "--force", folder=tree)
     written = run("git", f"--git-dir={git_dir}", "write-tree", folder=tree).strip()
-    return run(*GIT, "commit-tree", written, *parent, "-m", f"The template's {name[:7]}").strip()
+    message = f"The template's {name[:7]}"
+    return run(*GIT, "commit-tree", written, *parent, "-m", message).strip()
 
 
 def run(*command: str, folder: Path | None = None) -> str:
