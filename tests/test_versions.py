@@ -212,6 +212,19 @@ def test_a_project_inside_another_repository_is_updated(clone: Path, project: Pa
     assert all("services/ml-project/" in line for line in changed)
 
 
+def test_an_update_that_cannot_be_made_is_one_line_and_changes_nothing(project: Path) -> None:
+    for options, reason in {
+        ("--template", "/nowhere"): "'/nowhere' does not exist",
+        ("--answer", "mlops=ful"): "ful provided for choice variable mlops",
+        ("--answer", "mlop=full"): "the template does not ask for mlop",
+    }.items():
+        done = update(project, *options)
+        assert done.returncode == 1
+        assert reason in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert git(project, "status", "--porcelain") == ""
+
+
 @pytest.mark.slow
 def test_an_answer_can_be_changed_by_an_update(clone: Path, tmp_path: Path) -> None:
     for form in ("basic", "full"):

@@ -34,6 +34,8 @@ def main() -> int:
     parser.add_argument("--template", metavar="ADDRESS", help="where the template is now")
     parser.add_argument("--commit", action="store_true", help="commit, conflicts too; exit code 0")
     options = parser.parse_args()
+    if not shutil.which(CRUFT[0]):
+        sys.exit("error: updates need uv (https://docs.astral.sh/uv) or cruft")
     if run("git", "status", "--porcelain"):
         sys.exit("error: the work tree has changes: commit or stash them first")
     template, before, answers = origin()
@@ -137,7 +139,11 @@ def run(*command: str, folder: Path | None = None) -> str:
         command, capture_output=True, text=True, encoding="utf-8", cwd=folder, env=env
     )
     if done.returncode:
-        sys.exit(f"error: {' '.join(command[:2])}: {(done.stderr or done.stdout).strip()}")
+        text = done.stderr or done.stdout
+        reasons = [line for line in text.splitlines() if line.startswith("error: ")]
+        # cruft draws a traceback in a box and says below it what was wrong
+        told = f"error: {command[0]}: {' '.join(text.rpartition('╯')[2].split())}"
+        sys.exit("\n".join(reasons) or told)
     return done.stdout
 
 
