@@ -183,9 +183,9 @@ def lost(project: Path, marks: list[str]) -> list[str]:
 
 
 def broken(project: Path, conflicts: list[str]) -> list[str]:
-    """What ruff finds in the files without conflicts: syntax, names that are not defined, style."""
+    """What ruff finds in the files without conflicts: syntax errors, names not defined or used."""
     unfinished = ",".join(["*.rej", *(name.removesuffix(".rej") for name in conflicts)])
-    options = ("--quiet", "--no-cache", "--extend-exclude", unfinished)
+    options = ("--quiet", "--no-cache", "--select=E9,F", "--extend-exclude", unfinished)
     text = run(project, "ruff", "check", *options, accepted=(0, 1))
     return [text] if text else []
 

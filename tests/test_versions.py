@@ -180,6 +180,7 @@ def test_an_update_keeps_what_a_person_did_and_names_conflicts(clone: Path, proj
     assert refused.returncode != 0
     assert "commit or stash" in refused.stderr
     updates.commit_all(project)
+    updates.run(project, "cruft", "check")
     # What both have changed, in a file that an earlier update has merged.
     replace(project / "Makefile", "A newer template", "Our template")
     updates.commit_all(project)
@@ -194,6 +195,7 @@ def test_an_update_keeps_what_a_person_did_and_names_conflicts(clone: Path, proj
     assert "Our template" in makefile
     assert "The newest template" in makefile
     assert makefile.count("<<<<<<<") == 1
+    assert "Nothing to do" in update(project).stdout
 
 
 def test_a_project_inside_another_repository_is_updated(clone: Path, project: Path) -> None:
@@ -208,6 +210,19 @@ def test_a_project_inside_another_repository_is_updated(clone: Path, project: Pa
     assert "within a day" in (project / "docs" / "REPORTING.md").read_text(encoding="utf-8")
     changed = git(project.parent.parent, "status", "--porcelain").splitlines()
     assert all("services/ml-project/" in line for line in changed)
+
+
+def test_an_update_that_cannot_be_made_is_one_line_and_changes_nothing(project: Path) -> None:
+    for options, reason in {
+        ("--template", "/nowhere"): "'/nowhere' does not exist",
+        ("--answer", "mlops=ful"): "ful provided for choice variable mlops",
+        ("--answer", "mlop=full"): "the template does not ask for mlop",
+    }.items():
+        done = update(project, *options)
+        assert done.returncode == 1
+        assert reason in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert git(project, "status", "--porcelain") == ""
 
 
 @pytest.mark.slow
@@ -225,9 +240,35 @@ def test_an_answer_can_be_changed_by_an_update(clone: Path, tmp_path: Path) -> N
     assert len(trees) == 1
 
 
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The files of a project that is made now, as the hash of git's tree."""
+    folder = tmp_path_factory.mktemp("fresh")
+    options = ["--no-input", "--default-config", "--output-dir", str(folder)]
+    updates.run(folder, "cruft", "create", *options, str(ROOT))
+    updates.commit_all(folder / "ml-project")
+    return git(folder / "ml-project", "rev-parse", "HEAD:")
+
+
+VERSIONS = pytest.mark.parametrize(
+    "version", release.versions(), ids=lambda version: version.number
+)
+
+
 @pytest.mark.slow
 @with_history
-@pytest.mark.parametrize("version", release.versions(), ids=lambda version: version.number)
+@VERSIONS
+def test_a_project_without_edits_becomes_equal_to_a_new_one(
+    version: release.Version, fresh: str, tmp_path: Path
+) -> None:
+    project = updates.make(version.commit, tmp_path / "made")
+    updates.merge(project, "--commit")
+    assert git(project, "rev-parse", "HEAD:") == fresh
+
+
+@pytest.mark.slow
+@with_history
+@VERSIONS
 def test_an_update_from_every_version_has_conflicts_only_where_a_person_was(
     version: release.Version,
 ) -> None:
@@ -238,3 +279,31 @@ def test_an_update_from_every_version_has_conflicts_only_where_a_person_was(
     task = f"{updates.PACKAGE}/task/"
     assert all(name.startswith(task) or name == "tests/test_task.py" for name in found["own task"])
     assert found["own task in `skip`"] <= {"pyproject.toml"}  # where the person wrote `skip`
+
+
+@pytest.mark.slow
+@with_history
+def test_every_module_of_an_updated_project_can_be_imported(
+    environment: Path, tmp_path: Path
+) -> None:
+    project = updates.make("e948870", tmp_path / "made")
+    updates.edits(project)
+    updates.commit_all(project)
+    updates.merge(project)
+    assert updates.conflicts(project) == ["Dockerfile"]
+    (project / "all_modules.py").write_text(EVERY_MODULE, encoding="utf-8")
+    updates.run(project, str(environment / "python"), "all_modules.py")
+
+
+EVERY_MODULE = """
+import importlib, pkgutil, sys
+
+sys.path.insert(0, "src")
+import ml_project
+
+names = [module.name for module in pkgutil.walk_packages(ml_project.__path__, "ml_project.")]
+names = [name for name in names if "migrations" not in name and "__main__" not in name]
+assert "ml_project.mine" in names
+for name in names:
+    importlib.import_module(name)
+"""

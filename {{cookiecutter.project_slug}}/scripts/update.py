@@ -23,7 +23,8 @@ HOSTS = {
     "gl:": "https://gitlab.com/",
     "bb:": "https://bitbucket.org/",
 }
-GIT = ("git", "-c", "merge.directoryRenames=false", "-c", "merge.renameLimit=9999")
+GIT = ["git", "-c", "user.name=template", "-c", "user.email=template@localhost"]
+GIT += ["-c", "merge.directoryRenames=false", "-c", "merge.renameLimit=9999"]
 
 
 def main() -> int:
@@ -33,16 +34,26 @@ def main() -> int:
     parser.add_argument("--template", metavar="ADDRESS", help="where the template is now")
     parser.add_argument("--commit", action="store_true", help="commit, conflicts too; exit code 0")
     options = parser.parse_args()
+    if not shutil.which(CRUFT[0]):
+        sys.exit("error: updates need uv (https://docs.astral.sh/uv) or cruft")
     if run("git", "status", "--porcelain"):
         sys.exit("error: the work tree has changes: commit or stash them first")
     template, before, answers = origin()
     template = (options.template or template).removeprefix("git+")
     template = HOSTS.get(template[:3], template[:3]) + template[3:]  # cruft wants the full address
-    changed = answers | dict(answer.split("=", 1) for answer in options.answer)
+    changed = answers | {
+        name: value for name, _, value in (answer.partition("=") for answer in options.answer)
+    }
     with tempfile.TemporaryDirectory() as name:
         old = make(Path(name, "old"), template, before, answers)
         new = make(Path(name, "new"), template, options.checkout, changed)
-        after = json.loads((new / RECORDS[0]).read_text(encoding="utf-8"))["commit"]
+        state = json.loads((new / RECORDS[0]).read_text(encoding="utf-8"))
+        after, asked = state["commit"], state["context"]["cookiecutter"]
+        if unknown := sorted(changed.keys() - answers.keys() - asked.keys()):
+            sys.exit(f"error: --answer: the template does not ask for {', '.join(unknown)}")
+        if after == before and changed == answers:
+            print(f"Nothing to do: {template} is at {after[:7]} too.")
+            return 0
         records = {name: (new / name).read_bytes() for name in RECORDS if (new / name).exists()}
         base = commit(Path(name, "old"), old, before)
         theirs = commit(Path(name, "new"), new, after, "-p", base)
@@ -65,7 +76,9 @@ def main() -> int:
     if options.commit:
         run("git", "add", "--all")
         run("git", "commit", "--quiet", "--message", f"The template's {after[:7]}")
-    return 1 if conflicts and not options.commit else 0
+        return 0
+    print("Look at it (git diff --staged), then: make setup check test; git commit")
+    return 1 if conflicts else 0
 
 
 def origin() -> tuple[str, str, dict[str, str]]:
@@ -110,7 +123,8 @@ def commit(folder: Path, made: Path, name: str, *parent: str) -> str:
     git_dir = run("git", "rev-parse", "--absolute-git-dir").strip()
     run("git", f"--git-dir={git_dir}", "add", "--all", "--force", folder=tree)
     written = run("git", f"--git-dir={git_dir}", "write-tree", folder=tree).strip()
-    return run(*GIT, "commit-tree", written, *parent, "-m", f"The template's {name[:7]}").strip()
+    message = f"The template's {name[:7]}"
+    return run(*GIT, "commit-tree", written, *parent, "-m", message).strip()
 
 
 def run(*command: str, folder: Path | None = None) -> str:
@@ -125,7 +139,11 @@ def run(*command: str, folder: Path | None = None) -> str:
         command, capture_output=True, text=True, encoding="utf-8", cwd=folder, env=env
     )
     if done.returncode:
-        sys.exit(f"error: {' '.join(command[:2])}: {(done.stderr or done.stdout).strip()}")
+        text = done.stderr or done.stdout
+        reasons = [line for line in text.splitlines() if line.startswith("error: ")]
+        # cruft draws a traceback in a box and says below it what was wrong
+        told = f"error: {command[0]}: {' '.join(text.rpartition('╯')[2].split())}"
+        sys.exit("\n".join(reasons) or told)
     return done.stdout
 
 
