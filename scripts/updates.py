@@ -195,6 +195,7 @@ def table(found: dict[release.Version, dict[str, list[str]]]) -> str:
     titles = " | ".join(name[0].upper() + name[1:] for name in SITUATIONS)
     lines = [f"| From | Commit | {titles} |", "|---" * (len(SITUATIONS) + 2) + "|"]
     where: dict[str, list[str]] = {}
+    all_numbers = [version.number for version in found]
     for version, situations in found.items():
         counts = " | ".join(str(len(files)) for files in situations.values())
         lines.append(f"| {version.number} | `{version.commit}` | {counts} |")
@@ -203,7 +204,8 @@ def table(found: dict[release.Version, dict[str, list[str]]]) -> str:
                 named = ", ".join(f"`{name}`" for name in sorted({plain(name) for name in files}))
                 where.setdefault(f"{situation}: {named}", []).append(version.number)
     lines += ["", "Where they are after `make update`:", ""]
-    lines += [f"- {', '.join(numbers)}, {words}" for words, numbers in where.items()]
+    for words, numbers in where.items():
+        lines.append(f"- {', '.join(numbers) if numbers != all_numbers else 'all'}, {words}")
     return "\n".join(lines) + "\n"
 
 
