@@ -37,7 +37,7 @@ def lay(overlay):
     """Copy an overlay's files into place, then those of the overlays that it shares or holds."""
     for source in (overlay / "files").rglob("*"):
         target = Path(fill(str(source.relative_to(overlay / "files"))))
-        if source.is_dir() or (KEEP and target.exists()):
+        if source.is_dir() or "__pycache__" in source.parts or (KEEP and target.exists()):
             continue
         content = source.read_bytes()
         if b"cookiecutter." in content:
