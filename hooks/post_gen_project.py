@@ -48,7 +48,7 @@ def lay(overlay, organisation=False):
     for source in (overlay / "files").rglob("*"):
         name = source.relative_to(overlay / "files").as_posix()
         target = Path(fill(name))
-        if source.is_dir() or (KEEP and target.exists()):
+        if source.is_dir() or "__pycache__" in source.parts or (KEEP and target.exists()):
             continue
         if organisation:
             if NEW and target.exists() and name not in replaced:
