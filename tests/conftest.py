@@ -178,14 +178,16 @@ def checks_under_way(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session")
 def checks(
-    projects: dict[tuple[str, str], Path], environment: Path
+    request: pytest.FixtureRequest, projects: dict[tuple[str, str], Path], environment: Path
 ) -> Iterator[dict[Any, Future[str]]]:
-    """Every check of every project, under way on as many cores as there are."""
+    """The projects' checks that tests wait for, under way on as many cores as there are."""
+    waiting = [item for item in request.session.items if "checks" in item.fixturenames]
+    awaited = {tuple(item.callspec.params.values()) for item in waiting}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield {
-            (*task_form, check): pool.submit(run_check, project, environment, check, *task_form)
-            for check in reversed(CHECKS)  # the longest first
-            for task_form, project in projects.items()
+            key: pool.submit(run_check, projects[key[1:]], environment, *key)
+            for key in itertools.product(reversed(CHECKS), TASKS, FORMS)  # the longest first
+            if key in awaited
         }
         pool.shutdown(cancel_futures=True)  # after Ctrl-C
 

@@ -35,9 +35,9 @@ SLOW = [
 @pytest.mark.parametrize(("task", "form"), TASK_FORMS)
 @pytest.mark.parametrize("check", CHECKS)
 def test_it_passes_its_own_checks(
-    checks: dict[Any, Future[str]], task: str, form: str, check: str
+    checks: dict[Any, Future[str]], check: str, task: str, form: str
 ) -> None:
-    output = checks[task, form, check].result()
+    output = checks[check, task, form].result()
     if check == "tests":
         found = re.match(r"(\d+) passed", output.splitlines()[-1])
         fewest = 100 if form == "full" or (task, form) in WHOLE else 10

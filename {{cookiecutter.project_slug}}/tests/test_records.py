@@ -1,4 +1,7 @@
-"""Every experiment has a record and a page; the check finds pages that do not match."""
+"""Every experiment has a record and a page; the check finds pages that do not match.
+
+The folder that the tests work on has been reported.
+"""
 
 import json
 import shutil
@@ -43,7 +46,6 @@ def second_run(shift: float) -> str:
 
 @pytest.mark.parametrize("lost", [["runs"], ["runs", "mlflow.db"]])
 def test_a_fresh_clone_without_runs_can_check_its_pages(work: Path, lost: list[str]) -> None:
-    assert report() == 0
     for name in lost:
         (shutil.rmtree if Path(name).is_dir() else Path.unlink)(work / name)
     assert report("--check") == 0
@@ -63,7 +65,6 @@ def test_check_passes_and_says_so_before_the_first_result(
 def test_check_names_the_page_that_was_changed_and_the_command_that_mends_it(
     work: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert report() == 0
     own = {"index": EXPERIMENTS / "README.md", "page": page()}
     own["picture"] = page().with_name("comparison.png")
     own["walkthrough"] = WALKTHROUGH
@@ -81,7 +82,6 @@ def test_check_names_the_page_that_was_changed_and_the_command_that_mends_it(
 def test_check_advises_to_restore_a_page_whose_run_is_not_here(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert report() == 0
     shutil.rmtree("runs")
     content = page().read_bytes()
     page().write_bytes(content.replace(b"<!-- results:end", b"9.9\n<!-- results:end"))
@@ -92,7 +92,6 @@ def test_check_advises_to_restore_a_page_whose_run_is_not_here(
 
 
 def test_words_of_a_person_outlive_a_new_report(work: Path) -> None:
-    assert report() == 0
     text = page().read_text(encoding="utf-8")
     text = text.replace(records.NO_TEXT, "Because of <b>this</b> | that ✨.")
     page().write_text(text, encoding="utf-8")
@@ -107,7 +106,6 @@ def test_words_of_a_person_outlive_a_new_report(work: Path) -> None:
 def test_difference_to_the_run_before_is_measured_on_the_same_test_rows(
     work: Path, shift: float, verdict: str
 ) -> None:
-    assert report() == 0
     sign = 1 if records.HIGHER_IS_BETTER else -1
     name = second_run(sign * shift)
     assert report("--run", name) == 0
@@ -121,7 +119,6 @@ def test_difference_to_the_run_before_is_measured_on_the_same_test_rows(
 
 
 def test_records_hold_no_paths_of_the_machine(work: Path) -> None:
-    assert report() == 0
     for path in EXPERIMENTS.glob("**/*.json"):
         assert str(work) not in path.read_text(encoding="utf-8")
     record = json.loads(page().with_name("record.json").read_text(encoding="utf-8"))
@@ -136,7 +133,6 @@ def test_a_run_without_record_to_compare_with_is_named(
 
 
 def test_walkthrough_keeps_the_words_of_a_person_and_its_bytes(work: Path) -> None:
-    assert report() == 0
     text = WALKTHROUGH.read_text(encoding="utf-8") + "\nWhy I chose this: *because* ✨.\n"
     WALKTHROUGH.write_text(text, encoding="utf-8")
     assert report() == 0
@@ -145,7 +141,6 @@ def test_walkthrough_keeps_the_words_of_a_person_and_its_bytes(work: Path) -> No
 
 
 def test_walkthrough_tells_what_failed_and_what_the_person_concluded(work: Path) -> None:
-    assert report() == 0
     name = second_run(-0.5 if records.HIGHER_IS_BETTER else 0.5)
     assert report("--run", name) == 0
     own = EXPERIMENTS / name / "README.md"

@@ -70,7 +70,7 @@ def test_labels_are_stored_once_and_can_be_changed(
     deployment: Path, request_items: list[dict[str, Any]]
 ) -> None:
     # Predictions of a moment ago are found although the log would wait for a minute.
-    with started(deployment, log_seconds=600) as client, collecting(client):
+    with started(deployment, log_seconds=60) as client, collecting(client):
         items = request_items[:3]
         right, wrong = zip(*map(ground_truths, predicted(client, items, "many")), strict=True)
         assert counts(send(client, {"request_id": "many", "truth": right[0]})) == (1, 0, 0)

@@ -209,7 +209,7 @@ def test_unavailable_database_fails_no_prediction_and_gets_all_rows_later(
 def test_rows_beyond_the_limit_of_the_spool_are_counted_as_lost(
     deployment: Path, example: dict[str, Any]
 ) -> None:
-    with started(deployment, log_seconds=600) as client:
+    with started(deployment, log_seconds=60) as client:
         client.post("/v1/predict", json=example)
         size = sample(client, "prediction_log_waiting_bytes")  # of one chunk
         observer(client).spool.max_bytes = round(3.5 * size)
@@ -232,7 +232,7 @@ def test_unwritable_spool_keeps_rows_in_memory_until_it_can_be_written(
 ) -> None:
     place = tmp_path / "spool"
     place.write_text("a file where the folder should be")
-    with started(deployment, spool_dir=place, log_seconds=600) as client:
+    with started(deployment, spool_dir=place, log_seconds=60) as client:
         for number in range(1, 4):
             assert client.post("/v1/predict", json=example).status_code == 200
             assert sample(client, "prediction_log_waiting") == number
@@ -303,7 +303,7 @@ def test_repeated_request_id_makes_a_row_each_time(
 
 
 def test_shutdown_leaves_all_rows_in_the_spool(deployment: Path, example: dict[str, Any]) -> None:
-    with started(deployment, log_seconds=600) as client:
+    with started(deployment, log_seconds=60) as client:
         for _ in range(7):
             client.post("/v1/predict", json=example)
         settings = observer(client).settings
@@ -319,7 +319,7 @@ def test_shutdown_leaves_all_rows_in_the_spool(deployment: Path, example: dict[s
 def test_half_a_chunk_at_the_end_of_a_killed_server_is_no_row(
     deployment: Path, example: dict[str, Any]
 ) -> None:
-    with started(deployment, log_seconds=600) as client:
+    with started(deployment, log_seconds=60) as client:
         for _ in range(2):
             client.post("/v1/predict", json=example)
             observer(client).flush()
@@ -336,9 +336,9 @@ def test_half_a_chunk_at_the_end_of_a_killed_server_is_no_row(
 def test_damaged_segment_is_set_aside_and_the_others_are_written(
     deployment: Path, example: dict[str, Any]
 ) -> None:
-    with started(deployment, log_seconds=600) as client:
+    with started(deployment, log_seconds=60) as client:
         client.post("/v1/predict", json=example)
-    with started(deployment, log_seconds=600) as client:
+    with started(deployment, log_seconds=60) as client:
         client.post("/v1/predict", json=example)
         settings = observer(client).settings
     first, _ = sorted(Path("predictions.db.spool").glob(spool.SEGMENT))
@@ -537,7 +537,7 @@ def test_collector_beside_a_server_reads_the_file_of_the_address_itself(
 def test_collect_once_writes_what_a_stopped_server_left(
     deployment: Path, example: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with started(deployment, log_seconds=600) as client:
+    with started(deployment, log_seconds=60) as client:
         for _ in range(3):
             client.post("/v1/predict", json=example)
     assert cli.main(["collect", "--once"]) == 0

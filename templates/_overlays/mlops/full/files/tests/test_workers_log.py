@@ -101,7 +101,7 @@ def test_sigterm_under_load_loses_no_row(
     deployment: Path, example: dict[str, Any], workers_: int
 ) -> None:
     """Rows are written although the log would wait for a minute."""
-    with running(deployment, workers=workers_, log_seconds=600) as server:
+    with running(deployment, workers=workers_, log_seconds=60) as server:
         until(lambda: collector(server))  # on a busy machine it starts later than the server
         answers = end_under_load(server, example)
     answered = {answer.json["request_id"] for answer in answers}
