@@ -87,7 +87,7 @@ def test_one_large_text_is_quick_to_parse() -> None:
 def test_parser_ends_with_the_server_even_if_that_is_killed(deployment: Path) -> None:
     with running(deployment) as server:
         before = set(processes(server))
-        assert server.send("/v1/predict", {"items": [[[]] * 3000]}).status == 422
+        assert server.send("/v1/predict", {"items": [[[]] * 10_000]}).status == 422
         assert len(set(processes(server)) - before) == 1
         os.kill(server.process.pid, signal.SIGKILL)
         server.process.wait()

@@ -64,7 +64,8 @@ class ParserProcess:
         """End the process, whatever it parses."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.communicate()  # closes the pipes
+            self._process = None
 
     def _parse(self, body: bytes) -> list[Item]:
         with self._lock:
@@ -78,6 +79,7 @@ class ParserProcess:
     def _exchange(self, body: bytes) -> bytes:
         process = self._process
         if process is None or process.poll() is not None:
+            self.close()
             # It ends when its standard input does, so also when this process is killed.
             process = self._process = subprocess.Popen(
                 self._command,

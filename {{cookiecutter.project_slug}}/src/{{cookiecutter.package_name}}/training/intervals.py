@@ -96,9 +96,7 @@ def _freedom(shares: np.ndarray, weights: np.ndarray) -> float:
     return float(mean**2 / half_variance)
 
 
-def _cluster_sums(
-    scores: np.ndarray, clusters: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _cluster_sums(scores: np.ndarray, clusters: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Sum each seed's deviations from its mean by cluster (seed, cluster), over the examples, and
     return each cluster's share of these (cluster,)."""
     seeds, count = scores.shape
