@@ -50,6 +50,36 @@ def test_intervals_that_took_clustered_rows_for_single_ones_would_be_too_narrow(
     assert np.ptp(grouped) > 2.5 * np.ptp(single)
 
 
+@pytest.mark.parametrize("alike", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("largest", [300, 60, 6])
+def test_intervals_cover_the_true_mean_with_few_clusters_of_unequal_size(
+    alike: float, largest: int
+) -> None:
+    sizes = np.array([largest, 150, 130, 70, 40, 40, *range(1, 30)])
+    numbers = np.repeat(np.arange(len(sizes)), sizes)
+    draw = np.random.default_rng(largest)
+    covered = 0
+    for _ in range(400):
+        common = draw.normal(size=len(sizes))[numbers]
+        rows = draw.normal(size=len(numbers))
+        scores = np.sqrt(alike) * common + np.sqrt(1 - alike) * rows
+        low, high = intervals.mean_interval(scores[None], numbers)
+        covered += low <= 0 <= high
+    assert 0.93 <= covered / 400 <= 0.995
+
+
+def test_degrees_of_freedom_are_those_of_the_squares_of_drawn_scores() -> None:
+    sizes = np.array([50, 20, 20, 5, 5])
+    draw = np.random.default_rng(0).normal(size=(20_000, len(sizes))) * np.sqrt(sizes / 100)
+    shares = sizes / 100
+    weights = (1 - 1 / 5) / (1 - shares) ** 2
+    squares = np.square(draw - shares * draw.sum(axis=1, keepdims=True)) @ weights
+    simulated = 2 * squares.mean() ** 2 / squares.var()
+    assert intervals._freedom(shares, weights) == pytest.approx(simulated, rel=0.05)
+    equal = np.full(12, 1 / 12)
+    assert intervals._freedom(equal, np.full(12, 12 / 11)) == pytest.approx(11)
+
+
 @pytest.mark.parametrize("of_seeds", [0.0, 0.5])
 def test_all_leads_hold_together_as_often_as_one_interval(of_seeds: float) -> None:
     draw = np.random.default_rng(1)

@@ -252,6 +252,16 @@ def test_metrics_answer_head(bounded: Server) -> None:
     assert content.endswith(b"\r\n\r\n")
 
 
+def test_connection_goes_on_after_head(bounded: Server) -> None:
+    with connected(bounded) as client:
+        client.sendall(request("/readyz", b"", method="HEAD"))
+        head = client.recv(65536)
+        assert head.startswith(b"HTTP/1.1 200")
+        assert head.endswith(b"\r\n\r\n")
+        client.sendall(request("/readyz", b"", "connection: close", method="GET"))
+        assert b"".join(iter(lambda: client.recv(65536), b"")).startswith(b"HTTP/1.1 200")
+
+
 def test_flood_of_one_client_delays_nobody(bounded: Server) -> None:
     """A client that sends a header without end until it is cut off."""
     with connected(bounded) as flood:

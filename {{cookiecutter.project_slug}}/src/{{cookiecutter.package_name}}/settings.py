@@ -15,7 +15,8 @@ DEFAULT_DATABASE = "sqlite:///predictions.db"
 class Section(BaseModel):
     """A group of settings: unknown keys are rejected, values cannot change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    # Built when it is first used: most commands need few of them.
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
     @field_serializer("*", mode="wrap", when_used="json", check_fields=False)
     def _relative_paths(self, value: Any, serialize: Callable[[Any], Any]) -> Any:

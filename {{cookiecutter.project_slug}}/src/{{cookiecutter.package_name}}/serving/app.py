@@ -63,6 +63,7 @@ def create_app(settings: ServerSettings) -> ASGIApp:
         watch = asyncio.create_task(access.watch())
         yield {"settings": settings, "metrics": metrics}  # for protocol.py
         watch.cancel()
+        predict.parser.close()
         models.stop()
         await observer.stop(drain.seconds_left())
         if provider is not None:

@@ -8,6 +8,7 @@ from .access import Access
 from .context import RequestContext, RequestError
 from .logs import logger
 from .models import CHAMPION
+from .parser_process import parse_seconds, refuse_slow
 from .predict import PATH, Predict
 
 
@@ -63,6 +64,7 @@ class RequestMiddleware:
                 return await receive()
             unread = False
             body = await context.read_body(receive, self.settings)
+            refuse_slow(parse_seconds(body))
             return {"type": "http.request", "body": body}
 
         async def respond(message: Message) -> None:

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..task.contract import Prediction
 from .context import RequestContext, RequestError
+from .parser_process import parse_seconds, refuse_slow
 from .predict import PATH, Predict
 
 HEALTH_ROUTE, PREDICT_ROUTE = "AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE"  # variables of Vertex AI
@@ -209,6 +210,8 @@ class PlatformRoutes:
         async def translated_body() -> Message:
             context = RequestContext(scope, self.predict.metrics, access_log=False)
             body = await context.read_body(receive, self.settings)
+            if type(translation) is not Translation:  # which leaves it as it is
+                refuse_slow(parse_seconds(body))
             return {"type": "http.request", "body": translation.request(body)}
 
         async def respond(message: Message) -> None:

@@ -19,8 +19,9 @@ from .context import RawResponse, RequestContext, RequestError, TraceContext
 from .logs import logger
 from .metrics import ServerMetrics
 from .models import CHAMPION, ActiveModels, ModelManager, ServedModel
+from .parser_process import LARGE_SECONDS, ParserProcess, parse_seconds
 from .scheduler import MAX_SLOW_SECONDS, DeadlineExceeded, Overloaded, RequestResult, TooSlow
-from .schemas import predict_request
+from .schemas import first_problem, predict_request
 from .settings import CoreServerSettings
 
 PATH = "/v1/predict"
@@ -82,6 +83,7 @@ class Predict:
     def __post_init__(self) -> None:
         self.request_schema = predict_request(self.settings.max_items)
         self._adapter = TypeAdapter(self.request_schema)
+        self.parser = ParserProcess(self.settings.max_items)
         self._caller_header = self.settings.caller_header.encode()
         self._shadow_tasks: set[asyncio.Task[None]] = set()
 
@@ -100,7 +102,7 @@ class Predict:
                 raise RequestError.no_model(self.models.problem)
             if model.queue.full:  # before the work of parsing, which would be in vain
                 raise Overloaded
-            items: list[Item] = self._adapter.validate_json(body).items  # pyright: ignore[reportAttributeAccessIssue]
+            items = await self._parse(body)
             result = await model.queue.submit(items, self._deadline(context))
         except Exception as error:
             version, variant = self.models.version, CHAMPION
@@ -144,6 +146,11 @@ class Predict:
             message = f"content-type is {name}, must be application/json"
             raise RequestError(415, ["header", "content-type"], message, "content_type")
         return await context.read_body(receive, self.settings)
+
+    async def _parse(self, body: bytes) -> list[Item]:
+        if (seconds := parse_seconds(body)) > LARGE_SECONDS:
+            return await self.parser.parse(body, seconds)
+        return self._adapter.validate_json(body).items  # pyright: ignore[reportAttributeAccessIssue]
 
     def _deadline(self, context: RequestContext) -> float:
         """Return when, by `time.perf_counter`, inference must have started."""
@@ -194,8 +201,7 @@ def _request_error(error: Exception, context: RequestContext) -> RequestError:
         case RequestError():
             return error
         case ValidationError():
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            return RequestError.invalid(["body", *first["loc"]], first["msg"], first["type"])
+            return RequestError.invalid(*first_problem(error))
         case InvalidItem():
             loc = ["body", "items", error.index, error.field]
             return RequestError(422, loc, str(error), "invalid_item")

@@ -121,7 +121,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._bytes = 0
         if not self.parser.should_upgrade():  # else it is parsed once more
             super().on_headers_complete()
-            if self.cycle is not None:
+            if self.cycle is not None and self.scope["method"] != "HEAD":  # that has no body
                 self.cycle.transport = cast(asyncio.Transport, HeadWithBody(self.transport))
 
     def on_body(self, body: bytes) -> None:

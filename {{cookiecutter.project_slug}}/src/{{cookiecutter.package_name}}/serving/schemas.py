@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from ..task.contract import Item, Prediction
 
@@ -92,6 +92,12 @@ def predict_request(max_items: int) -> type[BaseModel]:
         __doc__="One or many items to predict.",
         items=(list[Item], Field(min_length=1, max_length=max_items, fail_fast=True)),
     )
+
+
+def first_problem(error: ValidationError) -> tuple[list[str | int], str, str]:
+    """Return the path to the first invalid field of a body, what is wrong with it, and its type."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return ["body", *first["loc"]], first["msg"], first["type"]
 
 
 def request_body(schema: type[BaseModel]) -> dict[str, Any]:

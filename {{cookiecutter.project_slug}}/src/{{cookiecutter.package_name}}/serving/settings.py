@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo, field_validator
 
 from ..config import ENV_PREFIX, SECRETS, UserError
 from ..settings import Section, StoreUrl, setting
@@ -25,7 +25,13 @@ def _split_words(value: Any) -> Any:
     return value
 
 
+def _usable_keys(keys: list[str], info: ValidationInfo) -> list[str]:
+    check_keys(keys, info.data.get("environment", ""))
+    return keys
+
+
 Words = Annotated[list[str], BeforeValidator(_split_words)]  # `a, b` in the environment
+Keys = Annotated[Words, AfterValidator(_usable_keys)]
 Platform = Literal["kserve", "sagemaker", "vertex"]
 SAGEMAKER_MODEL = Path("/opt/ml/model")  # where SageMaker unpacks a model's files
 
@@ -42,7 +48,7 @@ class CoreServerSettings(Section):
     environment: Literal["development", "production"] = setting(
         "development", "production refuses well-known example secrets"
     )
-    api_keys: Words = setting(
+    api_keys: Keys = setting(
         [], "if set, requests must send one of these keys; sha256:HEX accepts a key by its hash"
     )
     api_keys_file: Path | None = setting(
@@ -110,12 +116,6 @@ class CoreServerSettings(Section):
     keep_bundles: int | None = setting(
         10, "pulled bundles to keep that deployment.json no longer names", ge=0
     )
-
-    @field_validator("api_keys")
-    @classmethod
-    def _usable_keys(cls, keys: list[str], info: ValidationInfo) -> list[str]:
-        check_keys(keys, info.data.get("environment", ""))
-        return keys
 
     @field_validator("api_keys_file")
     @classmethod

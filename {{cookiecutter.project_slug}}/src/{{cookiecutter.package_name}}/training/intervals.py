@@ -25,16 +25,24 @@ def mean_interval(
     other. Each has its own quantile, for three seeds say little about seeds: Banerjee, Sankhya 22,
     1960, whose intervals cover at least their level. With one seed the spread over seeds is
     unknown, and the interval holds for that seed alone.
+
+    Few clusters of unequal size say less than their number promises, since the large ones pull the
+    mean towards themselves. So the variance over examples is the jackknife's over clusters (CR3),
+    which is large enough also where a cluster's examples are alike, with Satterthwaite's degrees
+    of freedom: Bell and McCaffrey, Bias reduction in standard errors for linear regression with
+    multi-stage samples, Survey Methodology 28, 2002. Equal clusters have count - 1 degrees.
     """
-    seeds, sums = len(scores), _cluster_sums(scores, clusters)
-    count = sums.shape[1]
+    seeds = len(scores)
+    sums, shares = _cluster_sums(scores, clusters)
+    count = len(shares)
     if count == 1:  # one cluster shows no variance: all that is known is the range
         return float(scores.min()), float(scores.max())
-    of_examples = np.square(sums.mean(axis=0)).sum() * count / (count - 1)
-    half = t_quantile((1 + level) / 2, count - 1) * np.sqrt(of_examples)
+    weights = (1 - 1 / count) / (1 - shares) ** 2  # count / (count - 1) if all are equally large
+    of_examples = np.square(sums.mean(axis=0)) @ weights
+    half = t_quantile((1 + level) / 2, _freedom(shares, weights)) * np.sqrt(of_examples)
     if seeds > 1:
         # What a seed makes of single examples moves its mean too, and is among `of_examples`.
-        interaction = sums.var(axis=0, ddof=1).sum() / seeds * count / (count - 1)
+        interaction = sums.var(axis=0, ddof=1) @ weights / seeds
         of_seeds = max(scores.mean(axis=1).var(ddof=1) / seeds - interaction, 0.0)
         half = np.hypot(half, t_quantile((1 + level) / 2, seeds - 1) * np.sqrt(of_seeds))
     # No mean lies outside of the scores' range, such as 0 to 1.
@@ -51,7 +59,7 @@ def level_of_each(
     the network is the same: the level is that of the largest of correlated normal variables
     (Hothorn, Bretz and Westfall, Simultaneous Inference in General Parametric Models, 2008).
     """
-    sums = np.stack([_cluster_sums(lead, clusters).mean(axis=0) for lead in leads])
+    sums = np.stack([_cluster_sums(lead, clusters)[0].mean(axis=0) for lead in leads])
     covariance = sums @ sums.T
     if (seeds := len(leads[0])) > 1:
         means = np.stack([lead.mean(axis=1) for lead in leads])
@@ -78,11 +86,25 @@ def t_quantile(share: float, freedom: float) -> float:
     return math.sqrt(freedom) * math.tan(float(angle))
 
 
-def _cluster_sums(scores: np.ndarray, clusters: np.ndarray | None) -> np.ndarray:
-    """Sum each seed's deviations from its mean by cluster (seed, cluster), over the examples."""
+def _freedom(shares: np.ndarray, weights: np.ndarray) -> float:
+    """Return the degrees of freedom of the weighted sum of squares of `mean_interval`, were the
+    examples independent: twice its squared mean over its variance."""
+    # The squares are s'(D + c1' + 1c')s of the clusters' sums s, whose variances are the shares.
+    own = weights * shares
+    c = own @ shares / 2 - own
+    mean = shares @ (weights + 2 * c)
+    half_variance = 2 * shares @ c**2 + 2 * (shares @ c) ** 2
+    half_variance += shares**2 @ (weights * (weights + 4 * c))
+    return float(mean**2 / half_variance)
+
+
+def _cluster_sums(scores: np.ndarray, clusters: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Sum each seed's deviations from its mean by cluster (seed, cluster), over the examples, and
+    return each cluster's share of these (cluster,)."""
     seeds, count = scores.shape
     length = min(objective.BLOCK_LENGTH, max(1, count // 3))  # one block shows no variance
     groups = np.arange(count) // length if clusters is None else clusters
     _, places = np.unique(groups, return_inverse=True)
     deviations = (scores - scores.mean(axis=1, keepdims=True)) / count
-    return np.stack([np.bincount(places, row) for row in deviations]).reshape(seeds, -1)
+    sums = np.stack([np.bincount(places, row) for row in deviations]).reshape(seeds, -1)
+    return sums, np.bincount(places) / count

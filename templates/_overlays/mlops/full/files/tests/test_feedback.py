@@ -25,6 +25,7 @@ from .prediction_log import collecting, observer
 from .quick import BAD_GROUND_TRUTHS, ground_truths
 from .servers import inside, install_copy, rehashed, replace_champion, sample, started, until
 from .test_access import KEYS, WITHOUT_KEY, assert_asks_for_a_key
+from .test_large_requests import SLOW
 from .test_serving import direct, endless, messages
 
 
@@ -64,6 +65,13 @@ def counts(answer: Any) -> tuple[int, int, int]:
     content = answer.json()
     assert content["request_id"] == answer.headers["x-request-id"]
     return content["new"], content["changed"], content["same"]
+
+
+def test_body_that_takes_long_to_parse_is_refused(client: TestClient) -> None:
+    headers = {"content-type": "application/json"}
+    answer = client.post("/v1/feedback", content=SLOW, headers=headers)
+    assert answer.status_code == 413
+    assert answer.json()["detail"][0]["type"] == "too_slow"
 
 
 def test_labels_are_stored_once_and_can_be_changed(
@@ -217,7 +225,7 @@ def test_impossible_ground_truth_gets_422(
 
 
 @pytest.mark.parametrize(
-    ("content", "status"), [(b"", 422), (b"no json", 400), (b"[" * 100_000, 400)]
+    ("content", "status"), [(b"", 422), (b"no json", 400), (b"[" * 15_000, 400)]
 )
 def test_feedback_that_is_not_json_is_refused(
     client: TestClient, content: bytes, status: int

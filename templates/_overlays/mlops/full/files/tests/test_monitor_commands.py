@@ -24,8 +24,10 @@ from {{ cookiecutter.package_name }}.monitoring import online
 from {{ cookiecutter.package_name }}.store.database import Database
 from {{ cookiecutter.package_name }}.store.feedback import record_feedback
 from {{ cookiecutter.package_name }}.store.feedback_schema import Feedback, read_feedback_file
-from {{ cookiecutter.package_name }}.store.row import PredictionRow
-from {{ cookiecutter.package_name }}.store.write import insert_predictions
+from {{ cookiecutter.package_name }}.store.write import (
+    PredictionRow,
+    insert_predictions,
+)
 from {{ cookiecutter.package_name }}.task.contract import SCORE, GroundTruth, Prediction
 from {{ cookiecutter.package_name }}.task.settings import Settings
 

@@ -29,7 +29,7 @@ from {{ cookiecutter.package_name }}.serving import (
 from {{ cookiecutter.package_name }}.serving.collector import Collector
 from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 from {{ cookiecutter.package_name }}.store import spool
-from {{ cookiecutter.package_name }}.store.row import PredictionRow
+from {{ cookiecutter.package_name }}.store.write import PredictionRow
 from {{ cookiecutter.package_name }}.task.contract import Item
 from {{ cookiecutter.package_name }}.task.settings import Settings
 

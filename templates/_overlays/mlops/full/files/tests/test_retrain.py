@@ -26,8 +26,10 @@ from {{ cookiecutter.package_name }}.release import rollout
 from {{ cookiecutter.package_name }}.store.database import Database
 from {{ cookiecutter.package_name }}.store.feedback import record_feedback
 from {{ cookiecutter.package_name }}.store.feedback_schema import Feedback
-from {{ cookiecutter.package_name }}.store.row import PredictionRow
-from {{ cookiecutter.package_name }}.store.write import insert_predictions
+from {{ cookiecutter.package_name }}.store.write import (
+    PredictionRow,
+    insert_predictions,
+)
 from {{ cookiecutter.package_name }}.task.data import Dataset
 from {{ cookiecutter.package_name }}.training import feedback_data, runs
 

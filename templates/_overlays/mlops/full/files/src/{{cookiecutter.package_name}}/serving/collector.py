@@ -28,9 +28,8 @@ from ..store.columns import Columns
 from ..store.database import Database, DatabaseError, RowsRejected
 from ..store.feedback import AmbiguousRequest, RefusedFeedback, UnknownRequest, record_feedback
 from ..store.feedback_schema import Feedback
-from ..store.row import PredictionRow
 from ..store.spool import Chunk, DamagedSegment, SpoolReader
-from ..store.write import insert_predictions, prune_log
+from ..store.write import PredictionRow, insert_predictions, prune_log
 from ..task.contract import GroundTruth
 from .collector_metrics import CollectorMetrics, measured_families
 from .feedback_socket import FeedbackServer

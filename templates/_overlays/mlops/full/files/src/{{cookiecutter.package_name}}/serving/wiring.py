@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationInfo, field_validator
 
 from ..settings import DEFAULT_DATABASE, setting
-from .settings import CoreServerSettings, Words, check_keys, refuse_known_secrets
+from .settings import CoreServerSettings, Keys, refuse_known_secrets
 
 if TYPE_CHECKING:
     from .metrics import ServerMetrics
@@ -48,16 +48,10 @@ class ServerSettings(CoreServerSettings):
     log_days: float = setting(365, "days until log rows are deleted", gt=0)
     input_days: float = setting(90, "days until inputs without feedback are deleted", gt=0)
     monitor_seconds: float = setting(60, "seconds between measurements of drift and quality", gt=0)
-    feedback_keys: Words = setting(
+    feedback_keys: Keys = setting(
         [], "API keys that may send feedback for requests of other keys too"
     )
     feedback_per_minute: int = setting(60_000, "labels a minute from one API key or address", ge=1)
-
-    @field_validator("feedback_keys")
-    @classmethod
-    def _usable_feedback_keys(cls, keys: list[str], info: ValidationInfo) -> list[str]:
-        check_keys(keys, info.data.get("environment", ""))
-        return keys
 
     @field_validator("database_url")
     @classmethod

@@ -1,6 +1,6 @@
 """The schema of feedback, and files of it for the command feedback.
 
-Free of the database's library, which the server imports only when it needs it.
+Free of the database's library: the server imports it.
 """
 
 import csv

@@ -11,12 +11,32 @@ from sqlalchemy import and_, delete, exists, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .database import Database
-from .row import PredictionRow
 from .tables import feedback, feedback_history, predictions
 
 INSERT_ROWS = 512  # per statement; SQLite takes 32,766 values, PostgreSQL 65,535
 PRUNE_ROWS = 50, 250  # per transaction, at least and at most
 PRUNE_SECONDS = 0.02  # per transaction, about: others wait meanwhile
+
+
+class PredictionRow(NamedTuple):
+    """A row of the table `predictions`; the columns are explained in `tables.py`."""
+
+    request_id: str
+    at: float
+    model_version: str
+    variant: str
+    test: str | None
+    unit: str
+    items: int
+    milliseconds: float
+    features: str
+    outcomes: str
+    output: str
+    input: str | None
+    client_id: str | None = None
+    asker: str = ""
+    caller: str | None = None
+    trace_id: str | None = None
 
 
 class Pruned(NamedTuple):
