@@ -23,7 +23,7 @@ if [ $# -gt 0 ]; then
 else
   tag="$(git rev-parse --short=12 HEAD)-$(date -u +%Y%m%d%H%M%S)"
   aws ecr get-login-password | docker login --username AWS --password-stdin "${registry%%/*}"
-  docker build --platform linux/amd64 --build-arg EXTRAS=s3 \
+  docker build --platform linux/amd64 --build-arg EXTRAS=s3{% if cookiecutter.mlops == "full" %},postgresql{% endif %} \
     --build-arg REVISION="$(git rev-parse HEAD)" --tag "$registry:$tag" .
   docker push "$registry:$tag"
   digest="$(aws ecr describe-images --repository-name "$name/server" --image-ids "imageTag=$tag" \

@@ -159,7 +159,7 @@ deploy() {
   if [ -z "$image" ]; then
     tag="$(git rev-parse --short=12 HEAD)-$(date -u +%Y%m%d%H%M%S)"
     az acr login --name "$registry"
-    docker build --platform linux/amd64 --build-arg EXTRAS=azure \
+    docker build --platform linux/amd64 --build-arg EXTRAS=azure{% if cookiecutter.mlops == "full" %},postgresql{% endif %} \
       --build-arg REVISION="$(git rev-parse HEAD)" --tag "$image_name:$tag" .
     docker push "$image_name:$tag"
     image="$(docker inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$image_name:$tag" |

@@ -117,7 +117,7 @@ deploy() {
   if [ -z "$image" ]; then
     tag="$(git rev-parse --short=12 HEAD)-$(date -u +%Y%m%d%H%M%S)"
     gcloud auth configure-docker "$region-docker.pkg.dev"
-    docker build --platform linux/amd64 --build-arg EXTRAS=gcs \
+    docker build --platform linux/amd64 --build-arg EXTRAS=gcs{% if cookiecutter.mlops == "full" %},postgresql{% endif %} \
       --build-arg REVISION="$(git rev-parse HEAD)" --tag "$registry:$tag" .
     docker push "$registry:$tag"
     image="$registry@$(gcloud artifacts docker images describe "$registry:$tag" \

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationInfo, field_validator
 
 from ..settings import DEFAULT_DATABASE, setting
+from ..store import NO_DRIVER, has_driver
 from .settings import CoreServerSettings, Words, check_keys, refuse_known_secrets
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class ServerSettings(CoreServerSettings):
     def _usable_database(cls, url: str, info: ValidationInfo) -> str:
         if not re.match(r"none$|sqlite:///.|postgresql(\+psycopg)?://", url):
             raise ValueError("use sqlite:///FILE, postgresql://user:password@host/name, or none")
+        if not has_driver(url):
+            raise ValueError(NO_DRIVER)
         if (password := urlsplit(url).password) is not None:
             refuse_known_secrets([password], info.data.get("environment", ""))
         return url
