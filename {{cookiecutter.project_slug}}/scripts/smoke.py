@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 HOST = urlsplit(os.environ.get("DOCKER_HOST", "")).hostname
 OPTIONS = (
     "--detach --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges"
-    f" --memory 256m --publish {'0.0.0.0' if HOST else '127.0.0.1'}::8000"
+    f" --memory 256m --publish {'' if HOST else '127.0.0.1::'}8000"
     " --env APP_DATABASE_URL=none"
 )
 

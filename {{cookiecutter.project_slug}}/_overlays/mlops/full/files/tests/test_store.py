@@ -294,7 +294,7 @@ def test_without_its_driver_postgresql_names_the_extra(monkeypatch: pytest.Monke
     url = "postgresql://me:hush@host/log"
     with pytest.raises(UserError, match=r'^postgresql://me:\*+@host/log: .*extra "postgresql"'):
         Database(url)
-    with pytest.raises(UserError, match='database_url: .*extra "postgresql"') as raised:
+    with pytest.raises(UserError, match=r'database_url: .*extra "postgresql"') as raised:
         load_settings(ServerSettings, None, [f"database_url={url}"])
     assert "hush" not in str(raised.value)
     Database("sqlite:///log.db")
