@@ -144,7 +144,7 @@ def stack(environment: Path) -> Iterator[Stack]:
         until(lambda: ask(f"{API}/readyz"))
         yield stack
     finally:
-        print(stack.compose("logs"))
+        print(stack.compose("logs", "--tail", "50"))
         stack.compose("down", "--volumes")
 
 
