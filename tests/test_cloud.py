@@ -322,7 +322,7 @@ def test_aws_gets_a_new_image_by_digest_and_then_one_prediction(
         "aws secretsmanager get-secret-value",
     ]
     assert push.split()[-1] in build.split()
-    assert "EXTRAS=s3" in build
+    assert "EXTRAS=s3,postgresql" in build
     (deploy,) = [call for call in calls if "cloudformation deploy" in call]
     assert deploy.endswith(f"Image={NEW} DatabaseUrl=arn:url Cpu=1024")
     assert "--role-arn arn:role" in deploy

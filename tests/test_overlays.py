@@ -145,6 +145,38 @@ def test_every_combination_bakes_into_files_that_parse(
             assert json.loads(text), path
 
 
+@pytest.mark.parametrize("slug", ["yes", "null"])
+@pytest.mark.parametrize(("ci", "cloud"), [("github", "aws"), ("gitlab", "none")])
+def test_a_name_that_yaml_would_read_as_something_else_stays_text(
+    cookies: Cookies, ci: str, cloud: str, slug: str
+) -> None:
+    chosen = {"package_name": "package_name", "ci": ci, "cloud": cloud}
+    plain, strange = (bake(cookies, **chosen, project_slug=name) for name in ("plain-name", slug))
+    expected = [(tag, value.replace("plain-name", slug)) for tag, value in yaml_scalars(plain)]
+    assert ("tag:yaml.org,2002:str", slug) in expected
+    assert yaml_scalars(strange) == expected
+
+
+def yaml_scalars(project: Path) -> list[tuple[str, str]]:
+    """Return type and text of every scalar in the project's YAML files."""
+    paths = sorted(path.relative_to(project) for path in project.rglob("*.y*ml"))
+    todo = [
+        node
+        for path in paths
+        for node in yaml.compose_all((project / path).read_text(encoding="utf-8"), yaml.SafeLoader)
+    ]
+    found = []
+    while todo:
+        node = todo.pop()
+        if isinstance(node, yaml.ScalarNode):
+            found.append((node.tag, node.value))
+        elif isinstance(node, yaml.MappingNode):
+            todo += [part for pair in node.value for part in pair]
+        else:
+            todo += node.value
+    return found
+
+
 def test_a_licence_is_the_one_that_was_chosen(cookies: Cookies) -> None:
     beginnings = {
         "MIT": "MIT License",

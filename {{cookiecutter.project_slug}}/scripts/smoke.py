@@ -6,6 +6,7 @@ Read-only, without privileges, in 256 MB. Prints what it took.
 """
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -13,10 +14,14 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
+# The engine may be on another machine, as on GitLab: DOCKER_HOST=tcp://docker:2376.
+HOST = urlsplit(os.environ.get("DOCKER_HOST", "")).hostname
 OPTIONS = (
     "--detach --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges"
-    " --memory 256m --publish 127.0.0.1::8000 --env APP_DATABASE_URL=none"
+    f" --memory 256m --publish {'' if HOST else '127.0.0.1::'}8000"
+    " --env APP_DATABASE_URL=none"
 )
 
 
@@ -38,7 +43,8 @@ def main() -> None:
     mount = f"{deployment}:/deployment:ro"
     container = run("run", *shlex.split(OPTIONS), "--volume", mount, image)
     try:
-        url = "http://" + run("port", container, "8000").splitlines()[0]
+        port = run("port", container, "8000").splitlines()[0].rpartition(":")[2]
+        url = f"http://{HOST or '127.0.0.1'}:{port}"
         while ask(f"{url}/readyz")[0] != 200:
             if time.monotonic() - started > 60:
                 sys.exit("error: not ready after 60 s: " + run("logs", container))

@@ -29,7 +29,7 @@ from {{ cookiecutter.package_name }}.serving import tracing
 from {{ cookiecutter.package_name }}.serving.context import TraceContext
 from {{ cookiecutter.package_name }}.serving.logs import Occasional
 
-from .servers import running, started, until
+from .servers import challenge, install_copy, running, started, until
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
@@ -139,6 +139,23 @@ def test_one_trace_leads_from_the_caller_to_the_models_run_and_into_the_log(
     assert receiver.resource["service.name"] == "numbers"
     assert receiver.resource["deployment.environment.name"] == "test"
     assert receiver.resource["process.pid"] == server.process.pid
+
+
+def test_a_shadow_s_run_is_in_the_trace_of_its_request(
+    memory: InMemorySpanExporter, deployment: Path, example: dict[str, Any]
+) -> None:
+    challenge(deployment, install_copy(deployment, "shadow-1"), 1.0, "shadow")
+    with started(deployment) as client:
+        client.post("/v1/predict", json=example)
+        until(lambda: len(memory.get_finished_spans()) == 5)
+    spans = {span.name: span for span in memory.get_finished_spans()}
+    run, request = spans["shadow model run"], spans["POST /v1/predict"]
+    assert "shadow queue" in spans
+    assert run.parent is not None
+    assert request.context is not None
+    assert run.parent.span_id == request.context.span_id
+    attributes = dict(run.attributes or {})
+    assert (attributes["model.version"], attributes["model.variant"]) == ("shadow-1", "shadow")
 
 
 def test_request_without_a_trace_begins_one(

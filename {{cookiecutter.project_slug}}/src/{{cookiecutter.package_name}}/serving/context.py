@@ -145,7 +145,8 @@ class RequestContext:
 
     def response_headers(self, version: str) -> Headers:
         """Return the headers of every response."""
-        return [(b"x-request-id", self.request_id.encode()), (b"x-model-version", version.encode())]
+        ids = (b"x-request-id", self.request_id.encode()), (b"x-model-version", version.encode())
+        return [*ids, (b"x-content-type-options", b"nosniff")]
 
     def json_headers(self, content: bytes, version: str) -> Headers:
         """Return the headers of a JSON response."""

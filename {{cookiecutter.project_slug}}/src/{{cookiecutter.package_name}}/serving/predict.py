@@ -7,7 +7,7 @@ small model needs. FastAPI only documents the route, and tests keep the two alik
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fastapi import FastAPI
 from pydantic import TypeAdapter, ValidationError
@@ -23,6 +23,9 @@ from .parser_process import LARGE_SECONDS, ParserProcess, parse_seconds
 from .scheduler import MAX_SLOW_SECONDS, DeadlineExceeded, Overloaded, RequestResult, TooSlow
 from .schemas import first_problem, predict_request
 from .settings import CoreServerSettings
+
+if TYPE_CHECKING:
+    from .tracing import RequestSpans
 
 PATH = "/v1/predict"
 MAX_SHADOW_REQUESTS = 64  # that may wait for the shadow
@@ -125,7 +128,7 @@ class Predict:
         if (spans := context.scope.get("spans")) is not None:  # tracing.py
             spans.event = event
         if active.challenger is not None:
-            self._run_shadow(active, event, items)
+            self._run_shadow(active, event, items, spans)
         if context.access_log:
             context.log_access(PATH, 200, model.version, seconds)
         # 4. Write the response.
@@ -166,7 +169,13 @@ class Predict:
                 raise RequestError(422, ["header", "x-timeout-ms"], message, "timeout") from None
         return context.started + milliseconds / 1000
 
-    def _run_shadow(self, active: ActiveModels, event: PredictionEvent, items: list[Item]) -> None:
+    def _run_shadow(
+        self,
+        active: ActiveModels,
+        event: PredictionEvent,
+        items: list[Item],
+        spans: "RequestSpans | None",
+    ) -> None:
         """Let the shadow predict too, if it takes part, once the caller has its response."""
         model = active.shadow(event.unit)
         if model is None:
@@ -174,12 +183,16 @@ class Predict:
         if len(self._shadow_tasks) >= MAX_SHADOW_REQUESTS:
             self.metrics.shadow_dropped.inc()
             return
-        task = asyncio.create_task(self._predict_shadow(model, event, items))
+        task = asyncio.create_task(self._predict_shadow(model, event, items, spans))
         self._shadow_tasks.add(task)
         task.add_done_callback(self._shadow_tasks.discard)
 
     async def _predict_shadow(
-        self, model: ServedModel, event: PredictionEvent, items: list[Item]
+        self,
+        model: ServedModel,
+        event: PredictionEvent,
+        items: list[Item],
+        spans: "RequestSpans | None",
     ) -> None:
         await asyncio.sleep(0)  # the caller's response is sent first
         started = time.perf_counter()
@@ -192,7 +205,10 @@ class Predict:
                 logger.exception("shadow failed", extra={"fields": fields})
             return
         seconds = time.perf_counter() - started
-        self.observer.add(event._replace(model=model, seconds=seconds, result=result))
+        event = event._replace(model=model, seconds=seconds, result=result)
+        self.observer.add(event)
+        if spans is not None:
+            spans.shadow(event)
 
 
 def _request_error(error: Exception, context: RequestContext) -> RequestError:

@@ -181,6 +181,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 "content-type: application/json",
                 f"content-length: {len(body)}",
                 f"x-request-id: {request_id}",
+                "x-content-type-options: nosniff",
                 "connection: close\r\n\r\n",
             ]
             self.transport.write("\r\n".join(lines).encode() + body)

@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from opentelemetry import propagate
@@ -81,9 +81,10 @@ def stop(provider: "sdk.TracerProvider", seconds: float) -> None:
 class RequestSpans:
     """What the server tells about a request; `spans` in its scope."""
 
-    __slots__ = ("event", "outcome")
+    __slots__ = ("event", "outcome", "shadow")
 
-    def __init__(self) -> None:
+    def __init__(self, shadow: Callable[[PredictionEvent], None]) -> None:
+        self.shadow = shadow  # takes the shadow's prediction, once the caller has its response
         self.event: PredictionEvent | None = None  # of a prediction that succeeded
         self.outcome = "unknown", "none", CHAMPION  # route, model version and variant
 
@@ -128,7 +129,11 @@ class TracingMiddleware:
         own = span.get_span_context()
         ids = own.trace_id, own.span_id, own.trace_flags
         headers = [*scope["headers"], (b"traceparent", b"00-%032x-%016x-%02x" % ids)]
-        spans, status = RequestSpans(), 500
+
+        def add_shadow(event: PredictionEvent) -> None:
+            self._add_steps(span, event, started, "shadow ")
+
+        spans, status = RequestSpans(add_shadow), 500
 
         async def respond(message: Message) -> None:
             nonlocal status
@@ -166,11 +171,15 @@ class TracingMiddleware:
             span.set_status(StatusCode.ERROR)
         if event is None:
             return
-        result = event.result
-        items = result.stop - result.start
+        items = event.result.stop - event.result.start
         span.set_attributes({"request.id": event.request_id, "request.items": items})
-        parent = set_span_in_context(span)
-        wall, clock = started
+        self._add_steps(span, event, started)
+
+    def _add_steps(
+        self, span: Span, event: PredictionEvent, started: tuple[int, float], prefix: str = ""
+    ) -> None:
+        """Add what the model did for a request, below its span."""
+        parent, result, (wall, clock) = set_span_in_context(span), event.result, started
         arrived, began, ended = (
             wall + int((seconds - clock) * 1e9)
             for seconds in (
@@ -179,7 +188,14 @@ class TracingMiddleware:
                 result.started + result.computed,
             )
         )
-        self._tracer.start_span("queue", parent, start_time=arrived).end(began)
-        batch = {**model, "request.items": items, "batch.items": result.batch.items}
-        run = self._tracer.start_span("model run", parent, attributes=batch, start_time=began)
+        self._tracer.start_span(f"{prefix}queue", parent, start_time=arrived).end(began)
+        batch = {
+            "model.version": event.model.version,
+            "model.variant": event.model.variant,
+            "request.items": result.stop - result.start,
+            "batch.items": result.batch.items,
+        }
+        run = self._tracer.start_span(
+            f"{prefix}model run", parent, attributes=batch, start_time=began
+        )
         run.end(ended)

@@ -1,8 +1,10 @@
 """Ground truth over HTTP, and the metrics of drift and live quality."""
 
+import asyncio
 import gzip
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -122,6 +124,24 @@ def test_feedback_without_a_collector_gets_503_with_retry_after(
         assert answer.status_code == 503
         assert answer.headers["retry-after"]
         assert "no collector reads" in answer.json()["detail"][0]["msg"]
+
+
+def test_a_server_that_waits_no_longer_leaves_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(feedback_socket, "ANSWER_SECONDS", 0.05)
+    gone, threads = threading.Event(), threading.active_count()
+
+    def answer(_: dict[str, Any]) -> dict[str, Any]:
+        gone.wait(10)
+        return {}
+
+    with feedback_socket.FeedbackServer(tmp_path, answer):
+        with pytest.raises(TimeoutError):
+            asyncio.run(feedback_socket.ask(tmp_path, {}))
+        gone.set()
+        until(lambda: threading.active_count() == threads + 1)  # the server's own
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_either_id_names_a_request_and_an_ambiguous_one_is_refused(

@@ -22,7 +22,8 @@ from sqlalchemy import event, func, select, text
 
 from {{ cookiecutter.package_name }}.bundle import deployment as deployment_folder
 from {{ cookiecutter.package_name }}.bundle.load import Bundle, load_bundle
-from {{ cookiecutter.package_name }}.config import UserError
+from {{ cookiecutter.package_name }}.config import UserError, load_settings
+from {{ cookiecutter.package_name }}.serving.wiring import ServerSettings
 from {{ cookiecutter.package_name }}.store import database as databases
 from {{ cookiecutter.package_name }}.store import queries, tables
 from {{ cookiecutter.package_name }}.store.database import Database, DatabaseError, RowsRejected
@@ -286,6 +287,17 @@ def test_unsupported_urls_are_refused_without_their_password(url: str) -> None:
         Database(url)
     assert "sqlite:///" in str(raised.value)
     assert "hush" not in str(raised.value)
+
+
+def test_without_its_driver_postgresql_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    url = "postgresql://me:hush@host/log"
+    with pytest.raises(UserError, match=r'^postgresql://me:\*+@host/log: .*extra "postgresql"'):
+        Database(url)
+    with pytest.raises(UserError, match=r'database_url: .*extra "postgresql"') as raised:
+        load_settings(ServerSettings, None, [f"database_url={url}"])
+    assert "hush" not in str(raised.value)
+    Database("sqlite:///log.db")
 
 
 def test_unusable_database_file_is_named(tmp_path: Path) -> None:

@@ -18,12 +18,14 @@ registry="$(output "$name" Registry)"
 role="$(output "$name" StackRole)"
 key="$(output "$name" ApiKey)"
 previous="$(output "$name-service" Image 2>/dev/null || true)"
+extras=s3
+[ ! -f deploy/cloud/database.yaml ] || extras=s3,postgresql # a project with a prediction log
 if [ $# -gt 0 ]; then
   image="$1"
 else
   tag="$(git rev-parse --short=12 HEAD)-$(date -u +%Y%m%d%H%M%S)"
   aws ecr get-login-password | docker login --username AWS --password-stdin "${registry%%/*}"
-  docker build --platform linux/amd64 --build-arg EXTRAS=s3 \
+  docker build --platform linux/amd64 --build-arg EXTRAS="$extras" \
     --build-arg REVISION="$(git rev-parse HEAD)" --tag "$registry:$tag" .
   docker push "$registry:$tag"
   digest="$(aws ecr describe-images --repository-name "$name/server" --image-ids "imageTag=$tag" \

@@ -32,6 +32,7 @@ environment_id="$scope/Microsoft.App/managedEnvironments/$app"
 app_id="$scope/Microsoft.App/containerApps/$app"
 server_id="$scope/Microsoft.ManagedIdentity/userAssignedIdentities/server"
 secrets="" environment="" # what database.sh adds to the app's YAML
+extras=azure # and to the image
 
 exists() { "$@" >/dev/null 2>&1; }
 
@@ -159,7 +160,7 @@ deploy() {
   if [ -z "$image" ]; then
     tag="$(git rev-parse --short=12 HEAD)-$(date -u +%Y%m%d%H%M%S)"
     az acr login --name "$registry"
-    docker build --platform linux/amd64 --build-arg EXTRAS=azure \
+    docker build --platform linux/amd64 --build-arg EXTRAS="$extras" \
       --build-arg REVISION="$(git rev-parse HEAD)" --tag "$image_name:$tag" .
     docker push "$image_name:$tag"
     image="$(docker inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$image_name:$tag" |

@@ -27,6 +27,7 @@ environment="APP_ENVIRONMENT=production,APP_PORT=8000,APP_METRICS=key,APP_DEPLOY
 environment+=",APP_DEPLOYMENT_URL=gs://$bucket/deployment"
 secrets="APP_API_KEYS=$name-api-key:latest" # pragma: allowlist secret
 flags=()
+extras=gcs # of the image
 
 exists() { "$@" >/dev/null 2>&1; }
 
@@ -117,7 +118,7 @@ deploy() {
   if [ -z "$image" ]; then
     tag="$(git rev-parse --short=12 HEAD)-$(date -u +%Y%m%d%H%M%S)"
     gcloud auth configure-docker "$region-docker.pkg.dev"
-    docker build --platform linux/amd64 --build-arg EXTRAS=gcs \
+    docker build --platform linux/amd64 --build-arg EXTRAS="$extras" \
       --build-arg REVISION="$(git rev-parse HEAD)" --tag "$registry:$tag" .
     docker push "$registry:$tag"
     image="$registry@$(gcloud artifacts docker images describe "$registry:$tag" \

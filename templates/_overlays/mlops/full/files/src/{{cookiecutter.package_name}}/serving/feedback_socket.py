@@ -7,7 +7,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,9 @@ class FeedbackServer:
 
             def handle(self) -> None:
                 if line := self.rfile.readline():
-                    self.wfile.write(json.dumps(answer(json.loads(line))).encode() + b"\n")
+                    content = json.dumps(answer(json.loads(line))).encode() + b"\n"
+                    with suppress(ConnectionError):  # the server has ended or waits no longer
+                        self.wfile.write(content)
 
         class Server(socketserver.ThreadingUnixStreamServer):
             daemon_threads = True

@@ -15,7 +15,12 @@ from urllib.parse import urlsplit
 from pydantic import ValidationInfo, field_validator
 
 from ..settings import DEFAULT_DATABASE, setting
+<<<<<<< HEAD:templates/_overlays/mlops/full/files/src/{{cookiecutter.package_name}}/serving/wiring.py
 from .settings import CoreServerSettings, Keys, refuse_known_secrets
+=======
+from ..store import NO_DRIVER, has_driver
+from .settings import CoreServerSettings, Words, check_keys, refuse_known_secrets
+>>>>>>> w-ship:{{cookiecutter.project_slug}}/_overlays/mlops/full/files/src/{{cookiecutter.package_name}}/serving/wiring.py
 
 if TYPE_CHECKING:
     from .metrics import ServerMetrics
@@ -58,6 +63,8 @@ class ServerSettings(CoreServerSettings):
     def _usable_database(cls, url: str, info: ValidationInfo) -> str:
         if not re.match(r"none$|sqlite:///.|postgresql(\+psycopg)?://", url):
             raise ValueError("use sqlite:///FILE, postgresql://user:password@host/name, or none")
+        if not has_driver(url):
+            raise ValueError(NO_DRIVER)
         if (password := urlsplit(url).password) is not None:
             refuse_known_secrets([password], info.data.get("environment", ""))
         return url

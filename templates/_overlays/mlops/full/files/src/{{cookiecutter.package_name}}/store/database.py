@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_u
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from ..config import UserError, WorkError
+from . import NO_DRIVER, has_driver
 from .migrations import HEAD, MIGRATIONS, VERSION_TABLE
 from .tables import metadata, predictions
 
@@ -38,7 +39,7 @@ class Database:
     """A prediction log, shared by threads; it connects when it is first used."""
 
     def __init__(self, url: str) -> None:
-        """Parse the URL; UserError for another kind of database."""
+        """Parse the URL; UserError for another kind of database, or without its driver."""
         try:
             self.url = make_url(url)
         except (ArgumentError, ValueError):  # not quoted in the message: it may hold a password
@@ -50,6 +51,8 @@ class Database:
             )
         if self.dialect == "sqlite" and self.url.database in (None, "", ":memory:"):
             raise UserError(f"{self.name}: names no file; use {EXAMPLES}")
+        if not has_driver(self.dialect):
+            raise UserError(f"{self.name}: {NO_DRIVER}")
         self.url = self.url.set(drivername=driver)
 
     @property

@@ -1,5 +1,6 @@
 # shellcheck shell=bash disable=SC2034,SC2154  # part of cloud.sh, which has and uses the variables
 # The prediction log: Azure Database for PostgreSQL, flexible server.
+extras+=,postgresql
 database="$name-$suffix" # 3 to 63 lower-case letters, digits and hyphens, unique world-wide
 
 database_password() { echo "A$(openssl rand -hex 24)"; } # Azure wants three kinds of characters

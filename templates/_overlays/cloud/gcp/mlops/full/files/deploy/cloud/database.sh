@@ -5,6 +5,7 @@ address="$project:$region:$name"
 environment+=",APP_SPOOL_DIR=/tmp/spool,APP_LOG_MEGABYTES=64"
 secrets+=",APP_DATABASE_URL=$name-database-url:latest"
 flags+=(--set-cloudsql-instances="$address")
+extras+=,postgresql
 
 database_up() {
   local password
