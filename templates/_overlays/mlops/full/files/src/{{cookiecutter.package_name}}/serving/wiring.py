@@ -15,12 +15,8 @@ from urllib.parse import urlsplit
 from pydantic import ValidationInfo, field_validator
 
 from ..settings import DEFAULT_DATABASE, setting
-<<<<<<< HEAD:templates/_overlays/mlops/full/files/src/{{cookiecutter.package_name}}/serving/wiring.py
-from .settings import CoreServerSettings, Keys, refuse_known_secrets
-=======
 from ..store import NO_DRIVER, has_driver
-from .settings import CoreServerSettings, Words, check_keys, refuse_known_secrets
->>>>>>> w-ship:{{cookiecutter.project_slug}}/_overlays/mlops/full/files/src/{{cookiecutter.package_name}}/serving/wiring.py
+from .settings import CoreServerSettings, Keys, refuse_known_secrets
 
 if TYPE_CHECKING:
     from .metrics import ServerMetrics
