@@ -135,7 +135,8 @@ def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> N
                 return
         except (OSError, urllib.error.URLError):
             time.sleep(0.1)
-    sys.exit(f"error: the server is not ready, see {log}:\n{log.read_text()}")
+    output = log.read_text(encoding="utf-8")
+    sys.exit(f"error: the server is not ready, see {log}:\n{output}")
 
 
 def send_requests(project: Path, program: Path, url: str) -> int:

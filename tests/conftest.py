@@ -1,13 +1,11 @@
 """Baking in tests: through the command line for people's answers, in process for the rest."""
 
 import io
-import os
 import platform
 import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import tomllib
 import venv
 import zipfile
@@ -61,15 +59,7 @@ def pyproject(project: Path) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def environment() -> Path:
     """The programs of one environment that holds what all tasks need; kept between runs."""
-    folder = ROOT / "build" / "test" / "environment"
-    with tempfile.TemporaryDirectory() as name:
-        merged, constraints = lock.all_tasks(Path(name))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "pyproject.toml").write_text(merged, encoding="utf-8")
-    (folder / "constraints.txt").write_text(constraints, encoding="utf-8")
-    setup = PROJECT / "scripts" / "setup.py"
-    subprocess.run([sys.executable, str(setup), str(folder)], check=True)
-    return folder / ".venv" / ("Scripts" if os.name == "nt" else "bin")
+    return lock.environment(ROOT / "build" / "test" / "environment")
 
 
 @pytest.fixture(scope="session")

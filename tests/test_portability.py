@@ -1,0 +1,173 @@
+"""Projects hold on other systems, with other interpreters and with other versions of libraries."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import demo
+import lock
+import pytest
+import yaml
+from conftest import FORMS, PROJECT, ROOT, TASKS, bake
+from pytest_cookies.plugin import Cookies
+
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+PLATFORMS = ["x86_64-manylinux_2_28", "aarch64-apple-darwin", "x86_64-pc-windows-msvc"]
+# A project's command whose own modules see Windows, as far as Python can show it elsewhere: what
+# only Unix has is not there. The libraries have been imported before, and see this system.
+ON_WINDOWS = """
+import asyncio, importlib, os, pkgutil, signal, socket, socketserver, sys, types
+path = importlib.import_module("ml_project").__path__
+names = [found.name for found in pkgutil.walk_packages(path, "ml_project.")]
+names = [name for name in names if ".migrations" not in name]  # only Alembic can run these
+for name in names:
+    importlib.import_module(name)
+for name in ["ml_project", *names]:
+    del sys.modules[name]
+windows = types.ModuleType("sys")
+windows.__dict__.update(vars(sys), platform="win32")
+sys.modules["sys"] = windows
+for name in ("fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty", "uvloop"):
+    sys.modules[name] = None
+for name in ("fork", "geteuid", "getuid", "killpg", "pread", "pwrite", "sched_getaffinity"):
+    delattr(os, name)
+del signal.SIGHUP, socket.AF_UNIX, asyncio.open_unix_connection
+del socketserver.ThreadingUnixStreamServer
+for name in names:
+    importlib.import_module(name)
+sys.modules["sys"] = sys
+sys.exit(sys.modules["ml_project.cli"].main())
+"""
+
+
+def run(folder: Path, *command: object, **variables: str) -> str:
+    """Run a command that works; return what it prints."""
+    done = subprocess.run(
+        [*map(str, command)],
+        cwd=folder,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, f"{command}:\n{done.stdout[-4000:]}"
+    return done.stdout
+
+
+def on_windows(project: Path, environment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a program that runs the project's commands as on Windows."""
+    monkeypatch.setenv("PYTHONPATH", str(project / "src"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    program = project / "build" / "on-windows"
+    program.parent.mkdir()
+    program.write_text(f"#!{environment / 'python'}\n{ON_WINDOWS}", encoding="utf-8")
+    program.chmod(0o755)
+    return program
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_module_can_be_imported_on_windows(
+    cookies: Cookies, environment: Path, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    project = bake(cookies, task=task)
+    shown = run(project, on_windows(project, environment, monkeypatch), "serve", "--help")
+    assert re.search(r"database_url=none\b", shown)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("task", TASKS)
+def test_the_main_commands_work_on_windows(
+    cookies: Cookies, environment: Path, monkeypatch: pytest.MonkeyPatch, task: str, form: str
+) -> None:
+    project = bake(cookies, task=task, mlops=form)
+    program = on_windows(project, environment, monkeypatch)
+    config = project / "configs" / "default.yaml"
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    code = "from tests.quick import QUICK; print(*QUICK, sep='\\n')"
+    for setting in run(project, environment / "python", "-c", code).splitlines():
+        (section, _, name), value = (
+            setting.partition("=")[0].partition("."),
+            setting.partition("=")[2],
+        )
+        settings.setdefault(section, {})[name] = yaml.safe_load(value)
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    for command in ("train", "evaluate", "report"):
+        run(project, program, command)
+    run(project, program, "deploy", "--force", "--reason", "trained for seconds")
+    assert "predictions" in run(project, program, "predict")
+    with demo.server(project, program) as url:
+        run(project, program, "predict", "--url", url)
+    log = (project / "runs" / "server.log").read_text(encoding="utf-8")
+    assert ("WSL" in log) == (form == "full")
+    assert not list(project.glob("predictions.db*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["Darwin", "Windows"])
+def test_only_the_prediction_log_uses_what_windows_has_not(
+    cookies: Cookies, environment: Path, system: str
+) -> None:
+    project = bake(cookies)
+    options = ["--pythonpath", environment / "python", "--pythonplatform", system, "--outputjson"]
+    done = subprocess.run(
+        [environment / "basedpyright", *options, "src"], cwd=project, capture_output=True
+    )
+    found = {
+        Path(each["file"]).name
+        for each in json.loads(done.stdout)["generalDiagnostics"]
+        if each["severity"] == "error"
+    }
+    log = {"spool.py", "feedback_socket.py"} if system == "Windows" else set()
+    assert found == log
+
+
+def test_files_are_read_as_utf_8_on_every_system() -> None:
+    """Without an encoding, a file is read in that of the system."""
+    rule = ["--preview", "--select", "PLW1514", "--config", ROOT / "ruff.toml"]
+    run(ROOT, Path(sys.executable).with_name("ruff"), "check", *rule, PROJECT, "scripts", "hooks")
+
+
+def test_hooks_run_the_environment_s_own_programs(cookies: Cookies, environment: Path) -> None:
+    project = bake(cookies)
+    (project / ".venv").symlink_to(environment.parent)
+    unused = project / "src" / "ml_project" / "unused.py"
+    unused.write_text("import os\n", encoding="utf-8")
+    run(project, "git", "add", "--all")
+    folders = {str(Path(found).parent) for found in map(shutil.which, ("git", "sh")) if found}
+    variables = {"PATH": os.pathsep.join(folders), "SKIP": "types"}  # which takes ten seconds
+    command = [environment / "pre-commit", "run", "--all-files"]
+    done = subprocess.run(command, cwd=project, env=os.environ | variables, capture_output=True)
+    assert done.returncode == 1
+    assert unused.read_text(encoding="utf-8") == ""  # ruff has mended it
+    run(project, "git", "add", "--all")
+    run(project, *command, **variables)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("resolution", ["locked", "lowest-direct", "highest"])
+def test_every_library_has_a_wheel_for_every_python_and_system(
+    tmp_path: Path, resolution: str, python: str, platform: str
+) -> None:
+    if not shutil.which("uv"):
+        pytest.skip("uv is not installed")
+    merged, constraints = lock.all_tasks(tmp_path / "tasks")
+    # PyTorch's own index has its builds; the one that pip knows need not have all of them.
+    everything = tomllib.loads(merged)["dependency-groups"]["dev"]
+    wanted = [name for name in everything if not name.startswith("torch")]
+    (tmp_path / "requirements.in").write_text("\n".join(wanted), encoding="utf-8")
+    (tmp_path / "constraints.txt").write_text(constraints, encoding="utf-8")
+    command = ["uv", "pip", "compile", "--quiet", "--only-binary", ":all:", "--upgrade"]
+    command += ["--python-version", python, "--python-platform", platform, "requirements.in"]
+    if resolution == "locked":
+        run(tmp_path, *command, "--constraint", "constraints.txt")
+    else:
+        run(tmp_path, *command, "--resolution", resolution)
