@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 
 from cookiecutter.exceptions import CookiecutterException
@@ -37,6 +38,8 @@ def main() -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=TEMPLATE / "build" / "demo")
     parser.add_argument("--task", default="image-classification", choices=list(NAMES))
     options = parser.parse_args()
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # lines and dots, in a log of another encoding
     steps = Steps()
     with steps.step("bake"):
         project = bake(options.folder.resolve(), options.task)

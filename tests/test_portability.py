@@ -31,8 +31,8 @@ for name in ["ml_project", *names]:
 windows = types.ModuleType("sys")
 windows.__dict__.update(vars(sys), platform="win32")
 sys.modules["sys"] = windows
-for name in ("fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty", "uvloop"):
-    sys.modules[name] = None
+hidden = ("fcntl", "grp", "pty", "pwd", "resource", "termios", "tty", "uvloop")
+sys.modules.update(dict.fromkeys(hidden))
 for name in (
     "fork", "geteuid", "getuid", "killpg", "pread", "pwrite", "sched_getaffinity", "setpriority"
 ):
@@ -42,6 +42,8 @@ del socketserver.ThreadingUnixStreamServer
 for name in names:
     importlib.import_module(name)
 sys.modules["sys"] = sys
+for name in hidden:
+    del sys.modules[name]
 sys.exit(sys.modules["ml_project.cli"].main())
 """
 
