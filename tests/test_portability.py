@@ -20,7 +20,31 @@ PLATFORMS = ["x86_64-manylinux_2_28", "aarch64-apple-darwin", "x86_64-pc-windows
 # A project's command whose own modules see Windows, as far as Python can show it elsewhere: what
 # only Unix has is not there. The libraries have been imported before, and see this system.
 ON_WINDOWS = """
-import asyncio, importlib, os, pkgutil, signal, socket, socketserver, sys, types
+import importlib, pkgutil, sys, types
+
+ABSENT = {
+    "asyncio": ["open_unix_connection", "start_unix_server"],
+    "os": ["fork", "geteuid", "getuid", "killpg", "pread", "sched_getaffinity", "setpriority"],
+    "signal": ["SIGHUP", "SIGKILL"],
+    "socket": ["AF_UNIX"],
+    "socketserver": ["ThreadingUnixStreamServer"],
+    "sys": [],
+    **dict.fromkeys(["fcntl", "grp", "pty", "pwd", "resource", "termios", "tty", "uvloop"]),
+}
+
+
+def like_windows(name, absent):
+    if absent is None:
+        return None  # ModuleNotFoundError
+    module = types.ModuleType(name)
+    module.__dict__.update(vars(importlib.import_module(name)))
+    if name == "sys":
+        module.platform = "win32"
+    for attribute in absent:
+        delattr(module, attribute)
+    return module
+
+
 path = importlib.import_module("ml_project").__path__
 names = [found.name for found in pkgutil.walk_packages(path, "ml_project.")]
 names = [name for name in names if ".migrations" not in name]  # only Alembic can run these
@@ -28,22 +52,13 @@ for name in names:
     importlib.import_module(name)
 for name in ["ml_project", *names]:
     del sys.modules[name]
-windows = types.ModuleType("sys")
-windows.__dict__.update(vars(sys), platform="win32")
-sys.modules["sys"] = windows
-hidden = ("fcntl", "grp", "pty", "pwd", "resource", "termios", "tty", "uvloop")
-sys.modules.update(dict.fromkeys(hidden))
-for name in (
-    "fork", "geteuid", "getuid", "killpg", "pread", "pwrite", "sched_getaffinity", "setpriority"
-):
-    delattr(os, name)
-del signal.SIGHUP, socket.AF_UNIX, asyncio.open_unix_connection
-del socketserver.ThreadingUnixStreamServer
+libraries = dict(sys.modules)
+sys.modules.update({name: like_windows(name, absent) for name, absent in ABSENT.items()})
 for name in names:
     importlib.import_module(name)
-sys.modules["sys"] = sys
-for name in hidden:
+for name in ABSENT:
     del sys.modules[name]
+sys.modules.update(libraries)
 sys.exit(sys.modules["ml_project.cli"].main())
 """
 
