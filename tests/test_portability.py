@@ -12,7 +12,7 @@ import demo
 import lock
 import pytest
 import yaml
-from conftest import FORMS, PROJECT, ROOT, TASKS, bake
+from conftest import FORMS, PROJECT, ROOT, TASKS, bake, pyproject
 from pytest_cookies.plugin import Cookies
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
@@ -125,6 +125,25 @@ def test_the_main_commands_work_on_windows(
     log = (project / "runs" / "server.log").read_text(encoding="utf-8")
     assert ("WSL" in log) == (form == "full")
     assert not list(project.glob("predictions.db*"))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_type_checker_needs_no_optional_library(cookies: Cookies, task: str) -> None:
+    """Otherwise `make check` fails in a fresh clone: only the template's tests install them all."""
+    project = bake(cookies, task=task)
+    content = pyproject(project)
+    extras = content["project"]["optional-dependencies"]
+    required = [*content["project"]["dependencies"], *extras.pop("train")]
+    required += content["dependency-groups"]["dev"]
+    optional = [name for extra in extras.values() for name in extra]
+    there, missing = (
+        {re.split(r"[~<>=;\[ ]", name)[0] for name in names} for names in (required, optional)
+    )
+    for path in project.glob("src/**/*.py"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            found = re.match(r"\s*(?:from|import) (\w+)", line)
+            if found and found[1] in missing - there:
+                assert "ignore[reportMissingImports]" in line, f"{path.name}: {line}"
 
 
 def test_files_are_read_as_utf_8_on_every_system() -> None:
