@@ -186,7 +186,6 @@ def test_every_library_has_a_wheel_for_every_python_and_system(
     (tmp_path / "constraints.txt").write_text(constraints, encoding="utf-8")
     command = ["uv", "pip", "compile", "--quiet", "--only-binary", ":all:", "--upgrade"]
     command += ["--python-version", python, "--python-platform", platform, "requirements.in"]
-    if resolution == "locked":
-        run(tmp_path, *command, "--constraint", "constraints.txt")
-    else:
-        run(tmp_path, *command, "--resolution", resolution)
+    locked = resolution == "locked"
+    command += ["--constraint", "constraints.txt"] if locked else ["--resolution", resolution]
+    run(tmp_path, *command, MACOSX_DEPLOYMENT_TARGET="14.0")  # the oldest of onnxruntime's wheels
