@@ -85,7 +85,7 @@ def _reachable(folder: Path) -> Iterator[str]:
         yield path
         return
     if not OPEN_FILES.exists():  # macOS
-        with TemporaryDirectory(dir="/tmp") as short:
+        with TemporaryDirectory() as short:
             link = Path(short, "spool")
             link.symlink_to(folder.absolute())
             yield str(link / SOCKET)
