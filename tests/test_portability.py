@@ -152,6 +152,11 @@ def test_files_are_read_as_utf_8_on_every_system() -> None:
     run(ROOT, Path(sys.executable).with_name("ruff"), "check", *rule, PROJECT, "scripts", "hooks")
 
 
+def test_zizmor_finds_nothing_in_the_template_s_workflows() -> None:
+    zizmor = Path(sys.executable).with_name("zizmor")
+    run(ROOT, zizmor, "--offline", "--no-progress", ".github")
+
+
 def test_hooks_run_the_environment_s_own_programs(cookies: Cookies, environment: Path) -> None:
     project = bake(cookies)
     (project / ".venv").symlink_to(environment.parent)
