@@ -12,7 +12,7 @@ import demo
 import lock
 import pytest
 import yaml
-from conftest import FORMS, PROJECT, ROOT, TASKS, bake, pyproject
+from conftest import FORMS, OVERLAYS, PROJECT, ROOT, TASKS, bake, pyproject
 from pytest_cookies.plugin import Cookies
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
@@ -155,6 +155,12 @@ def test_files_are_read_as_utf_8_on_every_system() -> None:
 def test_zizmor_finds_nothing_in_the_template_s_workflows() -> None:
     zizmor = Path(sys.executable).with_name("zizmor")
     run(ROOT, zizmor, "--offline", "--no-progress", ".github")
+
+
+def test_no_job_has_a_name_that_gitlab_reserves() -> None:
+    path = OVERLAYS / "ci" / "gitlab" / "files" / ".gitlab-ci.yml"
+    names = set(yaml.safe_load(path.read_text(encoding="utf-8")))
+    assert not names & {"image", "services", "cache", "before_script", "after_script", "include"}
 
 
 def test_hooks_run_the_environment_s_own_programs(cookies: Cookies, environment: Path) -> None:
