@@ -1,7 +1,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup check format test sandbox demo bench benchtraining benchserving benchkills pictures history lock release updates clean
-PYTHON ?= python3
-BIN := .venv/bin
+# On Windows: GNU make with the shell and tools of Git for Windows.
+PYTHON ?= $(if $(filter Windows_NT,$(OS)),python,python3)
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 RUFF := $(BIN)/ruff --config ruff.toml
 PROJECT := {{cookiecutter.project_slug}}
 # Where the demo is generated, and for which task.

@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 
 from cookiecutter.exceptions import CookiecutterException
@@ -37,6 +38,8 @@ def main() -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=TEMPLATE / "build" / "demo")
     parser.add_argument("--task", default="image-classification", choices=list(NAMES))
     options = parser.parse_args()
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # lines and dots, in a log of another encoding
     steps = Steps()
     with steps.step("bake"):
         project = bake(options.folder.resolve(), options.task)
@@ -128,14 +131,15 @@ def server(project: Path, program: Path) -> Iterator[str]:
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300  # the machine may be busy
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(f"{url}/readyz", timeout=5):
                 return
         except (OSError, urllib.error.URLError):
             time.sleep(0.1)
-    sys.exit(f"error: the server is not ready, see {log}:\n{log.read_text()}")
+    output = log.read_text(encoding="utf-8")
+    sys.exit(f"error: the server is not ready, see {log}:\n{output}")
 
 
 def send_requests(project: Path, program: Path, url: str) -> int:

@@ -1,7 +1,11 @@
-"""Update the generated project's constraints.txt for all tasks together: `make lock`. Needs uv."""
+"""Update the generated project's constraints.txt for all tasks together: `make lock`. Needs uv.
+
+What these versions install takes names that no project may have; their list is renewed too.
+"""
 
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import demo
+import names
 
 TEMPLATE = Path(__file__).parents[1]
 CONSTRAINTS = TEMPLATE / "{{cookiecutter.project_slug}}" / "constraints.txt"
+SETUP = CONSTRAINTS.parent / "scripts" / "setup.py"
 
 
 def main() -> int:
@@ -22,12 +28,22 @@ def main() -> int:
         merged, _ = all_tasks(folder / "tasks")
         project = '[project]\nname = "tasks"\nversion = "0"\nrequires-python = ">=3.11"\n'
         (folder / "pyproject.toml").write_text(project + merged, encoding="utf-8")
-        setup = CONSTRAINTS.parent / "scripts" / "setup.py"
-        if code := subprocess.run([sys.executable, str(setup), "--lock", name]).returncode:
+        if code := subprocess.run([sys.executable, str(SETUP), "--lock", name]).returncode:
             return code
         shutil.copyfile(folder / "constraints.txt", CONSTRAINTS)
     print(f"written: {CONSTRAINTS.relative_to(TEMPLATE)}")
-    return 0
+    return names.write(environment(TEMPLATE / "build" / "test" / "environment") / "python")
+
+
+def environment(folder: Path) -> Path:
+    """Install what all tasks need in `folder`; return where the programs are."""
+    with tempfile.TemporaryDirectory() as name:
+        merged, constraints = all_tasks(Path(name))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pyproject.toml").write_text(merged, encoding="utf-8")
+    (folder / "constraints.txt").write_text(constraints, encoding="utf-8")
+    subprocess.run([sys.executable, str(SETUP), str(folder)], check=True)
+    return folder / ".venv" / ("Scripts" if os.name == "nt" else "bin")
 
 
 def all_tasks(folder: Path) -> tuple[str, str]:

@@ -75,9 +75,10 @@ def possible(name: str) -> bool:
     return len(name) <= LONGEST and bool(re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", name))
 
 
-def main() -> int:
+def write(python: Path) -> int:
+    """Write the names that an environment takes; return the exit code."""
     words = {*sys.stdlib_module_names, *NEWER, *keyword.kwlist, *keyword.softkwlist}
-    words |= KUBERNETES | WINDOWS | PROGRAMS | FOLDERS | TOOLS | installed(Path(sys.argv[1]))
+    words |= KUBERNETES | WINDOWS | PROGRAMS | FOLDERS | TOOLS | installed(python)
     names = sorted(filter(possible, words))
     listed = textwrap.indent(textwrap.fill(" ".join(names), 92), " " * 8)
     text = HOOK.read_text(encoding="utf-8")
@@ -91,4 +92,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write(Path(sys.argv[1])))

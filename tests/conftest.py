@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 import tomllib
 import venv
@@ -108,15 +107,7 @@ def pyproject(project: Path) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def environment() -> Path:
     """The programs of one environment that holds what all tasks need; kept between runs."""
-    folder = ROOT / "build" / "test" / "environment"
-    with tempfile.TemporaryDirectory() as name:
-        merged, constraints = lock.all_tasks(Path(name))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "pyproject.toml").write_text(merged, encoding="utf-8")
-    (folder / "constraints.txt").write_text(constraints, encoding="utf-8")
-    setup = PROJECT / "scripts" / "setup.py"
-    subprocess.run([sys.executable, str(setup), str(folder)], check=True)
-    return folder / ".venv" / ("Scripts" if os.name == "nt" else "bin")
+    return lock.environment(ROOT / "build" / "test" / "environment")
 
 
 @pytest.fixture(scope="session")

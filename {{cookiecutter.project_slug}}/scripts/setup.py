@@ -3,7 +3,9 @@
     python scripts/setup.py [--no-dev] [--no-uv] [--lock] [FOLDER]
 
 Does nothing if nothing has changed since the last time. Both tools install from the index that pip
-is configured for, by variables (PIP_*) or its configuration file.
+is configured for, by variables (PIP_*) or its configuration file. With uv and the variable
+UV_RESOLUTION it installs not the versions in constraints.txt but the lowest (lowest-direct) or the
+newest (highest) ones that pyproject.toml allows.
 """
 
 import argparse
@@ -42,11 +44,13 @@ def main() -> int:
     uv = None if options.no_uv else shutil.which("uv")
     if options.lock:
         return lock(uv)
+    if os.environ.get("UV_RESOLUTION") and not uv:
+        sys.exit("error: UV_RESOLUTION needs uv (https://docs.astral.sh/uv); unset it")
     arguments = requirements(options.no_dev)
     stamp, state = Path(".venv/setup-stamp"), fingerprint(arguments)
     # An environment with the development tools also serves those who need none.
     accepted = {state, fingerprint(requirements(no_dev=False))}
-    if stamp.exists() and stamp.read_text() in accepted:
+    if stamp.exists() and stamp.read_bytes().decode() in accepted:
         return 0
     started = time.monotonic()
     tool = "uv" if uv else "venv and pip"
@@ -66,7 +70,7 @@ def main() -> int:
         log = Path(".venv/setup.log")  # pip prints too much by default and too little with --quiet
         run([*pip, "pip>=25.1"], log=log)  # the first with dependency groups
         run([*pip, *arguments], log=log)
-    stamp.write_text(state)
+    stamp.write_bytes(state.encode())
     print(f"environment ready after {time.monotonic() - started:.0f} s", flush=True)
     return 0
 
@@ -85,7 +89,9 @@ def requirements(no_dev: bool) -> list[str]:
         arguments += ["--editable", ".[train]"]
     if not no_dev:
         arguments += ["--group", "dev"]
-    if Path("constraints.txt").exists():
+    if resolution := os.environ.get("UV_RESOLUTION"):
+        arguments += ["--resolution", resolution, "--upgrade"]  # also what is installed already
+    elif Path("constraints.txt").exists():
         arguments += ["--constraint", "constraints.txt"]
     return arguments
 
@@ -129,9 +135,10 @@ def lock(uv: str | None) -> int:
     """Resolve the newest compatible versions into constraints.txt."""
     if uv is None:
         sys.exit("error: --lock needs uv (https://docs.astral.sh/uv)")
-    command = [uv, "pip", "compile", "--quiet", "--universal", "--upgrade", "--python-version"]
-    command += ["3.11", "--all-extras", "--group", "dev", "--no-header", "--no-annotate"]
-    command += ["--no-emit-find-links", "--no-emit-index-url", "pyproject.toml"]
+    command = [uv, "pip", "compile", "--quiet", "--universal", "--upgrade", "--resolution"]
+    command += ["highest", "--python-version", "3.11", "--all-extras", "--group", "dev"]
+    command += ["--no-header", "--no-annotate", "--no-emit-find-links", "--no-emit-index-url"]
+    command.append("pyproject.toml")
     environment = {**os.environ, **settings_for_uv()}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:

@@ -20,7 +20,7 @@ def memory_limit(
     """Read how much memory this process's control groups may use, bytes; inf without a limit."""
     limits = [math.inf]
     with suppress(OSError, ValueError):  # another system
-        for line in own.read_text().splitlines():
+        for line in own.read_text(encoding="utf-8").splitlines():
             _, controllers, group = line.split(":", 2)
             if controllers in LIMITS:
                 mounted = root / controllers

@@ -137,8 +137,9 @@ class ServerMetrics:
         workers, those of the one that is asked.
         """
         if folder := os.environ.get(MULTIPROC_VARIABLE):
-            for pid in _worker_pids(Path(folder)):
-                if not Path(f"/proc/{pid}").exists():
+            # Elsewhere the supervisor notices, when it has replaced the worker.
+            for pid in _worker_pids(Path(folder)) if Path("/proc/self").exists() else ():
+                if not Path("/proc", pid).exists():
                     mark_process_dead(pid, folder)
         if not as_openmetrics:
             return prometheus.generate_latest(self._exported) + others

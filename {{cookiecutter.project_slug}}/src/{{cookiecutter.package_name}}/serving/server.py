@@ -9,9 +9,11 @@ import socket
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.supervisors import Multiprocess
 
 from ..bundle import deployment
@@ -97,6 +99,7 @@ class Supervisor(Multiprocess):
             if old is not new:
                 self._restarts += 1
                 self._write_restarts()
+                mark_process_dead(old.pid, os.environ[MULTIPROC_VARIABLE])
                 # Also -9: killed by the kernel when memory runs out, or here because it hung.
                 fields = {"worker": old.pid, "exit_code": old.exitcode, "restarts": self._restarts}
                 logger.error("worker died and was replaced", extra={"fields": fields})
@@ -145,14 +148,16 @@ def _raise_file_limit(connections: int) -> None:
         wanted = connections + 256  # files, the log, models
         if soft != resource.RLIM_INFINITY and soft < wanted:
             wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            with suppress(ValueError, OSError):  # macOS allows fewer than it says
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listen(settings: ServerSettings) -> socket.socket:
     """Open the socket that all workers accept on."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sys.platform != "win32":  # where it would let two servers listen at one address
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
     except OSError as error:

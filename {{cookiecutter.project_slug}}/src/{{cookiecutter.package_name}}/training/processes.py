@@ -53,7 +53,7 @@ def connected() -> Iterator[None]:
         reason = str(error).strip().partition("\n")[0]
         raise WorkError(f"torchrun: the processes cannot connect: {reason}") from None
     if rank():
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 until the process ends
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 until the process ends
     yield
     _together(distributed.barrier)  # an error does not come here: then the others may not answer
     if rank():

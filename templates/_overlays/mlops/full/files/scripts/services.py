@@ -268,7 +268,9 @@ def _until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Pat
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
             _end(process, signal.SIGKILL)
-            raise RuntimeError(f"{process.args} did not start:\n{log.read_text()[-2000:]}")
+            raise RuntimeError(
+                f"{process.args} did not start:\n{log.read_text(encoding='utf-8')[-2000:]}"
+            )
         time.sleep(0.05)
 
 

@@ -41,6 +41,7 @@ from .interfaces import LabelledItem
 from .monitoring import online
 from .monitoring.ab_test import Verdict
 from .palette import BLACK, CYCLE, GREY
+from .serving.wiring import ON_WINDOWS
 from .store.database import open_log
 from .task import data, simulate
 from .task.contract import SCORE, Contract, Prediction
@@ -124,6 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_config_options(parser)
     options = parser.parse_args(arguments)
+    if sys.platform == "win32":
+        print(f"error: {ON_WINDOWS}", file=sys.stderr)
+        return 2
     if LOOP_FOLDER.exists() and not MARK.exists():
         print(f"error: {LOOP_FOLDER}/ was not created by make loop; move it away", file=sys.stderr)
         return 2

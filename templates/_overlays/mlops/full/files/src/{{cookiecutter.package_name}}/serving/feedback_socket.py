@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 SOCKET = "collector.sock"
+OPEN_FILES = Path("/proc/self/fd")  # of Linux
 LONGEST_PATH = 100  # bytes that a socket's name may have everywhere
 START_SECONDS = 10.0  # that feedback waits for a collector which is being started
 RETRY_SECONDS = 0.1
@@ -84,8 +86,14 @@ def _reachable(folder: Path) -> Iterator[str]:
     if len(os.fsencode(path)) <= LONGEST_PATH:
         yield path
         return
+    if not OPEN_FILES.exists():  # macOS
+        with TemporaryDirectory() as short:
+            link = Path(short, "spool")
+            link.symlink_to(folder.absolute())
+            yield str(link / SOCKET)
+        return
     number = os.open(folder, os.O_RDONLY)
     try:
-        yield f"/proc/self/fd/{number}/{SOCKET}"
+        yield f"{OPEN_FILES}/{number}/{SOCKET}"
     finally:
         os.close(number)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +17,7 @@ from pydantic import ValidationInfo, field_validator
 
 from ..settings import DEFAULT_DATABASE, setting
 from ..store import NO_DRIVER, has_driver
+from .logs import logger
 from .settings import CoreServerSettings, Keys, refuse_known_secrets
 
 if TYPE_CHECKING:
@@ -26,13 +28,15 @@ if TYPE_CHECKING:
 # Files that the collector leaves in the spool's folder
 COLLECTOR_METRICS = "collector.prom"
 COLLECTOR_STATUS = "collector.json"
+ON_WINDOWS = "the prediction log needs Linux or macOS: run the server in WSL or a container"
 
 
 class ServerSettings(CoreServerSettings):
     """Settings of the server, with those of the prediction log and monitoring."""
 
     database_url: str = setting(
-        DEFAULT_DATABASE, "prediction log: sqlite:///FILE or postgresql://…; none: no log"
+        "none" if sys.platform == "win32" else DEFAULT_DATABASE,
+        "prediction log: sqlite:///FILE or postgresql://…; none: no log",
     )
     spool_dir: Path | None = setting(
         None, "where predictions wait for the database; default: beside SQLite's file, or ./spool"
@@ -59,6 +63,8 @@ class ServerSettings(CoreServerSettings):
     def _usable_database(cls, url: str, info: ValidationInfo) -> str:
         if not re.match(r"none$|sqlite:///.|postgresql(\+psycopg)?://", url):
             raise ValueError("use sqlite:///FILE, postgresql://user:password@host/name, or none")
+        if sys.platform == "win32" and url != "none":
+            raise ValueError(f"{ON_WINDOWS}; here use none")
         if not has_driver(url):
             raise ValueError(NO_DRIVER)
         if (password := urlsplit(url).password) is not None:
@@ -97,6 +103,8 @@ def create_observer(
 def beside_server(settings: ServerSettings) -> AbstractContextManager[object]:
     """Run what the server needs beside it, the collector, while it serves."""
     if settings.database_url == "none":
+        if sys.platform == "win32":
+            logger.warning("predictions are not logged", extra={"fields": {"reason": ON_WINDOWS}})
         return nullcontext()
     from .collector_process import running_collector
 

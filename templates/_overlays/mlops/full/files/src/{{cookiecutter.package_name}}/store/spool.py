@@ -10,10 +10,10 @@ names the length, so bodies need no escaping, and a checksum, so half a chunk is
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import struct
+import sys
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -25,6 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..files import write_json
+
+if sys.platform != "win32":  # where `serve` keeps no log
+    import fcntl
 
 HEAD = struct.Struct("<4sIIId")  # MARK, rows, bytes that follow, their CRC-32, oldest row's time
 MARK = b"LOG1"

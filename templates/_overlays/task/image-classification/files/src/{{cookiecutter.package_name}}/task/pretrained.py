@@ -73,7 +73,10 @@ class PretrainedNetwork(TemperatureScaling):
 def _load(name: str) -> tuple[Any, Tensor, Tensor]:
     """Load the network, and scale and shift that turn 0..1 into what it was trained on."""
     try:
-        from transformers import AutoModel, ImageProcessingMixin
+        from transformers import (  # pyright: ignore[reportMissingImports]
+            AutoModel,
+            ImageProcessingMixin,
+        )
     except ImportError:
         command = 'pip install -e ".[train,pretrained]"'
         raise UserError(f'model.pretrained: needs the extra "pretrained": {command}') from None
