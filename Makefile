@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test demo bench benchtraining benchserving benchkills pictures history lock clean
+.PHONY: help setup check format test demo bench benchtraining benchserving benchkills pictures reference site history lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 RUFF := $(BIN)/ruff --config ruff.toml
@@ -44,6 +44,12 @@ benchkills: setup ## kill training at random moments, resume, compare every bit 
 
 pictures: setup ## take screenshots of the demos for the README (needs Chromium; run make demo first)
 	$(BIN)/python scripts/pictures.py
+
+reference: setup ## write docs/reference from the questions and the settings' classes
+	$(BIN)/python scripts/reference.py
+
+site: setup ## build the documentation site from docs/ into build/site, without the internet
+	$(BIN)/zensical build --clean --strict
 
 history: setup ## run the experiments that led to a task's defaults and ship their records (TASK=…)
 	$(BIN)/python scripts/history.py --task "$(TASK)"
