@@ -83,7 +83,7 @@ def pages() -> dict[str, str]:
         own = [section for section in project.sections if section not in same]
         about = f"\n# Settings of {task}\n\n{OWN}\n"
         texts[f"reference/settings-{task}.md"] = (
-            NOTE.format("the settings classes") + about + _sections(project, own, basic)
+            NOTE.format("the settings classes") + about + _sections(project, own, project)
         )
     return texts
 
@@ -192,14 +192,11 @@ def _of(project: Project, section: str) -> list[Setting]:
 def _sections(project: Project, names: list[str], basic: Project) -> str:
     text = ""
     for name in names:
-        rows = _of(project, name)
-        whole = name in basic.sections
-        text += f"\n## {name}{'' if whole else FULL}\n\n{project.sections[name].splitlines()[0]}\n"
-        text += f"\n{HEAD}"
-        for setting in rows:
-            # the tasks' own sections are the same in both forms
-            missing = whole and name == "paths" and setting.key not in basic.settings
-            text += setting._replace(text=setting.text + FULL * missing).row()
+        form = "" if name in basic.sections else FULL
+        text += f"\n## {name}{form}\n\n{project.sections[name].splitlines()[0]}\n\n{HEAD}"
+        for setting in _of(project, name):
+            alone = "" if form or setting.key in basic.settings else FULL
+            text += setting._replace(text=setting.text + alone).row()
     return text
 
 

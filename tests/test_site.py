@@ -14,6 +14,7 @@ import reference
 from conftest import FORMS, ROOT, TASKS
 
 DOCS = ROOT / "docs"
+FULL = reference.FULL
 # what a browser fetches by itself, unlike the target of a link
 FETCHED = re.compile(
     r'<(?:script|img|source|iframe|link)[^>]*?(?:src|href)="?((?:https?:)?//[^" >]*)'
@@ -37,6 +38,12 @@ def test_every_setting_has_a_row(tmp_path: Path, task: str, form: str) -> None:
     assert len(project.server) > 30
     assert [key for key in project.settings if f"\n| `{key}` |" not in rows] == []
     assert [key for key in project.server if f"\n| `APP_{key.upper()}` |" not in server] == []
+    if form == "basic":  # nothing that it has is said to be only in the other form
+        marked = [line for line in rows.splitlines() if line.endswith((FULL, f"{FULL} |"))]
+        own = [f"| `{key}` |" for key in project.settings]
+        own += [f"## {section} " for section in project.sections]
+        assert marked
+        assert [line for line in marked if line.startswith(tuple(own))] == []
 
 
 def test_every_question_and_answer_is_explained() -> None:
