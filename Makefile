@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test demo bench benchtraining benchserving benchkills pictures reference site history lock clean
+.PHONY: help setup check format test demo bench benchtraining benchserving benchkills gallery pictures reference site history lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 RUFF := $(BIN)/ruff --config ruff.toml
@@ -8,6 +8,7 @@ PROJECT := {{cookiecutter.project_slug}}
 DEMO_DIR ?= build/demo
 TASK ?= image-classification
 ARGS ?=
+TASKS := image-classification text-classification forecasting recommendation
 
 help: ## list the targets
 	@echo 'make TARGET'
@@ -41,6 +42,11 @@ benchserving: setup ## compare the server with FastAPI, LitServe and BentoML, 40
 
 benchkills: setup ## kill training at random moments, resume, compare every bit (ARGS='--processes 2')
 	@$(BIN)/python benchmarks/kills.py --task "$(TASK)" $(ARGS)
+
+gallery: setup ## make all demos and their loops anew and take their pictures (needs Chromium)
+	@for task in $(TASKS); do $(BIN)/python scripts/demo.py --task $$task build/demo || exit 1; done
+	@for project in build/demo/*/; do $(MAKE) -C $$project loop || exit 1; done
+	$(BIN)/python scripts/pictures.py
 
 pictures: setup ## take screenshots of the demos for the README (needs Chromium; run make demo first)
 	$(BIN)/python scripts/pictures.py

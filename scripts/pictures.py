@@ -2,8 +2,8 @@
 
     make demo TASK=image-classification && make demo TASK=forecasting … && make pictures
 
-Writes docs/images/: the results section of every demo as a browser shows it, and the server's page
-to try its model.
+Writes docs/images/: the results section of every demo as a browser shows it, the server's page to
+try its model, and the plot of its loop, if make loop was run there. make gallery does all of it.
 """
 
 import shutil
@@ -54,6 +54,8 @@ def main() -> int:
             page.unlink()
         with demo.server(project, project / ".venv" / "bin" / project.name) as url:
             photograph_page(browser, url, task, IMAGES / f"page-{task}.png")
+        if (loop := project / "docs" / "experiments" / "loop.png").exists():
+            shutil.copyfile(loop, IMAGES / f"loop-{task}.png")
     return 0
 
 
