@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test sandbox demo bench benchtraining benchserving benchkills pictures history lock release updates clean
+.PHONY: help setup check format test sandbox demo bench benchtraining benchserving benchkills gallery pictures reference site history lock release updates clean
 # On Windows: GNU make with the shell and tools of Git for Windows.
 PYTHON ?= $(if $(filter Windows_NT,$(OS)),python,python3)
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
@@ -10,6 +10,7 @@ DEMO_DIR ?= build/demo
 TASK ?= image-classification
 MLOPS ?= full
 ARGS ?=
+TASKS := image-classification text-classification forecasting recommendation
 
 help: ## list the targets
 	@echo 'make TARGET'
@@ -47,8 +48,19 @@ benchserving: setup ## compare the server with FastAPI, LitServe and BentoML, 40
 benchkills: setup ## kill training at random moments, resume, compare every bit (ARGS='--processes 2')
 	@$(BIN)/python benchmarks/kills.py --task "$(TASK)" $(ARGS)
 
+gallery: setup ## make all demos and their loops anew and take their pictures (needs Chromium)
+	@for task in $(TASKS); do $(BIN)/python scripts/demo.py --task $$task build/demo || exit 1; done
+	@for project in build/demo/*/; do $(MAKE) -C $$project loop || exit 1; done
+	$(BIN)/python scripts/pictures.py
+
 pictures: setup ## take screenshots of the demos for the README (needs Chromium; run make demo first)
 	$(BIN)/python scripts/pictures.py
+
+reference: setup ## write docs/reference from the questions and the settings' classes
+	$(BIN)/python scripts/reference.py
+
+site: setup ## build the documentation site from docs/ into build/site, without the internet
+	$(BIN)/zensical build --clean --strict
 
 history: setup ## run the experiments that led to a task's defaults and ship their records (TASK=…)
 	$(BIN)/python scripts/history.py --task "$(TASK)"

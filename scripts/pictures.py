@@ -2,8 +2,8 @@
 
     make demo TASK=image-classification && make demo TASK=forecasting … && make pictures
 
-Writes docs/images/: the results section of every demo as a browser shows it, and the server's page
-to try its model.
+Writes docs/images/: the results section of every demo as a browser shows it, the server's page to
+try its model, and the plot of its loop, if make loop was run there. make gallery does all of it.
 """
 
 import shutil
@@ -15,6 +15,7 @@ from pathlib import Path
 import demo
 from markdown_it import MarkdownIt
 from PIL import Image, ImageChops
+from playwright.sync_api import Page, sync_playwright
 
 TEMPLATE = Path(__file__).parents[1]
 IMAGES = TEMPLATE / "docs" / "images"
@@ -23,6 +24,10 @@ body { font: 15px/1.5 "Noto Sans", "DejaVu Sans", sans-serif; margin: 24px; widt
 table { border-collapse: collapse; font-size: 13px } td, th { border: 1px solid #d0d7de;
 padding: 5px 10px; text-align: left } img { max-width: 880px } code { background: #eff1f3 }
 """
+FIVE = [
+    *((0.68, 0.14), (0.36, 0.14), (0.34, 0.46), (0.52, 0.42), (0.66, 0.54), (0.66, 0.72)),
+    *((0.52, 0.86), (0.32, 0.8)),
+]
 CHROMIUM = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-quic"),
     *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
@@ -48,8 +53,41 @@ def main() -> int:
         finally:
             page.unlink()
         with demo.server(project, project / ".venv" / "bin" / project.name) as url:
-            screenshot(browser, f"{url}/", IMAGES / f"page-{task}.png", 1040, 1100)
+            photograph_page(browser, url, task, IMAGES / f"page-{task}.png")
+        if (loop := project / "docs" / "experiments" / "loop.png").exists():
+            shutil.copyfile(loop, IMAGES / f"loop-{task}.png")
     return 0
+
+
+def photograph_page(browser: str, url: str, task: str, picture: Path) -> None:
+    """Save the page to try the model: a drawn digit, the forecast in dark, the others' examples."""
+    scheme = "dark" if task == "forecasting" else "light"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": 1040, "height": 800}, color_scheme=scheme)
+        page.goto(url, wait_until="networkidle")
+        if task == "image-classification":
+            draw(page, FIVE)
+        page.wait_for_timeout(1000)
+        page.screenshot(path=picture, full_page=True)
+        chromium.close()
+    with Image.open(picture) as image:
+        colours = image.convert("RGB")
+    colours.quantize(128).save(picture, optimize=True)
+    print(f"written: {picture.relative_to(TEMPLATE)}")
+
+
+def draw(page: Page, stroke: list[tuple[float, float]]) -> None:
+    """Draw a stroke on an empty canvas, in shares of its width and height."""
+    page.get_by_role("button", name="Clear").click()
+    box = page.locator("canvas").first.bounding_box()
+    assert box is not None
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=10)
+    page.mouse.up()
 
 
 def results(readme: Path) -> str:

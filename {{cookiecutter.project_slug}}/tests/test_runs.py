@@ -114,6 +114,16 @@ def test_damaged_run_is_skipped(work: Path, finished: str) -> None:
     assert "not valid JSON" in lines[0]
 
 
+def test_every_table_of_an_evaluation_is_preceded_by_a_blank_line(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["evaluate", "--config", str(CONFIG)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    heads = [number - 1 for number, line in enumerate(printed) if line.startswith("|--")]
+    assert len(heads) > 1
+    assert [printed[head] for head in heads if printed[head - 1]] == []
+
+
 def test_no_run_of_the_configuration_is_refused_with_a_list_and_a_way_on(
     work: Path, finished: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,7 +132,7 @@ def test_no_run_of_the_configuration_is_refused_with_a_list_and_a_way_on(
         assert cli.main([command, "--config", str(CONFIG), "name=another"]) == 2
         first, second = capsys.readouterr().err.splitlines()
         assert "no finished run of this configuration (another); train one, or name" in first
-        assert "with --run RUN" in first
+        assert "with --run RUN or --config FILE" in first
         assert f"skipped run {finished}: name=" in second
     assert (work / "deployment" / "deployment.json").read_bytes() == before
     assert cli.main(["deploy", "--config", str(CONFIG), "name=another", "--run", finished]) == 0

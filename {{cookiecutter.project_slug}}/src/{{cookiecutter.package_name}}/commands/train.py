@@ -172,8 +172,8 @@ def run_evaluate(options: Namespace) -> None:
         if isinstance(table, dict):
             columns = list(next(iter(table.values())))
             rows = [[key, *(f"{row[c]:.4g}" for c in columns)] for key, row in table.items()]
-            print("\n".join(markdown_table([[name, *columns], *rows])))
-    print(f"\nwritten: {run.folder / 'evaluation.json'}")
+            print("\n".join([*markdown_table([[name, *columns], *rows]), ""]))
+    print(f"written: {run.folder / 'evaluation.json'}")
 
 
 def run_report(options: Namespace) -> int:

@@ -184,7 +184,7 @@ def open_run(
     if not skipped:
         raise UserError(f"{parent}: no run here yet; start one with the command train")
     goal = "no run of this name" if resume else "no finished run of this configuration"
-    way = "--resume RUN" if resume else "--run RUN"
+    way = "--resume RUN" if resume else "--run RUN or --config FILE"
     summary = f"{parent}: {goal} ({settings.name}); train one, or name another with {way}"
     raise UserError("\n".join([summary, *_shortened(skipped)]))
 
