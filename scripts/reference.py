@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 TEMPLATE = Path(__file__).parents[1]
 DOCS = TEMPLATE / "docs"
-OVERLAYS = TEMPLATE / "{{cookiecutter.project_slug}}" / "_overlays"
+OVERLAYS = TEMPLATE / "templates" / "_overlays"
 NOTE = "<!-- Written by make reference from {}: do not edit. -->\n"
 FULL = " (`mlops: full`)"
 HEAD = "| Setting | Default | Values | Meaning |\n|---|---|---|---|\n"
