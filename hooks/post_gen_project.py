@@ -184,4 +184,4 @@ if around is not None and Path(around).resolve() != Path.cwd().resolve():
     print(f"""
 It belongs to the repository {around}, so it has none of its own. CI files work at the
 root of a repository only: move them there, with this folder as `working-directory`.
-Update with: cruft update --project-dir {Path.cwd()}""")
+Update with: make update""")
