@@ -99,9 +99,13 @@ class Frequency(BaseModel):
             return origin + self.count * steps
         days = local_seconds(np.asarray(origin), self.zone) // DAY
         if self.unit == "month":
-            months = days.astype("datetime64[D]").astype("datetime64[M]") + self.count * steps
-            first, following = months.astype("datetime64[D]"), (months + 1).astype("datetime64[D]")
-            moved = np.minimum(first + (self.day - 1), following - 1).astype(np.int64)
+            months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+            months = months + self.count * steps
+            first, following = (
+                month.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+                for month in (months, months + 1)
+            )
+            moved = np.minimum(first + self.day - 1, following - 1)
         elif self.some_days:
             start = days.astype("datetime64[D]")
             moved = np.busday_offset(start, steps, roll="backward", busdaycal=self._open)
@@ -183,7 +187,8 @@ def _infer(days: int, local: np.ndarray, common: dict[str, Any]) -> Frequency:
     dates = (local // DAY).astype("datetime64[D]")
     months = dates.astype("datetime64[M]")
     in_month = (dates - months.astype("datetime64[D]")).astype(int) + 1
-    last = ((months + 1).astype("datetime64[D]") - dates).astype(int) == 1
+    following = (months + np.timedelta64(1, "M")).astype("datetime64[D]")
+    last = (following - dates).astype(int) == 1
     day = int(in_month.max())
     if days >= 28 and ((in_month == day) | last).all():
         count = max(1, round(days * DAY / MONTH))

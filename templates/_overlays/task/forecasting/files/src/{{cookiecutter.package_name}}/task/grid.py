@@ -106,7 +106,10 @@ def build_series(
     gap, end = _longest_run(filled)
     if gap > settings.max_gap:
         before = max(int(np.searchsorted(own, end - gap + kept[0])) - 1, 0)
-        reason = f"the gap of {gap} steps after this row is longer than data.max_gap"
+        reason = (
+            f"the gap of {gap} steps after this row is longer than "
+            f"data.max_gap={settings.max_gap}; data.max_gap={gap} fills it, too"
+        )
         raise table.error(int(places[before]), settings.time, reason)
     for column in whole.T:
         _fill(column, settings.seasons[-1] if settings.gaps == "seasonal" else 0)
