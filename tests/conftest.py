@@ -34,7 +34,7 @@ TASK_FORMS = list(itertools.product(TASKS, FORMS))
 NAMED = {pair: NAMES[number % len(NAMES)] for number, pair in enumerate(TASK_FORMS)}
 # All tests of a project run in one of each form. In the other full ones those run that the task
 # could break (`shared_tests`), in the other basic ones the way from own data to a served model.
-WHOLE = {("image-classification", "full"), ("forecasting", "basic")}
+WHOLE = {("image-classification", "full"), ("recommendation", "basic")}
 PARTLY = {"full": ["-p", "shared_tests"], "basic": ["tests/test_own_data.py"]}
 CHECKS = {
     "style": ["ruff", "check"],

@@ -130,7 +130,10 @@ def test_a_project_records_version_and_commit_with_cruft_and_without(
 def project(clone: Path, tmp_path: Path) -> Path:
     """A project that was made without cruft from the clone, and on which a person has worked."""
     options = ["--no-input", "--default-config", "--output-dir", str(tmp_path / "services")]
-    updates.run(tmp_path, "cookiecutter", *options, f"git+{clone.as_uri()}", "mlops=basic")
+    # Rendered once more, so the description has braces.
+    description = "description={% raw %}Fills {{ gaps }} and {% x %}.{% endraw %}"
+    answers = ["mlops=basic", description]
+    updates.run(tmp_path, "cookiecutter", *options, f"git+{clone.as_uri()}", *answers)
     project = tmp_path / "services" / "ml-project"
     updates.commit_all(project)
     replace(project / "Makefile", r"\Z", "\nmine:\n\t@echo mine\n")
@@ -175,6 +178,7 @@ def test_an_update_keeps_what_a_person_did_and_names_conflicts(clone: Path, proj
     record = json.loads((project / ".template.json").read_text(encoding="utf-8"))
     assert record["commit"] == git(clone, "rev-parse", "HEAD")
     assert record["answers"]["mlops"] == "basic"
+    assert record["answers"]["description"] == "Fills {{ gaps }} and {% x %}."
 
     refused = update(project)
     assert refused.returncode != 0

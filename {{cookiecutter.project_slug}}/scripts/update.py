@@ -100,6 +100,12 @@ def origin() -> tuple[str, str, dict[str, str]]:
 def make(folder: Path, template: str, checkout: str | None, answers: dict[str, str]) -> Path:
     """Make the project as it is at a commit of the template, without what updates leave alone."""
     folder.mkdir()
+    # Answers are rendered once more, so braces in them are marked as text.
+    begin, end = ("{" + f"% {word} %" + "}" for word in ("raw", "endraw"))
+    answers = {
+        name: f"{begin}{answer}{end}" if "{" in answer else answer
+        for name, answer in answers.items()
+    }
     options = ["--no-input", "--default-config", "--output-dir", str(folder)]
     options += ["--extra-context", json.dumps(answers)]
     run(*CRUFT, "create", *options, *(["--checkout", checkout] if checkout else []), template)
