@@ -177,8 +177,9 @@ def checks(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield {
             key: pool.submit(run_check, projects[key[1:]], environment, *key)
-            for key in itertools.product(reversed(CHECKS), TASKS, FORMS)  # the longest first
-            if key in awaited
+            # the longest first, so that none is left to run alone
+            for check, form, task in itertools.product(reversed(CHECKS), FORMS, TASKS)
+            if (key := (check, task, form)) in awaited
         }
         pool.shutdown(cancel_futures=True)  # after Ctrl-C
 
