@@ -45,7 +45,11 @@ def stage(train: TrainSettings = TRAIN, noise: float = 0.0) -> Stage:
         train=train,
         data={"x": x},
         build=lambda: torch.nn.Sequential(
-            torch.nn.Linear(4, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1)
+            torch.nn.Unflatten(1, (2, 2, 1)),
+            torch.nn.Conv2d(2, 16, (2, 1)),  # its weights are laid out in another order
+            torch.nn.Flatten(),
+            torch.nn.Tanh(),
+            torch.nn.Linear(16, 1),
         ),
         loss=loss,
         measure=lambda network: {"size": network(torch.ones(1, 4)).square().sum().item()},

@@ -93,6 +93,10 @@ def restore(path: Path, parts: Parts) -> dict[str, Any]:
         index, slot = name.split(".", 1)
         slots.setdefault(int(index), {})[slot] = tensor
     parts.optimizer.load_state_dict({**parts.optimizer.state_dict(), "state": slots})
+    for parameter, kept in parts.optimizer.state.items():
+        for slot, tensor in kept.items():  # fused steps go by memory, so its order must be equal
+            if tensor.shape == parameter.shape:
+                kept[slot] = torch.empty_like(parameter).copy_(tensor)
     parts.loss_sum.copy_(tensors["loss_sum"])
     generators = [about, *about.get("others", [])]
     if (rank := processes.rank()) < len(generators):

@@ -78,7 +78,8 @@ def sum_gradients(parameters: Iterable[nn.Parameter], losses: list[Tensor]) -> T
     _together(lambda: distributed.all_reduce(message))
     total, *summed = message.split([1, *(each.numel() for each in trained)])
     for parameter, gradient in zip(trained, summed, strict=True):
-        parameter.grad = gradient.view_as(parameter)
+        # In the parameter's order in memory, by which fused optimisers go.
+        parameter.grad = torch.empty_like(parameter).copy_(gradient.view_as(parameter))
     return total[0]
 
 
