@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import os
 import platform
 import shutil
@@ -175,12 +176,18 @@ def checks(
     waiting = [item for item in request.session.items if "checks" in item.fixturenames]
     awaited = {tuple(item.callspec.params.values()) for item in waiting}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {
+        # The longest first, so that none is left to run alone.
+        started = {
             key: pool.submit(run_check, projects[key[1:]], environment, *key)
-            # the longest first, so that none is left to run alone
             for check, form, task in itertools.product(reversed(CHECKS), FORMS, TASKS)
-            if (key := (check, task, form)) in awaited
+            if (key := (check, task, form)) in awaited and check != "types"
         }
+        for form in FORMS:
+            keys = [("types", task, form) for task in TASKS if ("types", task, form) in awaited]
+            if keys:
+                found = pool.submit(check_types, [projects[key[1:]] for key in keys], environment)
+                started |= dict.fromkeys(keys, found)
+        yield started
         pool.shutdown(cancel_futures=True)  # after Ctrl-C
 
 
@@ -194,6 +201,27 @@ def run_check(project: Path, environment: Path, check: str, task: str, form: str
     finally:
         kind = f"tests of {task}, {form}" if check == "tests" else check
         SECONDS[f"beside these: {kind}"] += time.monotonic() - started
+
+
+def check_types(projects: list[Path], environment: Path) -> str:
+    """Check the types of several projects in one process, which analyses their libraries once.
+
+    A fourth of what it costs one by one. The settings are the projects' own.
+    """
+    settings = pyproject(projects[0])["tool"]["basedpyright"]
+    assert all(pyproject(project)["tool"]["basedpyright"] == settings for project in projects)
+    config = settings | {
+        "include": [str(project / name) for project in projects for name in settings["include"]],
+        "executionEnvironments": [
+            {"root": str(project), "extraPaths": [str(project / "src")]} for project in projects
+        ],
+    }
+    started, path = time.monotonic(), projects[0].with_name("basedpyright.json")
+    path.write_text(json.dumps(config), encoding="utf-8")
+    try:
+        return run(projects[0], environment, *CHECKS["types"], "--project", str(path))
+    finally:
+        SECONDS["beside these: types"] += time.monotonic() - started
 
 
 def run(project: Path, environment: Path, *command: str) -> str:

@@ -40,9 +40,10 @@ class Stack(NamedTuple):
     python: Path  # with what the project needs
 
     def compose(self, *arguments: str) -> str:
-        """Return what Compose writes; its failure is the test's."""
+        """Return what Compose writes. Raises OSError, as while a service starts."""
         done = subprocess.run([*COMPOSE, *arguments], cwd=self.project, capture_output=True)
-        assert done.returncode == 0, done.stderr.decode()
+        if done.returncode:
+            raise ChildProcessError(done.stderr.decode())
         return done.stdout.decode()
 
     def run(self, *arguments: str) -> None:
@@ -72,7 +73,7 @@ class Caller(threading.Thread):
         self._stop_requested = threading.Event()
 
     def run(self) -> None:
-        (item,) = ask(f"{API}/v1/example")["items"]
+        (item,) = until(lambda: ask(f"{API}/v1/example"))["items"]
         pixels = [[value / 2 for value in row] for row in item["pixels"]]
         while not self._stop_requested.wait(0.02):
             try:
@@ -101,7 +102,7 @@ def ask(url: str, body: object = None) -> Any:
 
 
 def until(condition: Callable[[], object], seconds: float = 300) -> Any:
-    """Return what is true in the end; errors of connections count as false."""
+    """Return what is true in the end; errors of connections and of Compose count as false."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -161,6 +162,7 @@ def test_every_answer_is_a_row_while_database_and_server_are_restarted(stack: St
     answered = caller.stop()
     stack.compose("start", "postgres")
     stack.compose("start", "api")
+    until(lambda: ask(f"{API}/readyz"))  # the next test begins with a server
     until(lambda: stack.rows("predictions") >= before + answered)
     assert stack.rows("predictions") == before + answered
 

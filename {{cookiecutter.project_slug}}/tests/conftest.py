@@ -61,16 +61,21 @@ def kill_in_training(folder: Path, *arguments: str) -> None:
     assert abs(done.returncode) == 9, done.stderr
 
 
-def _state_quick_data() -> None:
-    """Write the tests' data into that copy: a run is found by the data of its configuration."""
+def state_quick_data(config: Path) -> None:
+    """Write the tests' data into a configuration instead of what a person set in it.
+
+    So tests keep their settings when default.yaml names a person's own data. The data is written
+    because a run is found by the data of its configuration.
+    """
     overrides = [text for text in quick.QUICK if text.startswith("data.")]
-    dumped = load_settings(Settings, CONFIG, overrides, {}).model_dump()  # paths stay absolute
-    stated = yaml.safe_load(CONFIG.read_text(encoding="utf-8")) | {"data": dumped["data"]}
-    plain = json.loads(json.dumps(stated, default=str))
-    CONFIG.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    stated = {"name": yaml.safe_load(config.read_text(encoding="utf-8"))["name"]}
+    config.write_text(yaml.safe_dump(stated), encoding="utf-8")
+    dumped = load_settings(Settings, config, overrides, {}).model_dump()  # paths stay absolute
+    plain = json.loads(json.dumps({**stated, "data": dumped["data"]}, default=str))
+    config.write_text(yaml.safe_dump(plain), encoding="utf-8")
 
 
-_state_quick_data()
+state_quick_data(CONFIG)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from {{ cookiecutter.package_name }}.experiments.report import EXAMPLE_BEGIN, EX
 from {{ cookiecutter.package_name }}.files import read_json, write_json
 
 from . import servers
-from .conftest import CONFIG, FORCE, PROJECT
+from .conftest import CONFIG, FORCE, PROJECT, state_quick_data
 from .quick import DEFAULT_WORDS, own_data
 
 AWKWARD = ["a|b", "<b>x</b>", "`tick` *star*", "two\nlines", "back\\slash\\|", "[x](y)", "``", ""]
@@ -76,6 +76,17 @@ def tables(text: str) -> list[list[int]]:
         elif counts[-1]:
             counts.append([])
     return [rows for rows in counts if rows]
+
+
+def test_tests_keep_their_settings_when_the_default_ones_name_other_data(
+    own: Path, tmp_path: Path
+) -> None:
+    (info,) = own.glob("runs/*/run.json")
+    config = tmp_path / "default.yaml"
+    settings = read_json(info)["settings"]
+    config.write_text(json.dumps(settings | {"model": {"a setting": "of another network"}}))
+    state_quick_data(config)
+    assert config.read_text(encoding="utf-8") == CONFIG.read_text(encoding="utf-8")
 
 
 def test_no_page_speaks_of_the_default_data(own: Path) -> None:

@@ -350,7 +350,7 @@ def test_database_that_comes_back_is_written_to_again(postgres: Any, fresh: str)
             started = time.monotonic()
             with pytest.raises(DatabaseError) as raised:
                 insert_predictions(database, [plain(2)])
-            assert time.monotonic() - started < 10
+            assert time.monotonic() - started < 60, "waited for a database that is stopped"
             assert str(postgres.port) in str(raised.value)
             assert services.PASSWORD not in str(raised.value)
             assert "\n" not in str(raised.value)

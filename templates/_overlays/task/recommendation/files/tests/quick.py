@@ -17,6 +17,7 @@ QUICK = [
     "train.seeds=[0,1]",
     "train.batch_size=32",
     "model.width=32",
+    "model.blend=8",
 ]
 
 # invalid items, and the field that the error has to name

@@ -22,6 +22,9 @@ QUICK = [
     "train.seeds=[0,1]",
     "train.epochs=4",
     "train.lr=0.004",
+    "train.choose_epoch=last",
+    "model.ngrams=2",
+    "objective.hidden=0.2",
 ]
 
 # invalid items, and the field that the error has to name

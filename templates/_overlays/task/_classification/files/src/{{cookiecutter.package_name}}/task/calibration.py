@@ -1,6 +1,7 @@
 """Make a classifier's probabilities match how often it is right."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,5 +43,5 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> tuple[float, floa
         actual = chances[np.arange(count), labels]
         return -float((1 - missed) * actual.mean() + missed * chances.mean())
 
-    found = minimize_scalar(loss, bounds=(-LOG_BOUND, LOG_BOUND), method="bounded")
+    found: Any = minimize_scalar(loss, bounds=(-LOG_BOUND, LOG_BOUND), method="bounded")
     return math.exp(found.x), float(found.fun)

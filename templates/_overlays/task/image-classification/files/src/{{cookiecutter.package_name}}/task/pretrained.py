@@ -73,15 +73,16 @@ class PretrainedNetwork(TemperatureScaling):
 def _load(name: str) -> tuple[Any, Tensor, Tensor]:
     """Load the network, and scale and shift that turn 0..1 into what it was trained on."""
     try:
-        from transformers import (  # pyright: ignore[reportMissingImports]
-            AutoModel,
+        # From their own modules: the package names so much that type checkers take 7 s more.
+        from transformers.image_processing_base import (  # pyright: ignore[reportMissingImports]
             ImageProcessingMixin,
         )
+        from transformers.models.auto import modeling_auto  # pyright: ignore[reportMissingImports]
     except ImportError:
         command = 'pip install -e ".[train,pretrained]"'
         raise UserError(f'model.pretrained: needs the extra "pretrained": {command}') from None
     try:  # weights as safetensors only: other formats can run code
-        body, loading = AutoModel.from_pretrained(  # nosec B615: the user chooses
+        body, loading = modeling_auto.AutoModel.from_pretrained(  # nosec B615: the user chooses
             name, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
         processor, _ = ImageProcessingMixin.get_image_processor_dict(name)

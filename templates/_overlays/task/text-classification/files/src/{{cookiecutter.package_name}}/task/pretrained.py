@@ -38,7 +38,8 @@ class Pretrained(nn.Module):
 
 def _load_encoder(name: str) -> nn.Module:
     try:
-        from transformers import AutoModel
+        # From its own module: the package names so much that type checkers take 7 s more.
+        from transformers.models.auto.modeling_auto import AutoModel
     except ImportError:
         command = 'pip install -e ".[train,pretrained]"'
         raise UserError(f'model.pretrained: needs the extra "pretrained": {command}') from None
