@@ -12,10 +12,12 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -105,8 +107,8 @@ def phase(run: Path | None) -> str:
 
 
 def results(run: Path) -> dict[str, object]:
-    """Histories without their seconds, and the tensors of the files: descriptions and bytes."""
-    found: dict[str, object] = {}
+    """Tracked metrics, histories without their seconds, and tensors: descriptions and bytes."""
+    found: dict[str, object] = {"tracked": tracked(run)}
     for path in run.glob("seed-*/history.json"):
         found[path.parent.name] = {**json.loads(path.read_text()), "seconds": None}
     for path in run.glob("seed-*/best.safetensors"):
@@ -115,6 +117,14 @@ def results(run: Path) -> dict[str, object]:
         tensors = {**json.loads(raw[8:end]), "__metadata__": None}
         found[str(path.relative_to(run))] = (tensors, raw[end:])
     return found
+
+
+def tracked(run: Path) -> list[tuple[object, ...]]:
+    """What MLflow's database says of the networks of a run."""
+    query = "SELECT substr(name, ?), status, key, step, value FROM runs LEFT JOIN metrics"
+    query += " USING (run_uuid) WHERE name LIKE ? ORDER BY name, key, step, value"
+    with closing(sqlite3.connect(run.parents[1] / "mlflow.db")) as database:
+        return list(database.execute(query, (len(run.name) + 1, f"{run.name}-seed-%")))
 
 
 if __name__ == "__main__":
