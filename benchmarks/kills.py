@@ -1,6 +1,6 @@
 """Kill training with SIGKILL at random moments, resume it until done, and compare every bit.
 
-    python benchmarks/kills.py [--task TASK] [--processes 2] [--kills 20] [--minutes 30]
+    python benchmarks/kills.py [--task TASK] [--processes 2] [--kills 20] [section.key=value …]
 
 Makes a project (kept in build/kills) and trains undisturbed. Then kills all processes at a random
 moment, resumes, kills again, and so on; compares each run that gets to its end. Linux only.
@@ -37,6 +37,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=30, help="no more kills after this time")
+    parser.add_argument("settings", nargs="*", help="more settings of the training")
     options = parser.parse_args()
     project = demo.bake(ROOT / "build" / "kills", options.task, "basic")
     subprocess.run([sys.executable, "scripts/setup.py", "--no-dev"], cwd=project, check=True)
@@ -45,7 +46,8 @@ def main() -> int:
     torchrun = [*TORCHRUN, str(options.processes)] if options.processes > 1 else []
     command = [str(project / ".venv/bin/python"), *torchrun, "-m", f"{package}.cli", "train"]
     started = time.monotonic()
-    train(project, [*command, *SETTINGS])
+    settings = [*SETTINGS, *options.settings]
+    train(project, [*command, *settings])
     seconds = time.monotonic() - started
     (whole,) = done = runs(project)
     draw, latest = random.Random(options.processes), started + options.minutes * 60
@@ -54,7 +56,7 @@ def main() -> int:
         more = kills.total() < options.kills and time.monotonic() < latest
         if not more and run is None:
             break
-        arguments = ["--resume", str(run)] if run else SETTINGS
+        arguments = ["--resume", str(run)] if run else settings
         killed = train(project, [*command, *arguments], draw.uniform(0, seconds) if more else None)
         run = next(iter(runs(project) - done), None)
         if killed:
