@@ -1,6 +1,6 @@
 """Kill training with SIGKILL at random moments, resume it until done, and compare every bit.
 
-    python benchmarks/kills.py [--task TASK] [--processes 2] [--kills 20] [--minutes 30]
+    python benchmarks/kills.py [--task TASK] [--processes 2] [--kills 20] [section.key=value …]
 
 Makes a project (kept in build/kills) and trains undisturbed. Then kills all processes at a random
 moment, resumes, kills again, and so on; compares each run that gets to its end. Linux only.
@@ -12,10 +12,12 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +37,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=30, help="no more kills after this time")
+    parser.add_argument("settings", nargs="*", help="more settings of the training")
     options = parser.parse_args()
     project = demo.bake(ROOT / "build" / "kills", options.task, "basic")
     subprocess.run([sys.executable, "scripts/setup.py", "--no-dev"], cwd=project, check=True)
@@ -43,7 +46,8 @@ def main() -> int:
     torchrun = [*TORCHRUN, str(options.processes)] if options.processes > 1 else []
     command = [str(project / ".venv/bin/python"), *torchrun, "-m", f"{package}.cli", "train"]
     started = time.monotonic()
-    train(project, [*command, *SETTINGS])
+    settings = [*SETTINGS, *options.settings]
+    train(project, [*command, *settings])
     seconds = time.monotonic() - started
     (whole,) = done = runs(project)
     draw, latest = random.Random(options.processes), started + options.minutes * 60
@@ -52,7 +56,7 @@ def main() -> int:
         more = kills.total() < options.kills and time.monotonic() < latest
         if not more and run is None:
             break
-        arguments = ["--resume", str(run)] if run else SETTINGS
+        arguments = ["--resume", str(run)] if run else settings
         killed = train(project, [*command, *arguments], draw.uniform(0, seconds) if more else None)
         run = next(iter(runs(project) - done), None)
         if killed:
@@ -105,8 +109,8 @@ def phase(run: Path | None) -> str:
 
 
 def results(run: Path) -> dict[str, object]:
-    """Histories without their seconds, and the tensors of the files: descriptions and bytes."""
-    found: dict[str, object] = {}
+    """Tracked metrics, histories without their seconds, and tensors: descriptions and bytes."""
+    found: dict[str, object] = {"tracked": tracked(run)}
     for path in run.glob("seed-*/history.json"):
         found[path.parent.name] = {**json.loads(path.read_text()), "seconds": None}
     for path in run.glob("seed-*/best.safetensors"):
@@ -115,6 +119,14 @@ def results(run: Path) -> dict[str, object]:
         tensors = {**json.loads(raw[8:end]), "__metadata__": None}
         found[str(path.relative_to(run))] = (tensors, raw[end:])
     return found
+
+
+def tracked(run: Path) -> list[tuple[object, ...]]:
+    """What MLflow's database says of the networks of a run."""
+    query = "SELECT substr(name, ?), status, key, step, value FROM runs LEFT JOIN metrics"
+    query += " USING (run_uuid) WHERE name LIKE ? ORDER BY name, key, step, value"
+    with closing(sqlite3.connect(run.parents[1] / "mlflow.db")) as database:
+        return list(database.execute(query, (len(run.name) + 1, f"{run.name}-seed-%")))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The generated pages are short, and what they say of files, links and lines is true."""
 
+import ast
 import json
 import os
 import re
@@ -49,6 +50,22 @@ def test_every_file_that_a_page_names_is_there(project: Path) -> None:
             made = name.split("/")[0] in MADE
             assert made or any(place.exists() for place in places), f"{page.name}: {name}"
     assert named > 20
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("task", TASKS)
+def test_no_page_speaks_of_the_default_data(cookies: Cookies, task: str, form: str) -> None:
+    """But those that list sources of data, and the experiments with it."""
+    project = bake(cookies, task=task, mlops=form)
+    words = ""
+    for node in ast.parse((project / "tests" / "quick.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DEFAULT_WORDS":
+            words = ast.literal_eval(node.value)
+    assert words
+    for page in {*project.glob("*.md"), *project.glob("docs/*.md")}:
+        if page.name not in ("data.md", "licences.md"):
+            found = re.search(words, page.read_text(encoding="utf-8"))
+            assert not found, f"{page.relative_to(project)}: {found}"
 
 
 def test_the_architecture_page_counts_lines_right(cookies: Cookies) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from {{ cookiecutter.package_name }}.interfaces import Stage
 from {{ cookiecutter.package_name }}.settings import TrainSettings
 from {{ cookiecutter.package_name }}.task import data
 from {{ cookiecutter.package_name }}.task.settings import Settings
-from {{ cookiecutter.package_name }}.training import fit, processes
+from {{ cookiecutter.package_name }}.training import fit, processes, runs
 
 from .conftest import CONFIG
 from .quick import QUICK
@@ -76,6 +77,8 @@ def stop_after(steps: int, rank: int = 0):
 
 
 def train_in_processes(folder: Path) -> None:
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] != "0":
+        return wait_for_the_end(folder)
     with processes.connected():
         fit.fit(stage(), 0, folder / "two")
         fit.fit(stage(ALL, noise=0.5), 0, folder / "whole")
@@ -113,20 +116,29 @@ def train_in_processes(folder: Path) -> None:
             (folder / "lost").write_text(str(error))
 
 
+def wait_for_the_end(folder: Path) -> None:
+    """What processes do that torchrun has started again, until it is killed."""
+    with processes.connected(), runs.stop_on_signals() as stop:
+        (folder / f"again-{processes.rank()}").touch()
+        while not processes.any_process(stop()):
+            time.sleep(0.05)
+        (folder / f"stopped-{processes.rank()}").touch()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", __name__, str(folder)]
-    # The whole group ends with torchrun, whatever happens.
-    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE) as process:
-        try:
-            _, errors = process.communicate(timeout=600)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-    assert (folder / "lost").exists(), errors.decode()
-    assert process.returncode != 0, "a process that fails makes torchrun fail"
+    command += ["--nproc-per-node", "2", "--max-restarts", "1", "-m", __name__, str(folder)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 600
+        while not all((folder / f"again-{rank}").exists() for rank in (0, 1)):
+            if process.poll() is not None or time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+        process.kill()
+        _, errors = process.communicate(timeout=600)  # until its processes have ended, too
+    assert (folder / "again-0").exists(), errors
     return folder
 
 
@@ -200,16 +212,22 @@ def test_process_that_loses_another_ends_with_an_error(folder: Path) -> None:
     assert "lost the other processes" in (folder / "lost").read_text()
 
 
-if __name__ == "__main__":
-    train_in_processes(Path(sys.argv[1]))
+def test_processes_started_again_connect_and_end_with_a_killed_torchrun(folder: Path) -> None:
+    for rank in (0, 1):
+        assert (folder / f"again-{rank}").exists()
+        assert (folder / f"stopped-{rank}").exists()
 
 
 def test_processes_that_cannot_connect_end_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(backend: str) -> None:
+    def refuse(_url: str) -> None:
         raise RuntimeError("Unable to find address for: nosuch\nmore")
 
     for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(processes.distributed, "init_process_group", refuse)
+    monkeypatch.setattr(processes.distributed, "rendezvous", refuse)
     with pytest.raises(WorkError, match=r"cannot connect: .*nosuch$"), processes.connected():
         pass
+
+
+if __name__ == "__main__":
+    train_in_processes(Path(sys.argv[1]))

@@ -2,10 +2,13 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from {{ cookiecutter.package_name }} import cli
 from {{ cookiecutter.package_name }}.bundle.deployment import read_deployment
@@ -16,6 +19,19 @@ from {{ cookiecutter.package_name }}.training import runs
 
 from .conftest import CONFIG, FORCE
 
+# A process that trains a run and does not end by itself.
+HOLDER = """
+import sys, time
+from pathlib import Path
+from {{ cookiecutter.package_name }}.config import load_settings
+from {{ cookiecutter.package_name }}.task.settings import Settings
+from {{ cookiecutter.package_name }}.training import runs
+
+config, run = map(Path, sys.argv[1:])
+with runs.lock(runs.read_run(run, load_settings(Settings, config, (), {}))):
+    print("training", flush=True)
+    time.sleep(600)
+"""
 NEWER = "99990101-000000"  # after every run of the tests
 
 
@@ -152,6 +168,30 @@ def test_resume_takes_the_newest_run_of_the_name_finished_or_not(work: Path, fin
     assert runs.open_run(settings(), resume=True).name == NEWER
     with pytest.raises(UserError, match=r"no run of this name \(another\)"):
         runs.open_run(settings("name=another"), resume=True)
+
+
+def test_run_that_another_process_trains_is_refused_until_that_one_has_ended(
+    work: Path, finished: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resume = ["train", "--config", str(CONFIG), "--resume", finished]
+    command = [sys.executable, "-c", HOLDER, str(CONFIG), str(work / "runs" / finished)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "training\n"
+        before = tracked_status(work, finished)
+        assert cli.main(resume) == 2
+        assert tracked_status(work, finished) == before
+        other.kill()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: run {finished}: process {other.pid} on ")
+    assert cli.main(resume) == 0
+
+
+def tracked_status(work: Path, run: str) -> str:
+    client = MlflowClient(f"sqlite:///{work / 'mlflow.db'}")
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    (tracked,) = client.search_runs(experiments, f"attributes.run_name = '{run}'")
+    return tracked.info.status
 
 
 def test_deploy_says_that_it_replaces_a_model_of_other_data(

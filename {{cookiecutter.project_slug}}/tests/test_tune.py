@@ -8,9 +8,15 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 
 from {{ cookiecutter.package_name }} import cli
-from {{ cookiecutter.package_name }}.config import load_settings, search_space, with_values
+from {{ cookiecutter.package_name }}.config import (
+    load_settings,
+    parse_search,
+    search_space,
+    with_values,
+)
 from {{ cookiecutter.package_name }}.files import read_document
 from {{ cookiecutter.package_name }}.task import objective
 from {{ cookiecutter.package_name }}.task.settings import Settings
@@ -128,6 +134,24 @@ def test_a_killed_workers_trial_is_taken_over(monkeypatch: pytest.MonkeyPatch) -
     assert sorted(t.state for t in trials) == ["complete"] * 3 + ["interrupted"]
     assert trials[0].settings in [trial.settings for trial in trials[1:]]
     assert not list(Path("runs").rglob("*.safetensors"))
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage", "ignore:.* is experimental")
+def test_a_trial_whose_worker_is_only_asleep_begins_anew_beside_it() -> None:
+    settings = load_settings(Settings, CONFIG, QUICK, {})
+    space = dict([parse_search(Settings, "train.weight_decay")])
+    study = tuning.Study(settings, "s", space, dataset.load_data(settings))
+    first = study.study.ask()
+    with study._locked_run(first.number, settings) as asleep:
+        RetryHeartbeatStaleTrialCallback()(study.study, study._trial(first.number))
+        again = study.study.ask()
+        with study._locked_run(again.number, settings) as run:
+            assert run.folder != asleep.folder
+            study._remove_folders(study.study.get_trials(deepcopy=False))
+            assert run.folder.exists()
+            assert asleep.folder.exists()
+    with study._locked_run(again.number, settings) as run:
+        assert run.folder == asleep.folder
 
 
 def test_a_stopped_trial_is_queued_again(

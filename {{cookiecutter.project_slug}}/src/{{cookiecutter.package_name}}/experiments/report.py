@@ -78,7 +78,7 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
 
     # 3. The pages.
     example = example_values(run, dataset, outputs)
-    request = experiments / run.name / "request.json"
+    request, bundle = experiments / run.name / "request.json", run.folder / "bundle"
     write_text(request, example["request"] + "\n")
     values = {
         "command": command,
@@ -95,6 +95,8 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
         "versions": ", ".join(f"{name} {version}" for name, version in run.info.versions.items()),
         "details": _detail_tables(evaluation),
         "settings": _settings_rows(run.settings),
+        # none before the run is deployed
+        "bundle_bytes": sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()),
     }
     for page, (before, after) in around.items():
         text = TEMPLATES.get_template(templates[page]).render(values)

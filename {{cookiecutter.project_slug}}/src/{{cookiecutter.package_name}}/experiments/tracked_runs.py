@@ -7,17 +7,19 @@ from ..training import processes
 from ..training.documents import Evaluation
 from ..training.evaluate import evaluate
 from ..training.fit import Interrupted, TrainingState
-from ..training.runs import Run, TrainingJob, train_run
+from ..training.runs import Run, TrainingJob, lock, train_run
 
 
 def train_tracked(run: Run, dataset: Dataset, resume_command: str) -> None:
-    """Train the networks that are missing. Raises WorkError with `resume_command` when stopped.
+    """Train the networks that are missing. Raises WorkError with `resume_command` when stopped,
+    UserError when another process is training the run.
 
     Of several processes the first one tracks and reports, errors of the training included.
     """
     if processes.rank():
         try:
-            list(train_run(run, dataset))
+            with lock(run):
+                list(train_run(run, dataset))
         except (Interrupted, WorkError):
             raise SystemExit(1) from None
         return
@@ -29,7 +31,7 @@ def train_tracked(run: Run, dataset: Dataset, resume_command: str) -> None:
         tracker.log_epochs(tracker.child(run, job.name), state)
 
     try:
-        with track(tracker, run):
+        with lock(run), track(tracker, run):
             for job, state in train_run(run, dataset, on_epoch):
                 tracker.client.set_terminated(tracker.child(run, job.name), "FINISHED")
                 print(

@@ -48,7 +48,13 @@ def connected() -> Iterator[None]:
         torch.cuda.set_device(local)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        distributed.init_process_group(backend)
+        store, number, size = next(distributed.rendezvous("env://"))
+        if os.environ["LOCAL_WORLD_SIZE"] == str(size):
+            # torchrun keeps the store when it starts processes again, and with it the addresses of
+            # the dead ones. On several machines its counts of restarts may differ.
+            attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
+            store = distributed.PrefixStore(f"attempt-{attempt}", store)
+        distributed.init_process_group(backend, store=store, rank=number, world_size=size)
     except RuntimeError as error:  # a wrong address or network card
         reason = str(error).strip().partition("\n")[0]
         raise WorkError(f"torchrun: the processes cannot connect: {reason}") from None

@@ -14,6 +14,7 @@ import os
 import platform
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,11 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from ..arrays import row_count
 from ..bundle.manifest import GitState
 from ..config import UserError, differences, validate
-from ..files import read_document, write_json
+from ..files import read_document, write_json, write_text
 from ..interfaces import Pretrains, Stage
 from ..progress import ProgressLines
 from ..task import model
@@ -207,6 +209,33 @@ def _shortened(lines: list[str], most: int = 5) -> list[str]:
     return lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most} more"]
 
 
+class RunLocked(UserError):
+    """Another process is training the run."""
+
+
+@contextmanager
+def lock(run: Run) -> Iterator[None]:
+    """Keep other processes from training the run; a lock ends with its process, however it ends.
+
+    Of several processes the first one holds it. Raises RunLocked, which names the other process.
+    """
+    held, holder = FileLock(run.folder / ".lock", blocking=False), run.folder / ".process"
+
+    def acquire() -> None:
+        try:
+            held.acquire()
+        except Timeout:
+            who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+            raise RunLocked(f"run {run.name}: {who} is training it; nothing was done") from None
+        write_text(holder, f"process {os.getpid()} on {socket.gethostname()}")
+
+    processes.on_first(acquire)
+    try:
+        yield
+    finally:
+        held.release()
+
+
 @dataclass(frozen=True)
 class TrainingJob:
     """One of the networks that a run trains."""
@@ -234,7 +263,10 @@ def train_run(
     dataset: Dataset,
     on_epoch: Callable[[TrainingJob, TrainingState], None] = lambda job, state: None,
 ) -> Iterator[tuple[TrainingJob, TrainingState]]:
-    """Train the run's networks, yielding each job with its final state; finished ones are read."""
+    """Train the run's networks, yielding each job with its final state; finished ones are read.
+
+    The caller holds the run's `lock`.
+    """
     report = ProgressLines()
     with stop_on_signals() as stop:
         for job in training_jobs(run, dataset):
@@ -264,9 +296,11 @@ def _progress(job: TrainingJob, state: TrainingState) -> str:
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns true after Ctrl-C or SIGTERM; a second one ends at once.
 
-    Not so under `torchrun`, which passes on what the terminal has sent already, and kills later.
+    Not so under `torchrun`, which passes on what the terminal has sent already, and kills later. If
+    it is killed itself, its processes stop too, for nobody else would stop them.
     """
     received: list[int] = []
+    parent = os.getppid()
 
     def stop(number: int, _frame: object) -> None:
         received.append(number)
@@ -277,7 +311,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     for number in before:
         signal.signal(number, stop)
     try:
-        yield lambda: bool(received)
+        yield lambda: bool(received) or (processes.count() > 1 and os.getppid() != parent)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

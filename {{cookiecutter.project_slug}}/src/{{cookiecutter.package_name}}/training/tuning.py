@@ -9,7 +9,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,16 @@ from ..task import objective
 from ..task.data import Dataset
 from ..task.settings import Settings
 from .fit import Interrupted, TrainingState
-from .runs import TrainingJob, create_run, read_run, stop_on_signals, train_run
+from .runs import (
+    Run,
+    RunLocked,
+    TrainingJob,
+    create_run,
+    lock,
+    read_run,
+    stop_on_signals,
+    train_run,
+)
 
 HEARTBEAT, GRACE = 10, 60  # seconds between signs of life; without one for so long: killed
 RETRIES = 3  # of a trial whose worker was killed: it may be the trial that kills them
@@ -181,7 +190,6 @@ class Study:
         self.current, seeds = trial.number, self.settings.train.seeds
         # By the trial's number: one worker can be repeated, and two do not try the same.
         self.study.sampler = optuna.samplers.TPESampler(seed=1000 * seeds[0] + trial.number)
-        folder = self._folder(_origin(self._trial(trial.number)))
         reported, values, seconds = 0, [], 0.0
 
         def on_epoch(job: TrainingJob, state: TrainingState) -> None:
@@ -196,16 +204,12 @@ class Study:
 
         try:
             settings = with_values(self.settings, self._suggest(trial), f"trial {trial.number}")
-            has_begun = (folder / "run.json").exists()
-            run = (
-                read_run(folder, settings)
-                if has_begun
-                else create_run(settings, self.dataset, folder)
-            )
-            for job, state in train_run(run, self.dataset, on_epoch):
-                seconds += state.seconds
-                if job.name.startswith("seed-"):
-                    values.append(state.history[state.best_epoch - 1][objective.PRIMARY_METRIC])
+            with self._locked_run(trial.number, settings) as run:
+                for job, state in train_run(run, self.dataset, on_epoch):
+                    seconds += state.seconds
+                    if job.name.startswith("seed-"):
+                        best = state.history[state.best_epoch - 1]
+                        values.append(best[objective.PRIMARY_METRIC])
         except (UserError, WorkError) as error:  # settings that exclude each other; a loss of NaN
             if not any(t.state in DONE for t in self.study.get_trials(deepcopy=False)):
                 raise  # nothing worked yet, so it is not this trial's settings
@@ -213,6 +217,28 @@ class Study:
             raise optuna.TrialPruned from None
         trial.set_user_attr("seconds", round(seconds, 1))
         return float(np.mean(values))
+
+    @contextmanager
+    def _locked_run(self, number: int, settings: Settings) -> Iterator[Run]:
+        """Open the run of a trial, or of the one that it retries, and keep other workers off it.
+
+        If that one's worker was not killed but asleep, it still has its run: then begin anew.
+        """
+
+        def open_run(number: int) -> Run:
+            folder = self._folder(number)
+            if (folder / "run.json").exists():
+                return read_run(folder, settings)
+            return create_run(settings, self.dataset, folder)
+
+        with ExitStack() as stack:
+            run = open_run(_origin(self._trial(number)))
+            try:
+                stack.enter_context(lock(run))
+            except RunLocked:
+                run = open_run(number)
+                stack.enter_context(lock(run))
+            yield run
 
     def _suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         current, values = dict(_values(self.settings)), {}
@@ -258,7 +284,8 @@ class Study:
 
     def _remove_folders(self, trials: list[FrozenTrial]) -> None:
         """Remove the checkpoints of trials that have ended and will not be retried."""
-        kept = {_origin(trial) for trial in trials if trial.state not in ENDED}
+        active = [trial for trial in trials if trial.state not in ENDED]
+        kept = {n for trial in active for n in (_origin(trial), trial.number)}
         for number in {trial.number for trial in trials} - kept:
             shutil.rmtree(self._folder(number), ignore_errors=True)
 
