@@ -256,10 +256,10 @@ def test_an_update_goes_to_the_newest_version_and_no_further_unless_told(
     done = update(project, "--checkout", "HEAD", "--commit")
     assert f"to 99.10.0 ({commits['99.9.0']}).\n" in done.stdout
     assert "Nothing to do" in update(project).stdout  # it does not go back to the version
-    done = update(project, "--answer", "full_name=New Name")
+    done = update(project, "--answer", "description=New words.")
     assert done.returncode == 0, done.stderr
     record = json.loads((project / ".template.json").read_text(encoding="utf-8"))
-    assert record["answers"]["full_name"] == "New Name"
+    assert record["answers"]["description"] == "New words."
     assert record["commit"].startswith(commits["99.9.0"])
 
 

@@ -3,7 +3,6 @@
 import difflib
 import json
 import os
-import re
 import shutil
 import subprocess
 import time

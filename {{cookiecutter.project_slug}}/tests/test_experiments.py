@@ -207,7 +207,7 @@ def test_a_kill_while_mlflow_makes_its_tables_leaves_no_broken_database(tmp_path
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == ends, done.stderr
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("kept")
+    (experiment,) = client.search_experiments(filter_string="name = 'kept'")
     assert experiment.artifact_location == (tmp_path / "mlartifacts").as_uri()
     assert not list(tmp_path.glob("*mlflow.db-journal"))
 
