@@ -12,6 +12,8 @@ import sys
 import unicodedata
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
+# The defaults before cookiecutter made text of them; none of cruft and older cookiecutters.
+DEFAULTS = json.loads(r"""{{ _cookiecutter | default({}) | tojson }}""")
 if "__prompts__" in ANSWERS:  # which cookiecutter removes, since it knows what they are
     sys.exit("error: this template needs cookiecutter 2.2 or newer: pipx upgrade cookiecutter")
 if sys.version_info < (3, 11):  # noqa: UP036  of the cookiecutter that runs this
@@ -120,7 +122,8 @@ def problems():
 
 def why_no_text(name, text):
     """Why an answer is no line of text; None if it is."""
-    if not isinstance(text, str):
+    default = DEFAULTS.get(name, "")  # 1.10 is the number 1.1 in YAML, 007 is 7, 12:30:00 is 45000
+    if not isinstance(text, str) or text == str(default) != default or isinstance(default, list):
         return "must be text: put it between quotes in a configuration file"
     strange = next((c for c in text if unicodedata.category(c) in FORBIDDEN), None)
     if strange is not None:

@@ -81,7 +81,7 @@ def make(commit: str, folder: Path, linked: bool = False) -> Path:
 
 
 def merge(project: Path, *options: str) -> None:
-    run(project, sys.executable, str(UPDATE), *options, accepted=(0, 1))
+    run(project, sys.executable, str(UPDATE), "--checkout", "HEAD", *options, accepted=(0, 1))
 
 
 def patch(project: Path) -> None:

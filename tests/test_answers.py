@@ -200,6 +200,10 @@ def test_an_address_that_the_build_refuses_is_refused(tmp_path: Path, email: str
         ("description:", "description=None: must be text"),
         ("full_name: true", "full_name=True: must be text"),
         ("project_name: {a: b}", "project_name={'a': 'b'}: must be text"),
+        ("description: 1.10", "description='1.1': must be text"),
+        ("full_name: 007", "full_name='7': must be text"),
+        ("full_name: .nan", "full_name='nan': must be text"),
+        ("description: [a, b]", "description='a': must be text"),
         ("package_name: 7", "package_name"),
     ],
 )
@@ -210,6 +214,31 @@ def test_a_configuration_file_s_values_that_are_no_text_are_named(
     config = ("--config-file", str(tmp_path / "answers.yaml"))
     done = cookiecutter(tmp_path / "out", "--no-input", defaults=config)
     assert problem in refused(done, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("2026-11-28", "date"),
+        ("2026-11-28 10:00:00", "datetime"),
+        ("!!binary eA==", "bytes"),
+        ("!!set {a}", "set"),
+    ],
+)
+def test_what_cookiecutter_itself_cannot_take_ends_as_documented(
+    tmp_path: Path, value: str, kind: str
+) -> None:
+    """Before any hook, once it has all answers: it writes the defaults as JSON for a replay."""
+    settings = f"replay_dir: {tmp_path}/replay\ndefault_context:\n    description: "
+    (tmp_path / "answers.yaml").write_text(settings + value + "\n")
+    config = ("--config-file", str(tmp_path / "answers.yaml"))
+    done = cookiecutter(tmp_path / "out", "--no-input", defaults=config)
+    assert done.returncode != 0
+    said = done.stderr.splitlines()[-1]
+    assert said == f"TypeError: Object of type {kind} is not JSON serializable"
+    assert not (tmp_path / "out").exists()
+    page = (ROOT / "docs" / "teams.md").read_text(encoding="utf-8")
+    assert "Object of type date is not JSON serializable" in page
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GIT_COMMITTER_NAME", "Ada")
     monkeypatch.setenv("GIT_COMMITTER_EMAIL", "ada@example.com")
     folder = tmp_path / "template"
-    git(tmp_path, "clone", "--quiet", str(ROOT), str(folder))
+    git(tmp_path, "clone", "--quiet", "--no-tags", str(ROOT), str(folder))
     git(folder, "switch", "--quiet", "--force-create", "main")
     unreleased(folder, "- A new thing.")
     return folder
@@ -167,6 +167,7 @@ def test_an_update_keeps_what_a_person_did_and_names_conflicts(clone: Path, proj
     newer_template(clone)
     done = update(project)
     assert done.returncode == 0, done.stderr
+    assert "It has no versions (tags such as v1.0.0): this is its newest commit." in done.stdout
     makefile = (project / "Makefile").read_text(encoding="utf-8")
     assert makefile.startswith("# A newer template.\n")
     assert makefile.endswith("@echo mine\n")
@@ -218,7 +219,7 @@ def test_a_project_inside_another_repository_is_updated(clone: Path, project: Pa
 
 def test_an_update_that_cannot_be_made_is_one_line_and_changes_nothing(project: Path) -> None:
     for options, reason in {
-        ("--template", "/nowhere"): "'/nowhere' does not exist",
+        ("--template", "/nowhere"): "'/nowhere' does not appear to be a git repository",
         ("--answer", "mlops=ful"): "ful provided for choice variable mlops",
         ("--answer", "mlop=full"): "the template does not ask for mlop",
     }.items():
@@ -227,6 +228,39 @@ def test_an_update_that_cannot_be_made_is_one_line_and_changes_nothing(project: 
         assert reason in done.stderr
         assert len(done.stderr.splitlines()) == 1
         assert git(project, "status", "--porcelain") == ""
+
+
+def test_an_update_goes_to_the_newest_version_and_no_further_unless_told(
+    clone: Path, project: Path
+) -> None:
+    start = git(clone, "rev-parse", "--short=7", "HEAD")
+    commits = {"99.0.0": "", "99.10.0": "", "99.9.0": ""}  # 99.10.0 is above 99.9.0
+    for number in commits:
+        unreleased(clone, f"- What {number} brings.")
+        replace(clone / "{{cookiecutter.project_slug}}" / "SECURITY.md", r"\Z", f"{number}\n")
+        updates.commit_all(clone)
+        if number != "99.9.0":
+            release.release(clone, number)
+        commits[number] = git(clone, "rev-parse", "--short=7", "HEAD")
+    git(clone, "tag", "v99.9.0", commits["99.0.0"])
+    git(clone, "tag", "nightly")
+
+    done = update(project)
+    assert done.returncode == 0, done.stderr
+    of_what = f"The template at {clone.as_uri()} from {version_of(ROOT)} ({start})"
+    assert f"{of_what} to 99.10.0 ({commits['99.10.0']}).\n" in done.stdout
+    assert (project / "SECURITY.md").read_text("utf-8").endswith("99.0.0\n99.10.0\n")
+    updates.commit_all(project)
+    assert f"Nothing to do: 99.10.0 ({commits['99.10.0']}) is" in update(project).stdout
+
+    done = update(project, "--checkout", "HEAD", "--commit")
+    assert f"to 99.10.0 ({commits['99.9.0']}).\n" in done.stdout
+    assert "Nothing to do" in update(project).stdout  # it does not go back to the version
+    done = update(project, "--answer", "description=New words.")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((project / ".template.json").read_text(encoding="utf-8"))
+    assert record["answers"]["description"] == "New words."
+    assert record["commit"].startswith(commits["99.9.0"])
 
 
 @pytest.mark.slow
@@ -248,7 +282,7 @@ def test_an_answer_can_be_changed_by_an_update(clone: Path, tmp_path: Path) -> N
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The files of a project that is made now, as the hash of git's tree."""
     folder = tmp_path_factory.mktemp("fresh")
-    options = ["--no-input", "--default-config", "--output-dir", str(folder)]
+    options = ["--no-input", "--default-config", "--output-dir", str(folder), "--checkout", "HEAD"]
     updates.run(folder, "cruft", "create", *options, str(ROOT))
     updates.commit_all(folder / "ml-project")
     return git(folder / "ml-project", "rev-parse", "HEAD:")

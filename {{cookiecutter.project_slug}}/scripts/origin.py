@@ -3,7 +3,6 @@
 import difflib
 import json
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -14,12 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-HOSTS = {"gh": "https://github.com/", "gl": "https://gitlab.com/", "bb": "https://bitbucket.org/"}
+from .update import RECORDS, as_text, full_address, newest, record, version
+
 # Files that are alike in all projects of a version. The rest of the template's files is the core
 # (the package without task/), or the team's own.
 STANDARD = (".github/*", ".gitlab-ci.yml", ".pre-commit-config.yaml", "Makefile", "ruff.toml")
 STANDARD += ("scripts/*", "pyproject.toml")
-RECORDS = (Path(".template.json"), Path(".cruft.json"))
 
 
 class Problem(Exception):
@@ -44,10 +43,7 @@ class Project:
     @cached_property
     def record(self) -> dict[str, Any]:
         """Template, commit, answers and version; cruft keeps the first two up to date."""
-        made, cruft = (read_json(path) if path.exists() else {} for path in RECORDS)
-        answers = cruft["context"]["cookiecutter"] if cruft else made.get("answers", {})
-        answers = {name: answer for name, answer in answers.items() if name[0] != "_"}
-        return {**made, **cruft, "answers": answers} if made or cruft else {}
+        return record()
 
     @cached_property
     def tracked(self) -> list[str]:
@@ -63,30 +59,24 @@ def template(project: Project) -> str:
     if not record.get("template") or not record.get("commit"):
         raise NotChecked("it was made from a template that was no git repository")
     need_network(project)
-    address = record["template"].removeprefix("git+")
-    short, _, rest = address.partition(":")
-    address = HOSTS[short] + rest if short in HOSTS else address
-    clone = project.work / "template"
+    clone, address = project.work / "template", full_address(record["template"])
     command = ["git", "clone", "--quiet", "--no-checkout", "--filter=blob:none", "--", address]
     run([*command, str(clone)], "the template is out of reach")
     run(["git", "-C", str(clone), "checkout", "--quiet", record["commit"], "--"], "template")
     project.template = clone
     commit = record["commit"][:10]
-    newest, own = newest_tag(clone), record.get("version") or newest_tag(clone, "--merged")
-    if not newest:
+    tag = newest(git("tag", folder=clone).split())
+    own = record.get("version") or newest(git("tag", "--merged", folder=clone).split())
+    if not tag:
         behind = git("rev-list", "--count", "HEAD..origin/HEAD", folder=clone)
         return f"commit {commit}, {behind} behind; the template has no versions"
-    if version(own) >= version(newest):
+    if version(own) >= version(tag):
         return f"version {own} is the newest"
-    days = age(git("log", "-1", "--format=%ct", newest, folder=clone))
-    text = f"version {own or commit}; {newest} is {days} days old"
+    days = age(git("log", "-1", "--format=%ct", tag, folder=clone))
+    text = f"version {own or commit}; {tag} is {days} days old"
     if days > project.max_days:
         raise Problem(f"{text}, more than {project.max_days}", "make update")
     return text
-
-
-def newest_tag(clone: Path, *options: str) -> str:
-    return max(filter(version, git("tag", *options, folder=clone).split()), key=version, default="")
 
 
 def files(project: Project) -> str:
@@ -119,14 +109,10 @@ def bake(project: Project) -> Path:
         command = [uvx, "cookiecutter@2.7.1"]
     else:
         raise NotChecked("neither cookiecutter nor uvx is installed")
-    # Answers are rendered once more, so braces in them are marked as text. JSON is YAML, too.
-    begin, end = ("{" + f"% {word} %" + "}" for word in ("raw", "endraw"))
-    answers = {
-        key: f"{begin}{text}{end}" if "{" in str(text) else text
-        for key, text in project.record["answers"].items()
-    }
+    answers = as_text(project.record["answers"])
     folders = {f"{name}_dir": str(project.work / name) for name in ("cookiecutters", "replay")}
     config = project.work / "config.yaml"
+    # JSON is YAML, too.
     config.write_text(json.dumps({"default_context": answers, **folders}), encoding="utf-8")
     command += [str(project.template), "--no-input", "--config-file", str(config)]
     run([*command, "--output-dir", str(out)], "the template's version cannot be made")
@@ -138,7 +124,7 @@ def differences(baked: Path) -> dict[str, list[str]]:
     kinds: dict[str, list[str]] = {"standard": [], "core": [], "own": []}
     for path in sorted(path for path in baked.rglob("*") if path.is_file()):
         name = path.relative_to(baked).as_posix()
-        if name.startswith(".git/") or Path(name) in RECORDS:
+        if name.startswith(".git/") or name in RECORDS:
             continue
         if content(path) != content(Path(name)):
             if any(fnmatch(name, pattern) for pattern in STANDARD):
@@ -204,12 +190,6 @@ def git(*arguments: str, folder: Path = Path()) -> str:
 
 def last_line(text: str) -> str:
     return (text.strip().splitlines() or ["it said nothing"])[-1]
-
-
-def version(text: str) -> tuple[int, ...]:
-    """Return the numbers of a version or tag; () for another tag."""
-    found = re.fullmatch(r"v?(\d+)\.(\d+)\.(\d+)", text)
-    return tuple(map(int, found.groups())) if found else ()
 
 
 def age(timestamp: str) -> int:

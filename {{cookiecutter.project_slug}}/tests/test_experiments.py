@@ -1,8 +1,10 @@
 """Runs are documented in MLflow, the README, the model card and figures."""
 
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +181,48 @@ def test_two_processes_can_create_the_database_at_once(tmp_path: Path) -> None:
     for process in both:
         _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors.decode()
+
+
+KILLED_IN_A_MIGRATION = """
+import os
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+def kill(connection, cursor, statement, *others):
+    if statement.strip().startswith("DROP TABLE"):  # of a table that was copied to change it
+        os._exit(9)
+
+event.listen(Engine, "before_cursor_execute", kill)
+"""
+
+
+def test_a_kill_while_mlflow_makes_its_tables_leaves_no_broken_database(tmp_path: Path) -> None:
+    code = (
+        f"from {cli.__package__}.experiments.tracking import Tracker\n"
+        f"from {cli.__package__}.task.settings import Settings\n"
+        "Tracker(Settings(name='kept'))"
+    )
+    for kill, ends in ((KILLED_IN_A_MIGRATION, 9), ("", 0)):
+        command = [sys.executable, "-c", kill + code]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == ends, done.stderr
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'kept'")
+    assert experiment.artifact_location == (tmp_path / "mlartifacts").as_uri()
+    assert not list(tmp_path.glob("*mlflow.db-journal"))
+
+
+def test_a_database_whose_migration_was_killed_is_named_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with closing(sqlite3.connect("mlflow.db")) as connection:  # as it is after the first one
+        connection.execute("CREATE TABLE metrics (key, value, timestamp, run_uuid, step)")
+    assert cli.main(["train", "--config", str(CONFIG), *QUICK]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert f"{tmp_path / 'mlflow.db'} does not answer: duplicate column name: step" in line
+    assert "move the file away" in line
+    assert (tmp_path / "mlflow.db").exists()
 
 
 def test_error_for_an_unreachable_mlflow_names_its_address(

@@ -7,6 +7,7 @@ locations: those of a project that was moved or copied are corrected when the pr
 import logging
 import os
 import re
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from mlflow.entities import Metric, Param
 from mlflow.entities.model_registry import ModelVersion
 
 from ..config import WorkError, flatten
+from ..files import write_atomically
 from ..task.settings import Settings
 from ..training.documents import Evaluation
 from ..training.fit import Interrupted, TrainingState
@@ -226,6 +228,9 @@ def _as_work_error(uri: str) -> Iterator[None]:
     except Exception as error:  # each store and driver raises its own kinds
         reason = str(error).partition("\n")[0].partition("OperationalError) ")
         text = reason[2] or reason[0] or type(error).__name__
+        if re.search(r"table \S+ already exists|duplicate column name", text):
+            text += "; a migration of its tables was killed: move the file away, for a new one"
+            text += " without its runs, or put a backup in its place"
         raise WorkError(f"MLflow at {uri} does not answer: {text}") from None
 
 
@@ -237,9 +242,22 @@ def _client(uri: str, database: Path | None) -> MlflowClient:
             database.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(database.with_name(f".{database.name}.lock"))
         with lock:
-            client = MlflowClient(uri)
-            client.search_experiments(max_results=1)
+            if database and not (database.exists() and database.stat().st_size):
+                _create(database)
+            MlflowClient(uri).search_experiments(max_results=1)
     return cast(MlflowClient, _Client(uri))
+
+
+def _create(database: Path) -> None:
+    """Let MLflow make its tables elsewhere, and copy them into place when they are complete.
+
+    Its migrations take seconds and are not transactional: a kill between two statements leaves a
+    database that can never be opened again.
+    """
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows: it is still open
+        made = Path(folder, "mlflow.db")
+        MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
+        write_atomically(database, lambda temporary: shutil.copyfile(made, temporary))
 
 
 def _follow_move(database: Path, old: str, new: str) -> None:
