@@ -110,7 +110,8 @@ def model(name: str) -> Model:
         return Model(name, folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    settings = [f"model.width={WIDTHS[name]}", "train.epochs=2", "train.seeds=[0]"]
+    settings = [f"model.width={WIDTHS[name]}", "model.members=1"]
+    settings += ["train.epochs=2", "train.seeds=[0]"]
     # A copy outside of the project: with it, the commands work in this folder.
     config = ["--config", shutil.copy(PROJECT / "configs" / "default.yaml", folder)]
     # Two epochs: what it answers must be the same everywhere, not right.

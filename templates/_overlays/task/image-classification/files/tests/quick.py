@@ -14,7 +14,13 @@ from PIL import Image
 from {{ cookiecutter.package_name }}.task.data import Dataset
 
 # settings that train in seconds and still beat chance
-QUICK = ["train.epochs=4", "train.seeds=[0,1]", "model.width=8", "train.choose_epoch=last"]
+QUICK = [
+    "train.epochs=4",
+    "train.seeds=[0,1]",
+    "train.choose_epoch=last",
+    "model.width=8",
+    "model.members=2",
+]
 
 # invalid items, and the field that the error has to name
 BAD_ITEMS = [

@@ -69,6 +69,18 @@ def test_test_folds_differ_and_cover_all_rows() -> None:
     assert len({part.tobytes() for part in tests}) == 5
 
 
+def test_a_smaller_validation_split_leaves_more_for_training_and_the_test_split_alone() -> None:
+    whole, smaller = data.load(DataSettings()), data.load(DataSettings(validation_share=0.1))
+    assert len(smaller.validation["label"]) == 180
+    np.testing.assert_array_equal(smaller.validation["image"], whole.validation["image"][-180:])
+    np.testing.assert_array_equal(smaller.test["image"], whole.test["image"])
+    trained = [whole.train["image"], whole.validation["image"][:-180]]
+    np.testing.assert_array_equal(smaller.train["image"], np.concatenate(trained))
+    assert "last 180" in smaller.about
+    capped = data.load(DataSettings(validation_share=0.9))  # at most a fold
+    assert capped.fingerprint == whole.fingerprint
+
+
 def test_fingerprint_changes_with_a_pixel_a_label_and_the_split() -> None:
     first, again = data.load(DataSettings()), data.load(DataSettings())
     assert first.fingerprint == again.fingerprint
@@ -321,6 +333,48 @@ def test_augmentation_fills_what_it_uncovers_as_set() -> None:
     for edges in ("border", "reflection"):
         filled = objective.augment(image, still_objective(shift=3, edges=edges))
         torch.testing.assert_close(filled, image)
+
+
+def test_augmentation_bends_images_by_about_the_pixels_that_are_set() -> None:
+    columns = torch.linspace(0, 1, 24).expand(200, 1, 24, 24)  # 1 / 23 brighter with each pixel
+    bent = objective.augment(columns, still_objective(elastic=1.0, edges="border"))
+    moved = (bent - columns)[:, 0, 4:-4, 4:-4] * 23
+    assert 0.5 < moved.std() < 1.0  # between the points that move by 1 pixel it is less
+    assert 0.01 < moved.diff(dim=1).abs().mean() < 0.2  # rows differ, but smoothly
+
+
+def test_bicubic_augmentation_blurs_less_and_stays_within_black_and_white() -> None:
+    image = torch.randint(2, (300, 1, 8, 8)).float()
+    spread = {}
+    for resample in ("bilinear", "bicubic"):
+        moved = objective.augment(image, still_objective(shift=0.5, resample=resample))
+        assert moved.min() == 0
+        assert moved.max() <= 1
+        spread[resample] = moved.std().item()
+    assert spread["bilinear"] < 0.95 * spread["bicubic"] < spread["bicubic"] < 0.5
+
+
+def test_each_member_learns_from_all_images_and_their_mean_is_the_prediction() -> None:
+    rgb = Contract(labels=["a", "b", "c"], size=(8, 8), color=True)
+    settings = Settings.model_validate({"name": "x", "model": {"members": 3, "dropout": 0}})
+    settings = settings.model_copy(update={"objective": still_objective()})
+    network = model.build(settings, rgb)
+    assert isinstance(network, model.Ensemble)
+    assert "mean of 3 networks" in model.describe(network)
+    batch = {"image": torch.rand(5, 3, 8, 8), "label": torch.tensor([0, 1, 2, 0, 1])}
+    alone = settings.model_copy(update={"model": settings.model.model_copy(update={"members": 1})})
+    losses = [objective.loss(alone, member, batch) for member in network.members]
+    torch.testing.assert_close(objective.loss(settings, network, batch), torch.stack(losses).mean())
+    network.eval()
+    logits = [member(batch["image"]) for member in network.members]
+    torch.testing.assert_close(network(batch["image"]), torch.stack(logits).mean(dim=0))
+    assert not torch.allclose(logits[0], logits[1])
+
+
+def test_a_single_member_has_the_weights_of_runs_from_before_there_were_members() -> None:
+    names = list(model.build(Settings(name="x"), data.load(DataSettings()).contract).state_dict())
+    assert names[0] == "features.0.weight"
+    assert names[-1] == "head.bias"
 
 
 @pytest.mark.parametrize("size", [(8, 8), (28, 28), (5, 64), (64, 48)])

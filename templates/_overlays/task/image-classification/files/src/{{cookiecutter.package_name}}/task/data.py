@@ -26,6 +26,7 @@ DIGITS_LIMITS = (
     "Other handwriting, photographs, and coloured or inverted digits are not among them.",
     "They contain no personal data.",
 )
+TRAINING = -1  # the number of no fold
 COLOR_SAMPLE = 200  # files that are looked at to choose between colour and grey
 SPLIT_BY = (  # by the number of splits that the folder has beside training
     "the hash of each image",
@@ -89,6 +90,10 @@ def _digits(settings: DataSettings) -> Dataset:
     pixels, digits = map(np.asarray, load_digits(return_X_y=True))
     images = (pixels.reshape(-1, 1, 8, 8) / 16).astype(np.float32)
     folds = _contiguous_folds(len(images), settings.folds)
+    if settings.validation_share is not None:
+        fold = np.flatnonzero(folds == (settings.test_fold - 1) % settings.folds)
+        count = max(1, round(settings.validation_share * len(images)))
+        folds[fold[:-count]] = TRAINING  # those next to the test fold validate: it may share a hand
     contract = Contract(labels=[str(digit) for digit in range(10)], size=(8, 8), color=False)
     about = (
         "scikit-learn's handwritten digits, 8 × 8 grey levels (UCI, Optical Recognition of "
@@ -97,7 +102,9 @@ def _digits(settings: DataSettings) -> Dataset:
     )
     labels = digits.astype(np.int64)
     dataset = _split_by_fold(settings, images, labels, folds, contract, about)
-    return replace(dataset, limits=DIGITS_LIMITS)
+    if settings.validation_share is not None:
+        about += f" Validation has the last {len(dataset.validation['label'])} of its fold."
+    return replace(dataset, about=about, limits=DIGITS_LIMITS)
 
 
 def _mnist(settings: DataSettings, folder: Path) -> Dataset:

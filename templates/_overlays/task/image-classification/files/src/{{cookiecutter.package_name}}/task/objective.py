@@ -21,9 +21,11 @@ scores = slice_scores = hits  # 1 for a correct example, else 0; their mean is t
 
 def loss(settings: Settings, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """Compute the cross entropy with smoothed labels on augmented images."""
-    logits = network(augment(batch["image"], settings.objective))
+    members = settings.model.members  # each gets all images, augmented for it alone
+    image, label = batch["image"].repeat(members, 1, 1, 1), batch["label"].repeat(members)
+    logits = network(augment(image, settings.objective))
     smoothing = settings.objective.label_smoothing
-    return functional.cross_entropy(logits, batch["label"], label_smoothing=smoothing)
+    return functional.cross_entropy(logits, label, label_smoothing=smoothing)
 
 
 def augment(image: Tensor, settings: ObjectiveSettings) -> Tensor:
@@ -32,7 +34,7 @@ def augment(image: Tensor, settings: ObjectiveSettings) -> Tensor:
 
 
 def _move(image: Tensor, settings: ObjectiveSettings) -> Tensor:
-    """Rotate, scale, shift and mirror."""
+    """Rotate, scale, shift, mirror and bend."""
     count, _, height, width = image.shape
     uniform = torch.rand(4, count, device=image.device) * 2 - 1  # in -1..1
     angle = torch.deg2rad(uniform[0] * settings.rotate)
@@ -47,7 +49,27 @@ def _move(image: Tensor, settings: ObjectiveSettings) -> Tensor:
     rows = [mirror * cosine, -sine * ratio, right, mirror * sine / ratio, cosine, down]
     affine = torch.stack(rows, dim=1).view(count, 2, 3)
     grid = functional.affine_grid(affine, list(image.shape), align_corners=False)
-    return functional.grid_sample(image, grid, padding_mode=settings.edges, align_corners=False)
+    if settings.elastic:
+        grid = grid + _random_bend(image, settings.elastic)
+    moved = functional.grid_sample(
+        image, grid, mode=settings.resample, padding_mode=settings.edges, align_corners=False
+    )
+    return moved.clamp(0, 1) if settings.resample == "bicubic" else moved  # it can overshoot
+
+
+def _random_bend(image: Tensor, elastic: float) -> Tensor:
+    """Draw smooth offsets (batch, row, column, 2), between 3 × 3 points that move by `elastic`
+    pixels (standard deviation).
+
+    After Simard et al., Best Practices for Convolutional Neural Networks Applied to Visual Document
+    Analysis, 2003, who smooth the offsets of all pixels.
+    """
+    count, _, height, width = image.shape
+    points = elastic * torch.randn(count, 2, 3, 3, device=image.device)
+    offsets = functional.interpolate(
+        points, size=(height, width), mode="bicubic", align_corners=True
+    )
+    return offsets.permute(0, 2, 3, 1) * image.new_tensor([2 / width, 2 / height])
 
 
 def _change_light(image: Tensor, settings: ObjectiveSettings) -> Tensor:

@@ -50,6 +50,9 @@ class DataSettings(Section):
     )
     folds: int = setting(5, "folds; one tests, one validates", ge=3, le=100)
     test_fold: int = setting(4, "the test fold; the one before validates", ge=0)
+    validation_share: float | None = setting(
+        None, "digits: share of all images that validates, at most a fold; null: a fold", gt=0, lt=1
+    )
     memory_mb: int = setting(
         500, "folder: images of more MB (float32) are read from data.cache in training", ge=0
     )
@@ -94,10 +97,16 @@ class ModelSettings(Section):
     dropout: Annotated[float, Search(0.0, 0.5)] = Field(
         default=0.3, ge=0, lt=1, description="dropout rate"
     )
+    members: int = Field(
+        default=1,
+        ge=1,
+        le=32,
+        description="networks that are trained side by side; their mean logits are the prediction",
+    )
     pretrained: str | None = Field(
         default=None,
         description="folder or hub id in Hugging Face's format (extra: pretrained); of the "
-        "settings above only dropout is used then",
+        "settings above width is not used then",
     )
     frozen: Annotated[int, Field(ge=0, le=200)] | Literal["all"] = Field(
         default=0,
@@ -120,11 +129,17 @@ class ObjectiveSettings(Section):
     scale: Annotated[float, Search(0.0, 0.25)] = Field(
         default=0.12, ge=0, lt=1, description="augmentation: scale, ± share"
     )
+    elastic: Annotated[float, Search(0.0, 1.0)] = Field(
+        default=0.0, ge=0, description="augmentation: bend, standard deviation in pixels"
+    )
     flip: bool = Field(default=False, description="augmentation: mirror every other image")
     brightness: float = Field(default=0.0, ge=0, lt=1, description="augmentation: ± share")
     contrast: float = Field(default=0.0, ge=0, lt=1, description="augmentation: ± share")
     edges: Literal["zeros", "border", "reflection"] = Field(
         default="zeros", description="augmentation: what a moved image uncovers; zeros: black"
+    )
+    resample: Literal["bilinear", "bicubic"] = Field(
+        default="bilinear", description="augmentation: bicubic blurs less, for images of few pixels"
     )
 
 
