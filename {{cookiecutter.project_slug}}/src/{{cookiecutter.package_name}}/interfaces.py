@@ -260,7 +260,10 @@ class ObjectiveModule(Protocol):
         ...
 
     def details(self, outputs: Arrays, split: Arrays, contract: Any) -> dict[str, Any]:
-        """Compute the tables behind the metrics, JSON, for the report and the figures."""
+        """Compute the tables behind the metrics, JSON, for the report and the figures.
+
+        Those whose name begins with `errors_` are on the experiment's page too.
+        """
         ...
 
 

@@ -32,7 +32,14 @@ from ..training.intervals import mean_interval
 from ..training.runs import Run
 from .markdown import Markup, code
 from .metadata import FRONT_MATTER, OWN_KEYS
-from .report import RESULTS_BEGIN, RESULTS_END, TEMPLATES, results_summary, results_table
+from .report import (
+    RESULTS_BEGIN,
+    RESULTS_END,
+    TEMPLATES,
+    detail_tables,
+    results_summary,
+    results_table,
+)
 
 NO_TEXT = "Not written yet."
 HASHES = "written.json"
@@ -195,6 +202,7 @@ def _page(record: Record, folder: Path) -> str:
         "lead": lead_of(record.comparison),
         "summary": results_summary(record.evaluation),
         "results": results_table(record.evaluation),
+        "errors": detail_tables(record.evaluation, "errors_"),
         "overrides": record.info.command,
     }
     return _section(around, "experiment.md.j2", values)

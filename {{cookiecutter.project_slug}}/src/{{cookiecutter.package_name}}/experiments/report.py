@@ -93,7 +93,7 @@ def write_report(run: Run, dataset: Dataset, evaluation: Evaluation, command: st
         "request_file": _link(request),
         "request_argument": quote_argument(f"@{os.path.relpath(request)}"),
         "versions": ", ".join(f"{name} {version}" for name, version in run.info.versions.items()),
-        "details": _detail_tables(evaluation),
+        "details": detail_tables(evaluation),
         "settings": _settings_rows(run.settings),
         # none before the run is deployed
         "bundle_bytes": sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()),
@@ -155,11 +155,11 @@ def metric_legend() -> list[str]:
     return [f"{metric.title.removesuffix(', %')}: {metric.meaning}." for metric in METRICS.values()]
 
 
-def _detail_tables(evaluation: Evaluation) -> list[list[list[str]]]:
-    """Make the task's tables of the chosen seed, per class or by another breakdown."""
+def detail_tables(evaluation: Evaluation, prefix: str = "") -> list[list[list[str]]]:
+    """Make the task's tables of the chosen seed whose name has this prefix."""
     tables = []
     for name, table in evaluation.details.items():
-        if isinstance(table, dict) and table:
+        if isinstance(table, dict) and table and name.startswith(prefix):
             columns = list(next(iter(table.values())))
             tables.append([[name.replace("_", " ").capitalize(), *columns]])
             for key, row in table.items():

@@ -22,11 +22,13 @@ from {{ cookiecutter.package_name }}.task import (
     imports,
     linear,
     model,
+    neighbours,
     objective,
     ranking,
 )
 from {{ cookiecutter.package_name }}.task.contract import Contract, GroundTruth, Item, Prediction
 from {{ cookiecutter.package_name }}.task.data import Dataset
+from {{ cookiecutter.package_name }}.task.neighbours import Neighbours
 from {{ cookiecutter.package_name }}.task.settings import DataSettings, Settings
 
 from .quick import CACHE
@@ -631,12 +633,86 @@ def test_blend_adds_edlae_scores_to_the_networks(dataset: Dataset) -> None:
     np.testing.assert_allclose(blended[free], (alone + 2 * extra)[free], atol=1e-4)
     assert np.abs(extra[free]).max() > 0.1
     assert "EDLAE" in model.describe(network)
-    (without,) = network.ablations().values()
+    ((name, without),) = network.ablations().items()
+    assert name == "Network without EDLAE"
     np.testing.assert_array_equal(without(torch.from_numpy(history)).detach().numpy(), alone)
     assert network.blend == 2.0
     plain = build(dataset, blend=0)
     assert isinstance(plain, model.Network)
     assert plain.ablations() == {}
+
+
+def test_neighbours_add_what_users_with_the_same_rare_items_have() -> None:
+    lists = np.array([[1, 2, 3], [1, 2, 4], [1, 5, 0], [1, 6, 0]], np.int32)
+    network = Neighbours(users=4, count=6, sharpness=3.0)
+    network.fit({"history": lists[:, :2], "target": lists[:, 2:]}, length_power=0.5)
+    rarity = -np.log([0.999, 0.5, 0.25, 0.25, 0.25, 0.25])
+    has = ranking.membership(lists, 6).astype(float)
+    similar = (has[:, 1] * rarity[1]) / np.sqrt(has @ rarity)  # to a user with item 2
+    weights = np.exp(3 * similar / similar.max())
+    expected = weights @ has / weights.sum()
+    np.testing.assert_allclose(network.scores(np.array([[2]]))[0], expected, rtol=1e-5)
+    assert expected[2] > expected[4]  # item 3, of a user with item 2, before item 5
+    assert np.isfinite(network.scores(np.array([[0]]))).all()
+
+
+def test_of_many_users_evenly_spaced_ones_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "MOST_USERS", 3)
+    network = Neighbours(users=5, count=5)
+    lists = np.arange(1, 6, dtype=np.int32)[:, None]
+    network.fit({"history": lists, "target": np.zeros((5, 1), np.int32)})
+    assert network.lists.argmax(dim=1).tolist() == [0, 2, 4]
+
+
+def test_scores_are_the_mean_of_the_members_and_of_what_is_added(dataset: Dataset) -> None:
+    network = build(dataset, members=3, blend=2.0, neighbours=4.0)
+    assert isinstance(network, model.Network)
+    network.prepare(dataset.train, dataset.validation)
+    history = dataset.test["history"][:20]
+    inputs, own = torch.from_numpy(history), ranking.membership(history, len(dataset.contract.items))
+    has = torch.from_numpy(own).float()
+    names = ["without EDLAE", "without neighbours", "alone"]
+    reduced = network.ablations()
+    assert list(reduced) == [f"Network {name}" for name in names]
+    alone = reduced["Network alone"](inputs)[~own]
+    members = [network, *network.others]
+    torch.testing.assert_close(alone, sum(each.score(has) for each in members)[~own] / 3)
+    assert not torch.equal(network.score(has), network.others[0].score(has))
+    near = 4 * torch.from_numpy(network.memory.scores(history))[~own]
+    torch.testing.assert_close(reduced["Network without EDLAE"](inputs)[~own], alone + near)
+    both = reduced["Network without neighbours"](inputs)[~own] + near
+    torch.testing.assert_close(network(inputs)[~own], both)
+    assert "mean of 3" in model.describe(network)
+
+
+def test_each_member_learns_from_its_own_part_of_the_lists(dataset: Dataset) -> None:
+    settings = Settings(name="x", model={"width": 16, "members": 2})  # pyright: ignore[reportArgumentType]
+    network = model.build(settings, dataset.contract).train()
+    assert isinstance(network, model.Network)
+    batch = {name: torch.from_numpy(array[:7]) for name, array in dataset.train.items()}
+    seen: list[torch.Tensor] = []
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    objective.loss(settings, network, batch).backward()
+    first, second = seen[0].chunk(2)
+    assert len(first) == len(second) == 7
+    assert not torch.equal(first, second)
+    assert network.table.grad is not None
+    assert network.others[0].table.grad is not None
+    assert not torch.equal(network.table.grad, network.others[0].table.grad)
+
+
+def test_one_member_has_the_parameters_and_random_weights_of_versions_before(
+    dataset: Dataset,
+) -> None:
+    torch.manual_seed(0)
+    network = build(dataset, blend=2.0)
+    torch.manual_seed(0)
+    table = torch.randn(len(dataset.contract.items), 16) * model.INITIAL_STD
+    layer = torch.nn.Linear(16, 16)
+    expected = {"table": table, "layer.weight": layer.weight, "layer.bias": layer.bias}
+    assert set(network.state_dict()) == {*expected, "bias", "weights"}
+    for name, tensor in expected.items():
+        torch.testing.assert_close(network.state_dict()[name], tensor, rtol=0, atol=0)
 
 
 def test_files_of_a_library_are_one_cluster_and_users_of_requests_one_each(

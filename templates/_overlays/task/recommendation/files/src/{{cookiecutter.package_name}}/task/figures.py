@@ -11,7 +11,7 @@ from ..palette import BLUE, GREY, ORANGE, PALE
 from . import baseline, objective, ranking
 from .data import Dataset
 
-GREYS = (PALE, "#a5aab3", "#7d838d", "#4f555e")  # of baselines
+GREYS = (PALE, "#b9bdc5", "#979ca6", "#737983", "#4f555e")  # of baselines
 EXAMPLE_USERS = 5
 EXAMPLE_ITEMS = 6
 

@@ -74,10 +74,7 @@ def tuned(candidates: Iterable[Callable[[], np.ndarray]], validation: Arrays) ->
     best_recall, best = -1.0, None
     for make in candidates:
         weights = make()
-        outputs = {"scores": item_scores(validation["history"], weights)}
-        lists = ranking.recommend(outputs, validation, K)
-        is_hit, relevant = ranking.hits(lists, validation), ranking.lengths(validation["target"])
-        recall = float(ranking.recall(is_hit, relevant, K).mean())
+        recall = ranking.mean_recall(item_scores(validation["history"], weights), validation, K)
         if recall > best_recall:
             best_recall, best = recall, weights
     assert best is not None, "there is at least one candidate"

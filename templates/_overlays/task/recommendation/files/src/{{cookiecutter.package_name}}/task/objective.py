@@ -49,7 +49,8 @@ METRICS = {
 
 
 def loss(settings: Settings, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Compute the cross entropy of all of a user's items, given a random part of them.
+    """Compute the cross entropy of all of a user's items, given a random part of them, another
+    part for each of the network's members.
 
     Items that the network does not see have a larger weight. The softmax over all items is the
     multinomial likelihood of Liang, Krishnan, Hoffman and Jebara, Variational Autoencoders for
@@ -57,6 +58,7 @@ def loss(settings: Settings, network: nn.Module, batch: dict[str, Tensor]) -> Te
     """
     chosen = settings.objective
     items = torch.cat([batch["history"], batch["target"]], dim=1)
+    items = items.repeat(settings.model.members, 1)
     uniform = torch.rand(len(items), items.shape[1] + 1, device=items.device)
     share = chosen.keep_least + (chosen.keep_most - chosen.keep_least) * uniform[:, :1]
     kept = uniform[:, 1:] < share
@@ -98,7 +100,7 @@ def details(outputs: Arrays, split: Arrays, contract: Contract) -> dict[str, Any
         "by_k": {str(k): _list_metrics(lists, split, contract, k) for k in TABLE_K},
         "by_history": _group_metrics(_by_history(split), lists, split, contract),
         "by_user": _group_metrics(_by_user(split), lists, split, contract),
-        "by_popularity": _by_popularity(lists[:, :K], split, contract),
+        "errors_by_popularity": _by_popularity(lists[:, :K], split, contract),
     }
 
 

@@ -61,6 +61,12 @@ def recall(is_hit: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
     return is_hit[:, :k].sum(axis=1) / relevant
 
 
+def mean_recall(scores: np.ndarray, split: Arrays, k: int) -> float:
+    """Return the mean recall of the first k by scores (n, count), by which models are tuned."""
+    lists = recommend({"scores": scores}, split, k)
+    return float(recall(hits(lists, split), lengths(split["target"]), k).mean())
+
+
 def ndcg(is_hit: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
     """Return the normalised discounted cumulative gain (n,) of the first k, with binary gains.
 

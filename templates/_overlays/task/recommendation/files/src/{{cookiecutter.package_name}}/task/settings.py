@@ -111,6 +111,15 @@ class ModelSettings(Section):
     blend: float = Field(
         default=0.0, ge=0, le=100, description="weight of EDLAE's scores, added; 0: none"
     )
+    neighbours: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="weight of what the nearest training users have, added; 0: none",
+    )
+    members: int = Field(
+        default=1, ge=1, le=20, description="networks trained together; their mean predicts"
+    )
 
 
 class ObjectiveSettings(Section):
