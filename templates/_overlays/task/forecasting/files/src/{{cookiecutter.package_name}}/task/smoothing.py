@@ -14,6 +14,7 @@ import numpy as np
 from ..arrays import Arrays, evenly_spaced
 from .contract import Contract
 from .data import Dataset
+from .ridge import Ridge
 
 LEVEL_GAINS = (0.0, 0.01, 0.05, 0.2)
 SEASON_GAINS = (0.05, 0.15, 0.3)
@@ -22,13 +23,16 @@ BLENDS = np.linspace(0, 1, 21)  # weights of one forecast beside another
 FIT_WINDOWS = 500  # evenly spread, at most, to choose a filter: neighbours are nearly the same
 
 
-def forecast(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return point forecasts (n, horizon) for validation and test, tuned on validation."""
+def forecast(dataset: Dataset, ridge: Ridge) -> tuple[np.ndarray, np.ndarray]:
+    """Return point forecasts (n, horizon) for validation and test, tuned on validation.
+
+    What special days add, by the ridge's profile, is not smoothed.
+    """
     weights = _candidates(dataset.contract)
-    validation = candidate_forecasts(dataset, dataset.validation, weights)
+    validation = candidate_forecasts(dataset, dataset.validation, weights, ridge)
     errors = np.abs(validation - dataset.validation["target"][:, :, None]).mean(axis=(0, 1))
     best = int(errors.argmin())
-    test = candidate_forecasts(dataset, dataset.test, weights[best : best + 1])
+    test = candidate_forecasts(dataset, dataset.test, weights[best : best + 1], ridge)
     return validation[:, :, best], test[:, :, 0]
 
 
@@ -53,9 +57,12 @@ def fit_filter(contract: Contract, history: np.ndarray, target: np.ndarray) -> n
 
 
 def best_blend(forecasts: np.ndarray, others: np.ndarray, target: np.ndarray) -> float:
-    """Return the weight of `others` beside `forecasts` with the least absolute error."""
-    errors = [np.abs(forecasts + w * (others - forecasts) - target).mean() for w in BLENDS]
-    return float(BLENDS[int(np.argmin(errors))])
+    """Return the weight of `others` beside `forecasts` with the least absolute error, relative to
+    each row's mean over all weights: a few hard days must not decide alone."""
+    rows = [np.abs(forecasts + w * (others - forecasts) - target).mean(axis=1) for w in BLENDS]
+    errors = np.array(rows, float)
+    relative = errors / np.maximum(errors.mean(axis=0), np.finfo(float).tiny)
+    return float(BLENDS[int(relative.mean(axis=1).argmin())])
 
 
 def _candidates(contract: Contract) -> np.ndarray:
@@ -63,14 +70,18 @@ def _candidates(contract: Contract) -> np.ndarray:
     return np.array(list(itertools.product(LEVEL_GAINS, ERROR_CORRELATIONS, *seasonal)))
 
 
-def candidate_forecasts(dataset: Dataset, split: Arrays, weights: np.ndarray) -> np.ndarray:
+def candidate_forecasts(
+    dataset: Dataset, split: Arrays, weights: np.ndarray, ridge: Ridge
+) -> np.ndarray:
     """Forecast (n, horizon, candidate) from a split's origins; `weights` (candidate, gain)."""
-    horizon, seasons = dataset.contract.horizon, dataset.contract.seasons
+    contract, profile = dataset.contract, ridge.profile.numpy()
+    horizon, seasons = contract.horizon, contract.seasons
+    ordinary, added = ridge.split_special_days(split)
     forecasts = np.empty((len(split["origin"]), horizon, len(weights)), np.float32)
     for number, series in enumerate(dataset.series):
         rows = np.flatnonzero(split["series"] == number)
         steps = series.find(split["origin"][rows])
-        values = dataset.contract.scaled(series.values, series.id)
+        values = contract.scaled(series.values, series.id)
         rows_at: dict[int, list[int]] = {}
         for step, row in zip(steps.tolist(), rows.tolist(), strict=True):
             past = split["history"][row]
@@ -80,8 +91,10 @@ def candidate_forecasts(dataset: Dataset, split: Arrays, weights: np.ndarray) ->
                 rows_at.setdefault(step, []).append(row)
             else:
                 last = {len(past) - 1: [row]}
-                smooth(past.astype(float), seasons, weights, horizon, last, forecasts)
-        smooth(values.astype(float), seasons, weights, horizon, rows_at, forecasts)
+                smooth(ordinary[row].astype(float), seasons, weights, horizon, last, forecasts)
+        values = values.astype(float) - contract.special_at(series.stamps) @ profile
+        smooth(values, seasons, weights, horizon, rows_at, forecasts)
+    forecasts += added[:, :, None]
     return forecasts
 
 
