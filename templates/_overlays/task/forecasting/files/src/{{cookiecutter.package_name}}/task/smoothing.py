@@ -11,7 +11,7 @@ import itertools
 
 import numpy as np
 
-from ..arrays import Arrays, evenly_spaced
+from ..arrays import Arrays, evenly_spaced, row_count, select_rows
 from .contract import Contract
 from .data import Dataset
 from .ridge import Ridge
@@ -24,16 +24,27 @@ FIT_WINDOWS = 500  # evenly spread, at most, to choose a filter: neighbours are 
 
 
 def forecast(dataset: Dataset, ridge: Ridge) -> tuple[np.ndarray, np.ndarray]:
-    """Return point forecasts (n, horizon) for validation and test, tuned on validation.
+    """Return point forecasts (n, horizon) for validation and test.
 
-    What special days add, by the ridge's profile, is not smoothed.
+    Settings are tuned on training and validation: four numbers hardly overfit. What special days
+    add, by the ridge's profile, is not smoothed.
     """
-    weights = _candidates(dataset.contract)
-    validation = candidate_forecasts(dataset, dataset.validation, weights, ridge)
-    errors = np.abs(validation - dataset.validation["target"][:, :, None]).mean(axis=(0, 1))
-    best = int(errors.argmin())
+    weights, count = _candidates(dataset.contract), row_count(dataset.train)
+    some = select_rows(dataset.train, evenly_spaced(count, min(count, FIT_WINDOWS)))
+    errors = []
+    for split in (some, dataset.validation):
+        forecasts = candidate_forecasts(dataset, split, weights, ridge)
+        errors.append(np.abs(forecasts - split["target"][:, :, None]).mean(axis=1))
+    best = lowest_error(np.concatenate(errors))
     test = candidate_forecasts(dataset, dataset.test, weights[best : best + 1], ridge)
-    return validation[:, :, best], test[:, :, 0]
+    return forecasts[:, :, best], test[:, :, 0]
+
+
+def lowest_error(errors: np.ndarray) -> int:
+    """Return the candidate of least mean error, of errors (row, candidate) relative to each row's
+    mean over all candidates: a few hard days, such as a heat wave, must not decide alone."""
+    relative = errors / np.maximum(errors.mean(axis=1, keepdims=True), np.finfo(float).tiny)
+    return int(relative.mean(axis=0).argmin())
 
 
 def fit_filter(contract: Contract, history: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -52,17 +63,15 @@ def fit_filter(contract: Contract, history: np.ndarray, target: np.ndarray) -> n
         return forecasts[0].T
 
     candidates = _candidates(contract)
-    errors = [np.abs(smoothed(windows, each) - actual).mean() for each in candidates]
-    return smoothed(np.eye(contract.window), candidates[int(np.argmin(errors))])
+    errors = [np.abs(smoothed(windows, each) - actual).mean(axis=1) for each in candidates]
+    return smoothed(np.eye(contract.window), candidates[lowest_error(np.stack(errors, axis=1))])
 
 
 def best_blend(forecasts: np.ndarray, others: np.ndarray, target: np.ndarray) -> float:
-    """Return the weight of `others` beside `forecasts` with the least absolute error, relative to
-    each row's mean over all weights: a few hard days must not decide alone."""
-    rows = [np.abs(forecasts + w * (others - forecasts) - target).mean(axis=1) for w in BLENDS]
-    errors = np.array(rows, float)
-    relative = errors / np.maximum(errors.mean(axis=0), np.finfo(float).tiny)
-    return float(BLENDS[int(relative.mean(axis=1).argmin())])
+    """Return the weight of `others` beside `forecasts` with the lowest absolute error."""
+    gaps = others - forecasts
+    errors = [np.abs(forecasts + weight * gaps - target).mean(axis=1) for weight in BLENDS]
+    return float(BLENDS[lowest_error(np.stack(errors, axis=1))])
 
 
 def _candidates(contract: Contract) -> np.ndarray:
