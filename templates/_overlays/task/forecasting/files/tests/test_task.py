@@ -545,9 +545,7 @@ def test_smoothing_is_a_filter_in_the_network_and_its_ablation_is_without(
         smoothed = inputs[0] @ torch.from_numpy(weights).float()
         outcome = 0.4 * before[:, :, 1] + 0.6 * smoothed  # smoothing's weight must be 0.6
         filtered = smoothing.fit_filter(dataset.contract, split["history"], outcome.numpy())
-        network.calibrate(
-            {"quantiles": before.numpy()}, {"history": split["history"], "target": outcome.numpy()}
-        )
+        network.calibrate({"quantiles": before.numpy()}, {**split, "target": outcome.numpy()})
         (alone,) = network.ablations().values()
         torch.testing.assert_close(alone(*inputs), before)
         expected = before[:, :, 1] + network.blend * (
@@ -701,15 +699,16 @@ def test_added_window_is_smoothed_by_its_own_past(tmp_path: Path) -> None:
     dataset = data.load(hourly(tmp_path, window=72))
     test = {key: array[:].copy() for key, array in dataset.test.items()}
     twice = {key: np.concatenate([array, array[-1:]]) for key, array in test.items()}
-    weights = np.array([[0.1, 0.6, 0.2]])
-    forecasts = smoothing.candidate_forecasts(dataset, twice, weights)
+    weights, ridge = np.array([[0.1, 0.6, 0.2]]), Ridge(dataset.contract)
+    forecasts = smoothing.candidate_forecasts(dataset, twice, weights, ridge)
     np.testing.assert_array_equal(forecasts[-1], forecasts[-2])
     twice["history"][-1] += 5
-    moved = smoothing.candidate_forecasts(dataset, twice, weights)
+    moved = smoothing.candidate_forecasts(dataset, twice, weights, ridge)
     np.testing.assert_array_equal(moved[:-1], forecasts[:-1])
     assert np.abs(moved[-1] - forecasts[-1] - 5).max() < 1.5
     twice["origin"][-1] -= 10**9  # long before the series began
-    np.testing.assert_array_equal(smoothing.candidate_forecasts(dataset, twice, weights), moved)
+    again = smoothing.candidate_forecasts(dataset, twice, weights, ridge)
+    np.testing.assert_array_equal(again, moved)
 
 
 def test_only_complete_ground_truths_can_be_added_and_series_keep_their_scale(

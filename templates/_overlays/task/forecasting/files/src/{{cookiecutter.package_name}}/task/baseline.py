@@ -49,9 +49,9 @@ def fit_and_predict(dataset: Dataset) -> Iterator[tuple[str, Arrays]]:
     for season in sorted({1, *contract.seasons}):
         points = [naive(split, season) for split in (dataset.validation, dataset.test)]
         yield naive_name(contract, season), with_intervals(dataset, *points)
-    smoothed = smoothing.forecast(dataset)
-    yield "Exponential smoothing", with_intervals(dataset, *smoothed)
     ridge = Ridge(contract).fit(dataset.train, dataset.validation)
+    smoothed = smoothing.forecast(dataset, ridge)
+    yield "Exponential smoothing", with_intervals(dataset, *smoothed)
     points = [ridge.predict(split) for split in (dataset.validation, dataset.test)]
     yield "Ridge with the same inputs", with_intervals(dataset, *points)
     # The network is blended with smoothing too: without this, its lead could be the blend's.

@@ -4,7 +4,7 @@ The server imports this module: it needs NumPy and pydantic only.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
@@ -67,6 +67,7 @@ class Contract(BaseContract):
     calendar: list[str]
     covariates: list[Covariate]  # those known ahead first
     series: dict[str, Scale]  # by id; a single series without an id is called ""
+    special_days: tuple[date, ...] = ()  # in local time, future ones too
 
     @model_validator(mode="before")
     @classmethod
@@ -101,8 +102,14 @@ class Contract(BaseContract):
 
     @property
     def channels(self) -> int:
-        """The number of channels of `known`: the calendar's, one per covariate, static ones."""
-        return self.calendar_channels + len(self.covariates) + self.static_channels
+        """The number of channels of `known`: the calendar's, one per covariate, static ones, those
+        of special days."""
+        ordinary = self.calendar_channels + len(self.covariates) + self.static_channels
+        return ordinary + self.special_channels
+
+    @property
+    def special_channels(self) -> int:
+        return (1 + clock.CHANNELS["day"] * ("day" in self.calendar)) * bool(self.special_days)
 
     @property
     def zone(self) -> ZoneInfo | None:
@@ -118,6 +125,21 @@ class Contract(BaseContract):
         local = clock.local_seconds(stamps, self.zone)
         return clock.calendar_features(local, self.calendar)
 
+    def special_at(self, stamps: np.ndarray) -> np.ndarray:
+        """Compute the channels of special days, float32 (…, channel), at times in seconds (…).
+
+        They are zero on other days, else one and the hour's sine and cosine: a profile of the day.
+        """
+        if not self.special_days:
+            return np.zeros((*stamps.shape, 0), np.float32)
+        local = clock.local_seconds(stamps, self.zone)
+        listed = np.array(self.special_days, "datetime64[D]").astype(int)
+        is_special = np.isin(local // clock.DAY, listed)
+        profile = [np.ones((*stamps.shape, 1), np.float32)]
+        if "day" in self.calendar:
+            profile.append(clock.calendar_features(local, ["day"]))
+        return is_special[..., None] * np.concatenate(profile, axis=-1)
+
     def known(self, stamps: np.ndarray, covariates: np.ndarray, key: str) -> np.ndarray:
         """Compute the inputs beside the target, float32 (n, channel), of the series `key`.
 
@@ -127,7 +149,8 @@ class Contract(BaseContract):
         spread = np.array([covariate.spread for covariate in self.covariates])
         scaled = ((covariates - center) / spread).astype(np.float32)
         static = np.tile(np.array(self.series[key].static, np.float32), (len(stamps), 1))
-        return np.concatenate([self.calendar_at(stamps), scaled, static], axis=1)
+        parts = [self.calendar_at(stamps), scaled, static, self.special_at(stamps)]
+        return np.concatenate(parts, axis=1)
 
     def hide_future(self, known: np.ndarray) -> None:
         """Replace what is not known ahead by its mean, in place; `known` is a batch of windows."""

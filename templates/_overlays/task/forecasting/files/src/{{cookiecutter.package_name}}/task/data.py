@@ -28,7 +28,8 @@ INCLUDED_SOURCE = (
     f"(AEMO); keep the attribution, {INCLUDED.stem}.md, beside the file."
 )
 INCLUDED_LIMITS = (
-    "The model knows no weather, public holidays or strikes: expect the largest errors there.",
+    "The model knows no weather or strikes, and no public holiday that data.special_days lacks: "
+    "expect the largest errors there.",
     "A single year cannot teach a yearly season.",
     "Not for operating a grid or trading without people and further models.",
     "The data contains no personal data.",
@@ -217,6 +218,8 @@ def _fit_contract(
     years = whole * blocks.test[0] / blocks.test[1] / (365 * clock.DAY)
     step = frequency.seconds
     periods = {"day": step < clock.DAY, "week": step < 7 * clock.DAY, "year": years >= 2}
+    if settings.special_days and step > clock.DAY:
+        raise UserError(f"data.special_days: is for steps of at most a day, not {frequency.name}")
     contract = Contract(
         target=settings.target,
         frequency=frequency,
@@ -230,7 +233,11 @@ def _fit_contract(
             key: scale.model_copy(update={"static": static})
             for (key, scale), static in zip(scales.items(), statics, strict=True)
         },
+        special_days=tuple(settings.special_days),
     )
+    masks = [contract.special_at(one.stamps[_is_training(one, blocks)]) for one in series]
+    if settings.special_days and not any(mask.any() for mask in masks):
+        notes.append("No special day (data.special_days) is in the training part: they do nothing.")
     return series, contract, notes
 
 

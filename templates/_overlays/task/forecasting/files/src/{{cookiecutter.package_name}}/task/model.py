@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..arrays import Arrays, in_chunks
+from ..arrays import Arrays
 from . import smoothing
 from .contract import QUANTILES, Contract
 from .ridge import Ridge
@@ -37,8 +37,8 @@ class Network(nn.Module):
         self.horizon, self.window = contract.horizon, contract.window
         self.ridge = Ridge(contract)
         # per step: the target (in the future the ridge's forecast and last season's), and `known`
-        self.past = nn.Linear(self.patch * (1 + contract.channels), width)
-        self.future = nn.Linear(self.patch * (2 + contract.channels), width)
+        self.past = nn.Linear(self.patch * (1 + self.ridge.special), width)
+        self.future = nn.Linear(self.patch * (2 + self.ridge.special), width)
         self.drop = nn.Dropout(settings.dropout)
         count = self.window // self.patch + -(-self.horizon // self.patch)
         if settings.kind == "lstm":
@@ -70,9 +70,9 @@ class Network(nn.Module):
         """
         target, (low, median, high) = split["target"], np.moveaxis(outputs["quantiles"], 2, 0)
         if self.smoothing:
-            weights = smoothing.fit_filter(self.contract, split["history"], target)
-            chunks = in_chunks({"": split["history"]})
-            smoothed = np.concatenate([chunk[""] @ weights for chunk in chunks])
+            history, added = self.ridge.split_special_days(split)
+            weights = smoothing.fit_filter(self.contract, history, target - added)
+            smoothed = history @ weights + added
             blend = smoothing.best_blend(median, smoothed, target)
             shift = blend * (smoothed - median)
             low, high = low + shift, high + shift
@@ -91,7 +91,8 @@ class Network(nn.Module):
         return {"Network without exponential smoothing": alone} if self.smoothing else {}
 
     def forward(self, history: Tensor, known: Tensor) -> Tensor:
-        base = self.ridge(history, known)
+        history, known, added = self.ridge.without_special_days(history, known)
+        base = self.ridge.ordinary(history, known)
         hidden = self.body(self.drop(self._tokens(history, known, base)))
         if self.kind == "lstm":
             hidden = hidden[0]
@@ -101,6 +102,7 @@ class Network(nn.Module):
         median = base + shift
         if not self.training and self.smoothing:
             median = median + self.blend * (history @ self.filter - median)
+        median = median + added
         low = median - functional.relu(functional.softplus(below) + self.margin)
         high = median + functional.relu(functional.softplus(above) + self.margin)
         return torch.stack([low, median, high], dim=2)

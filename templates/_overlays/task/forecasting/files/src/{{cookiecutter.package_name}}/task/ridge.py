@@ -17,20 +17,24 @@ CHUNK = 1024  # windows in memory at once
 class Ridge(nn.Module):
     """`history` (batch, window), `known` (batch, window + horizon, channel) → (batch, horizon).
 
-    Each future step is the value one season before, plus a linear function of the past (relative
-    to its own mean, so that a trend does no harm), the calendar and the covariates. Coefficients
-    are buffers: fitted in closed form, without gradients.
+    What special days add is one profile of the day, taken off the past and added to the future: few
+    of them cannot teach more, and a window after one is like any other. Each step is the value one
+    season before, plus a linear function of the past (relative to its own mean, so that a trend
+    does no harm), the calendar and the covariates. Coefficients are buffers: fitted in closed form,
+    without gradients.
     """
 
     coefficients: Tensor
     intercept: Tensor
     season_ago: Tensor
+    profile: Tensor
 
     def __init__(self, contract: Contract) -> None:
         super().__init__()
         self.season, self.window = contract.season, contract.window
         self.calendar, self.ahead = contract.calendar_channels, contract.ahead_channels
-        self.static = contract.channels - contract.static_channels
+        self.special = contract.channels - contract.special_channels
+        self.static = self.special - contract.static_channels
         covariates = self.static - self.calendar
         count = contract.window * (1 + covariates) + contract.horizon * self.ahead
         count += contract.static_channels
@@ -39,10 +43,27 @@ class Ridge(nn.Module):
         # a horizon longer than the season repeats the last known season
         steps = np.arange(contract.horizon) % contract.season - contract.season
         self.register_buffer("season_ago", torch.from_numpy(steps + contract.window), False)
+        # checkpoints from before there were special days lack it
+        profile = torch.zeros(contract.special_channels)
+        self.register_buffer("profile", profile, persistent=len(profile) > 0)
 
     def forward(self, history: Tensor, known: Tensor) -> Tensor:
+        history, known, added = self.without_special_days(history, known)
+        return self.ordinary(history, known) + added
+
+    def ordinary(self, history: Tensor, known: Tensor) -> Tensor:
+        """Forecast (batch, horizon) as if there were no special days."""
         design = self.design(history, known)
         return self.reference(history) + design @ self.coefficients + self.intercept
+
+    def without_special_days(self, history: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the history without what special days added, `known` without their channels, and
+        what they add to the future (batch, horizon)."""
+        if not len(self.profile):
+            return history, known, torch.zeros_like(history[:, :1])
+        added = known[:, :, self.special :] @ self.profile
+        past, ahead = added[:, : self.window], added[:, self.window :]
+        return history - past, known[:, :, : self.special], ahead
 
     def reference(self, history: Tensor) -> Tensor:
         """Return each future step's value one season before (batch, horizon)."""
@@ -65,7 +86,8 @@ class Ridge(nn.Module):
 
     @torch.no_grad()
     def fit(self, train: Arrays, validation: Arrays) -> "Ridge":
-        """Fit to `train`; choose the penalty by absolute error on validation.
+        """Fit the profile of special days to the changes since last season, then the ridge to what
+        is left of `train`; choose its penalty by absolute error on validation.
 
         Hoerl and Kennard, Ridge Regression, Technometrics 12 (1970), by the eigenvalues of the
         inputs' covariance, so that all penalties cost one decomposition.
@@ -75,6 +97,7 @@ class Ridge(nn.Module):
         if count > FIT_WINDOWS:
             rows = evenly_spaced(count, FIT_WINDOWS)
             train, count = select_rows(train, rows), FIT_WINDOWS
+        self.profile.copy_(self._fit_profile(train))
         mean = sum(design.sum(dim=0) for design, _ in self._chunks(train)) / count
         squares = sum((design - mean).square().sum(dim=0) for design, _ in self._chunks(train))
         spread = torch.as_tensor(squares / count).sqrt()
@@ -99,20 +122,40 @@ class Ridge(nn.Module):
         self.coefficients, self.intercept = best.float(), (level - mean @ best).float()
         return self
 
+    def _fit_profile(self, train: Arrays) -> Tensor:
+        """Return the least squares of the changes since last season on those of the channels."""
+        count, seasons = len(self.profile), self.season_ago
+        gram, product = torch.eye(count).double(), torch.zeros(count).double()
+        for chunk in self._tensors(train, *INPUTS, "target") if count else ():
+            history, known, target = chunk["history"], chunk["known"], chunk["target"]
+            channels = known[:, :, self.special :].double()
+            changes = (channels[:, self.window :] - channels[:, seasons]).flatten(0, 1)
+            gram.addmm_(changes.T, changes)
+            product += changes.T @ (target - self.reference(history)).double().flatten()
+        return torch.linalg.solve(gram, product).float()
+
     @torch.no_grad()
     def predict(self, split: Arrays) -> np.ndarray:
         """Return point forecasts (n, horizon), scaled."""
-        chunks = in_chunks({name: split[name] for name in INPUTS}, CHUNK)
-        return np.concatenate([self(*self._inputs(chunk)).numpy() for chunk in chunks])
+        return torch.cat([self(**chunk) for chunk in self._tensors(split, *INPUTS)]).numpy()
+
+    @torch.no_grad()
+    def split_special_days(self, split: Arrays) -> tuple[np.ndarray, np.ndarray]:
+        """Return the history without what special days added (n, window), and what they add to the
+        future (n, horizon or 1)."""
+        parts = [self.without_special_days(**chunk) for chunk in self._tensors(split, *INPUTS)]
+        histories, _, added = zip(*parts, strict=True)
+        return torch.cat(histories).numpy(), torch.cat(added).numpy()
 
     def _chunks(self, split: Arrays) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the regressors and the changes since last season, float64, some rows at a time."""
-        columns = {name: split[name] for name in (*INPUTS, "target")}
-        for chunk in in_chunks(columns, CHUNK):
-            history, known = self._inputs(chunk)
-            change = torch.from_numpy(chunk["target"]).double() - self.reference(history).double()
-            yield self.design(history, known).double(), change
+        for chunk in self._tensors(split, *INPUTS, "target"):
+            history, known, added = self.without_special_days(chunk["history"], chunk["known"])
+            target = (chunk["target"] - added).double()
+            yield self.design(history, known).double(), target - self.reference(history).double()
 
     @staticmethod
-    def _inputs(split: Arrays) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(split["history"]), torch.from_numpy(split["known"])
+    def _tensors(split: Arrays, *names: str) -> Iterator[dict[str, Tensor]]:
+        """Yield columns, some rows at a time."""
+        for chunk in in_chunks({name: split[name] for name in names}, CHUNK):
+            yield {name: torch.from_numpy(column) for name, column in chunk.items()}

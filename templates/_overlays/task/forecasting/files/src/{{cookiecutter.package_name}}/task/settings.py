@@ -44,6 +44,12 @@ class DataSettings(Section):
     holidays: list[date] = Field(
         default=[], max_length=10_000, description="days without a row, future ones too"
     )
+    special_days: list[date] = Field(
+        default=[],
+        max_length=10_000,
+        description="dates unlike others of their weekday, such as public holidays, future ones "
+        "too; steps of at most a day",
+    )
     gaps: Literal["refuse", "interpolate", "seasonal"] = Field(
         default="refuse",
         description="missing rows and empty cells: refused, or filled linearly or with the value "

@@ -11,9 +11,10 @@ import itertools
 
 import numpy as np
 
-from ..arrays import Arrays, evenly_spaced
+from ..arrays import Arrays, evenly_spaced, row_count, select_rows
 from .contract import Contract
 from .data import Dataset
+from .ridge import Ridge
 
 LEVEL_GAINS = (0.0, 0.01, 0.05, 0.2)
 SEASON_GAINS = (0.05, 0.15, 0.3)
@@ -22,14 +23,28 @@ BLENDS = np.linspace(0, 1, 21)  # weights of one forecast beside another
 FIT_WINDOWS = 500  # evenly spread, at most, to choose a filter: neighbours are nearly the same
 
 
-def forecast(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return point forecasts (n, horizon) for validation and test, tuned on validation."""
-    weights = _candidates(dataset.contract)
-    validation = candidate_forecasts(dataset, dataset.validation, weights)
-    errors = np.abs(validation - dataset.validation["target"][:, :, None]).mean(axis=(0, 1))
-    best = int(errors.argmin())
-    test = candidate_forecasts(dataset, dataset.test, weights[best : best + 1])
-    return validation[:, :, best], test[:, :, 0]
+def forecast(dataset: Dataset, ridge: Ridge) -> tuple[np.ndarray, np.ndarray]:
+    """Return point forecasts (n, horizon) for validation and test.
+
+    Settings are tuned on training and validation: four numbers hardly overfit. What special days
+    add, by the ridge's profile, is not smoothed.
+    """
+    weights, count = _candidates(dataset.contract), row_count(dataset.train)
+    some = select_rows(dataset.train, evenly_spaced(count, min(count, FIT_WINDOWS)))
+    errors = []
+    for split in (some, dataset.validation):
+        forecasts = candidate_forecasts(dataset, split, weights, ridge)
+        errors.append(np.abs(forecasts - split["target"][:, :, None]).mean(axis=1))
+    best = lowest_error(np.concatenate(errors))
+    test = candidate_forecasts(dataset, dataset.test, weights[best : best + 1], ridge)
+    return forecasts[:, :, best], test[:, :, 0]
+
+
+def lowest_error(errors: np.ndarray) -> int:
+    """Return the candidate of least mean error, of errors (row, candidate) relative to each row's
+    mean over all candidates: a few hard days, such as a heat wave, must not decide alone."""
+    relative = errors / np.maximum(errors.mean(axis=1, keepdims=True), np.finfo(float).tiny)
+    return int(relative.mean(axis=0).argmin())
 
 
 def fit_filter(contract: Contract, history: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -48,14 +63,15 @@ def fit_filter(contract: Contract, history: np.ndarray, target: np.ndarray) -> n
         return forecasts[0].T
 
     candidates = _candidates(contract)
-    errors = [np.abs(smoothed(windows, each) - actual).mean() for each in candidates]
-    return smoothed(np.eye(contract.window), candidates[int(np.argmin(errors))])
+    errors = [np.abs(smoothed(windows, each) - actual).mean(axis=1) for each in candidates]
+    return smoothed(np.eye(contract.window), candidates[lowest_error(np.stack(errors, axis=1))])
 
 
 def best_blend(forecasts: np.ndarray, others: np.ndarray, target: np.ndarray) -> float:
-    """Return the weight of `others` beside `forecasts` with the least absolute error."""
-    errors = [np.abs(forecasts + w * (others - forecasts) - target).mean() for w in BLENDS]
-    return float(BLENDS[int(np.argmin(errors))])
+    """Return the weight of `others` beside `forecasts` with the lowest absolute error."""
+    gaps = others - forecasts
+    errors = [np.abs(forecasts + weight * gaps - target).mean(axis=1) for weight in BLENDS]
+    return float(BLENDS[lowest_error(np.stack(errors, axis=1))])
 
 
 def _candidates(contract: Contract) -> np.ndarray:
@@ -63,14 +79,18 @@ def _candidates(contract: Contract) -> np.ndarray:
     return np.array(list(itertools.product(LEVEL_GAINS, ERROR_CORRELATIONS, *seasonal)))
 
 
-def candidate_forecasts(dataset: Dataset, split: Arrays, weights: np.ndarray) -> np.ndarray:
+def candidate_forecasts(
+    dataset: Dataset, split: Arrays, weights: np.ndarray, ridge: Ridge
+) -> np.ndarray:
     """Forecast (n, horizon, candidate) from a split's origins; `weights` (candidate, gain)."""
-    horizon, seasons = dataset.contract.horizon, dataset.contract.seasons
+    contract, profile = dataset.contract, ridge.profile.numpy()
+    horizon, seasons = contract.horizon, contract.seasons
+    ordinary, added = ridge.split_special_days(split)
     forecasts = np.empty((len(split["origin"]), horizon, len(weights)), np.float32)
     for number, series in enumerate(dataset.series):
         rows = np.flatnonzero(split["series"] == number)
         steps = series.find(split["origin"][rows])
-        values = dataset.contract.scaled(series.values, series.id)
+        values = contract.scaled(series.values, series.id)
         rows_at: dict[int, list[int]] = {}
         for step, row in zip(steps.tolist(), rows.tolist(), strict=True):
             past = split["history"][row]
@@ -80,8 +100,10 @@ def candidate_forecasts(dataset: Dataset, split: Arrays, weights: np.ndarray) ->
                 rows_at.setdefault(step, []).append(row)
             else:
                 last = {len(past) - 1: [row]}
-                smooth(past.astype(float), seasons, weights, horizon, last, forecasts)
-        smooth(values.astype(float), seasons, weights, horizon, rows_at, forecasts)
+                smooth(ordinary[row].astype(float), seasons, weights, horizon, last, forecasts)
+        values = values.astype(float) - contract.special_at(series.stamps) @ profile
+        smooth(values, seasons, weights, horizon, rows_at, forecasts)
+    forecasts += added[:, :, None]
     return forecasts
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..arrays import Arrays, evenly_spaced, row_count, select_rows
-from .contract import Contract
+from .contract import INPUTS, Contract
 from .data import Dataset
 from .ridge import Ridge
 
@@ -30,27 +30,30 @@ def forecast(dataset: Dataset, ridge: Ridge) -> list[np.ndarray]:
         early_stopping=False,  # pyright: ignore[reportArgumentType]  # its stubs know "auto" only
         random_state=0,
         **SHAPE,
-    ).fit(_features(contract, train, base), (train["target"] - base).ravel())
+    ).fit(_features(contract, train, base, ridge), (train["target"] - base).ravel())
     forecasts = []
     for split in (dataset.validation, dataset.test):
         base = ridge.predict(split)
-        residual = trees.predict(_features(contract, split, base))
+        residual = trees.predict(_features(contract, split, base, ridge))
         forecasts.append(base + residual.reshape(base.shape))
     return forecasts
 
 
-def _features(contract: Contract, split: Arrays, base: np.ndarray) -> np.ndarray:
+def _features(contract: Contract, split: Arrays, base: np.ndarray, ridge: Ridge) -> np.ndarray:
     """Describe each step ahead (n × horizon, feature): its number and inputs, the ridge's forecast,
-    the values of the seasons before, the newest value and level, relative to the newest season."""
+    the values of the seasons before, the newest value and level, relative to the newest season;
+    without what special days add."""
     steps, parts = np.arange(contract.horizon), []
     for first in range(0, len(base), CHUNK):
         rows = slice(first, first + CHUNK)
-        history, known = split["history"][rows], split["known"][rows][:, contract.window :]
+        chunk = {name: split[name][rows] for name in INPUTS}
+        history, added = ridge.split_special_days(chunk)
+        known, ordinary = chunk["known"][:, contract.window :], base[rows] - added
         level = history[:, -contract.season :].mean(axis=1, keepdims=True)
         lags = [history[:, contract.window + steps % s - s] - level for s in contract.seasons]
-        newest = np.broadcast_to(history[:, -1:] - level, base[rows].shape)
+        newest = np.broadcast_to(history[:, -1:] - level, ordinary.shape)
         place = np.broadcast_to(steps, newest.shape)
-        columns = [place, base[rows] - level, base[rows] - base[rows].mean(axis=1, keepdims=True)]
+        columns = [place, ordinary - level, ordinary - ordinary.mean(axis=1, keepdims=True)]
         columns += [*lags, newest, np.broadcast_to(level, newest.shape)]
         each = np.concatenate([np.stack(columns, axis=2), known], axis=2)
         parts.append(each.reshape(-1, each.shape[2]))

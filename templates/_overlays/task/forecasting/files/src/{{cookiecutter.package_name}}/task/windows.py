@@ -60,6 +60,8 @@ class KnownWindows(LazyArray):
             ahead = contract.frequency.after(origins, np.arange(1, contract.horizon + 1))
             calendar = contract.calendar_at(ahead)
             made[:, contract.window :, : contract.calendar_channels] = calendar
+            first = contract.channels - contract.special_channels
+            made[:, contract.window :, first:] = contract.special_at(ahead)
         return made[0] if np.ndim(self.origins[rows]) == 0 else made
 
     def take(self, rows: np.ndarray) -> Self:
