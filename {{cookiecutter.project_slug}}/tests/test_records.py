@@ -27,11 +27,12 @@ def page() -> Path:
     return next(EXPERIMENTS.glob("*/record.json")).with_name("README.md")
 
 
-def second_run(shift: float) -> str:
-    """Copy the run as a later one with another setting, whose scores are higher by `shift`."""
+def second_run(shift: float, **settings: str) -> str:
+    """Copy the run as a later one with other settings, whose scores are higher by `shift`."""
     first = next(Path("runs").glob("*/run.json")).parent
     folder = Path(shutil.copytree(first, first.with_name("99990101-000000")))
     info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    info["settings"] |= settings
     info["settings"]["train"]["epochs"] += 1
     info |= {"started": "9999-01-01T00:00:00+00:00", "question": "Do more epochs help?"}
     (folder / "run.json").write_text(json.dumps(info), encoding="utf-8")
@@ -116,6 +117,17 @@ def test_difference_to_the_run_before_is_measured_on_the_same_test_rows(
     assert verdict in line
     assert "train.epochs=" in line
     assert "Do more epochs help?" in line
+
+
+def test_first_run_of_a_name_is_compared_with_another_of_the_same_data(work: Path) -> None:
+    name = second_run(0.0, name="another")
+    assert report("--run", name) == 0
+    index = (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
+    assert index.count(" **best** ") == 1
+    line = next(line for line in index.splitlines() if line.startswith(f"| [{name}]"))
+    assert "not distinguishable" in line
+    assert "train.epochs=" in line
+    assert "name=" not in line
 
 
 def test_records_hold_no_paths_of_the_machine(work: Path) -> None:

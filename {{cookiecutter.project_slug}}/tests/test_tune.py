@@ -117,7 +117,9 @@ def test_trials_are_measured_on_validation_logged_and_leave_no_checkpoint(
     assert "--study NAME" in capsys.readouterr().err
 
 
-def test_a_killed_workers_trial_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_workers_first_trial_is_taken_over_and_not_pruned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     arguments = ["--config", str(CONFIG), "--study", "s", "--trials", "3", *SEARCH, *QUICK]
     with subprocess.Popen([sys.executable, "-c", WORKER, "tune", *arguments]) as worker:
         deadline = time.monotonic() + 600
@@ -128,11 +130,14 @@ def test_a_killed_workers_trial_is_taken_over(monkeypatch: pytest.MonkeyPatch) -
         worker.kill()
     monkeypatch.setattr(tuning, "HEARTBEAT", 1)
     monkeypatch.setattr(tuning, "GRACE", 2)
+    monkeypatch.setattr(tuning.optuna.Trial, "should_prune", lambda trial: True)
     assert tune("--trials", "3", *SEARCH) == 0
     trials = record().trials
     assert trials[0].state == "interrupted"
-    assert sorted(t.state for t in trials) == ["complete"] * 3 + ["interrupted"]
-    assert trials[0].settings in [trial.settings for trial in trials[1:]]
+    assert sorted(t.state for t in trials) == ["complete", "interrupted", "pruned", "pruned"]
+    (complete,) = (trial for trial in trials if trial.state == "complete")
+    assert trials[0].settings == complete.settings
+    assert record().before == complete.value
     assert not list(Path("runs").rglob("*.safetensors"))
 
 

@@ -38,7 +38,7 @@ def register(group: common.CommandGroup) -> None:
     parser = group.add(run_evaluate, "", "--config configs/mine.yaml", "--run RUN")
     common.add_run_option(parser)
     parser = group.add(run_report, "", "--config configs/mine.yaml", "--run RUN", "--check")
-    text = "recorded run that this one changed (default: the one before of its name and data)"
+    text = "recorded run that this one changed (default: the one before on its data)"
     parser.add_argument("--against", metavar="RUN", help=text)
     text = "write nothing; exit code 1 if a page does not match the records (needs no runs)"
     parser.add_argument("--check", action="store_true", help=text)

@@ -60,9 +60,10 @@ def register(group: common.CommandGroup) -> None:
 def run_tune(options: Namespace) -> None:
     """Search settings that are better on validation; the test split is not looked at.
 
-    The first trial has the settings as they are; trials that are worse than the median of others at
-    the same epoch are pruned. Run the command again, or at the same time, to add workers or
-    trials to a study. Ctrl-C and a killed worker lose no trial: it is queued again and resumes.
+    The first trial has the settings as they are and is trained to its end; others that are worse
+    than the median at the same epoch are pruned. Run the command again, or at the same time, to add
+    workers or trials to a study. Ctrl-C and a killed worker lose no trial: it is queued again and
+    resumes.
     """
     from ..experiments import studies, study_pages
     from ..training.dataset import load_data

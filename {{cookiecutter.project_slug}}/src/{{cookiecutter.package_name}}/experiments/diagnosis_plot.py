@@ -2,6 +2,7 @@
 
 from statistics import median
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,6 +19,7 @@ def plot_diagnosis(found: Diagnosis) -> Figure:
     for draw, axis in zip(PANELS, axes.flat, strict=True):
         draw(axis, found)
         axis.grid(alpha=0.3)
+        axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -44,13 +46,16 @@ def _rates(axis: Axes, found: Diagnosis) -> None:
         axis.axvline(value, color=color, linestyle=style, label=f"{name}: {value:.2g}")
     fall = max(-min(test.changes), 1e-12)
     axis.set_ylim(-1.1 * fall, fall)
-    axis.legend(frameon=False)
+    axis.legend(framealpha=1, edgecolor="white")  # over the lines, which are as high as the panel
 
 
 def _layers(axis: Axes, values: dict[str, float]) -> None:
-    """Draw a dot for each layer, the first on top, on a logarithmic axis."""
+    """Draw a dot for each layer, the first on top, on a logarithmic axis of whole decades."""
     axis.plot(list(values.values()), range(len(values)), "o", color=BLUE, markersize=4)
     axis.set(xscale="log", ylim=(len(values) - 0.5, -0.5))
+    if values:
+        ends = np.log10([min(values.values()), max(values.values())])
+        axis.set_xlim(10 ** np.floor(ends[0] - 0.05), 10 ** np.ceil(ends[1] + 0.05))
     every = -(-len(values) // LISTED)
     names = [_short(name) for name in values][::every]
     axis.set_yticks(range(0, len(values), every), names, fontsize=7)

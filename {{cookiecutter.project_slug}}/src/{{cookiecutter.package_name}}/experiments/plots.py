@@ -23,7 +23,7 @@ def curves(run: Run) -> Figure:
         (line,) = right.plot(epochs, values)
         right.plot(state.best_epoch, values[state.best_epoch - 1], "o", color=line.get_color())
     left.set(xlabel="epoch", ylabel="loss", title="training")
-    right.set(xlabel="epoch", ylabel=metric.title, title="validation (dot: best epoch)")
+    right.set(xlabel="epoch", ylabel=metric.title, title="validation (dot: epoch kept)")
     left.legend(frameon=False)
     for axis in (left, right):
         axis.grid(alpha=0.3)

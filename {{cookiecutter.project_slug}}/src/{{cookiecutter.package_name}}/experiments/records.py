@@ -81,9 +81,9 @@ def read_records(folder: Path) -> list[Record]:
 def record_experiments(run: Run, against: str | None = None) -> list[Path]:
     """Record the run and every evaluated run of the same data, and write their pages and the table.
 
-    Each is compared with the run recorded before it that has the same name and data; this run with
-    `against`, if given. Returns the table and the run's page and record. Raises UserError when
-    `against` has no record, or a page has lost its markers.
+    Each is compared with the run recorded before it on the same data, one of its name if there is
+    one; this run with `against`, if given. Returns the table and the run's page and record. Raises
+    UserError when `against` has no record, or a page has lost its markers.
     """
     folder = run.settings.paths.experiments
     for path in sorted(run.settings.paths.runs.glob("*/evaluation.json")):
@@ -120,7 +120,7 @@ def _record(run_folder: Path, info: RunInfo, folder: Path, against: str | None) 
     if against is None and old and old.comparison:
         against = old.comparison.against
     if against is None:
-        against = max((n for n, r in records.items() if _is_base(r.info, info)), default=None)
+        against = _base_of(info, records)
     if (run_folder / "scores.npz").exists():
         content = (run_folder / "scores.npz").read_bytes()
         write_atomically(own / "scores.npz", lambda path: path.write_bytes(content))
@@ -131,10 +131,15 @@ def _record(run_folder: Path, info: RunInfo, folder: Path, against: str | None) 
     write_json(own / "record.json", record.model_dump())
 
 
-def _is_base(base: RunInfo, info: RunInfo) -> bool:
-    same = base.settings.get("name") == info.settings.get("name")
-    is_before = base.started < info.started
-    return same and is_before and base.data.fingerprint == info.data.fingerprint
+def _base_of(info: RunInfo, records: dict[str, Record]) -> str | None:
+    """Return the newest run before this one on the same data, one of its name if there is one."""
+    name, data = info.settings.get("name"), info.data.fingerprint
+    bases = [
+        (record.info.settings.get("name") == name, record.name)
+        for record in records.values()
+        if record.info.started < info.started and record.info.data.fingerprint == data
+    ]
+    return max(bases)[1] if bases else None
 
 
 def compare(record: Record, base: Record, folder: Path) -> Comparison:
@@ -179,11 +184,12 @@ def lead_over(run: Run, other: Run) -> tuple[float, Interval]:
 
 
 def changes(record: Record, records: dict[str, Record]) -> list[str]:
-    """List the settings that differ from those of the run that it is compared with."""
+    """List the settings, but for the name, that differ from the run's that it is compared with."""
     if record.comparison is None or record.comparison.against not in records:
         return []
     base = records[record.comparison.against]
-    return differences(record.info.settings, base.info.settings)
+    settings = ({**each.info.settings, "name": ""} for each in (record, base))
+    return differences(*settings)
 
 
 def _page(record: Record, folder: Path) -> str:
@@ -216,12 +222,12 @@ def _words(info: RunInfo) -> str:
 
 
 def _index_page(folder: Path) -> str:
-    """Return the page of all experiments, newest first, with the best of each name and data."""
+    """Return the page of all experiments, newest first, with the best of each data."""
     records = {each.name: each for each in read_records(folder)}
     sign = 1 if HIGHER_IS_BETTER else -1
-    best: dict[tuple[Any, str], Record] = {}
+    best: dict[str, Record] = {}  # by the fingerprint of their data
     for record in records.values():
-        key = record.info.settings.get("name"), record.info.data.fingerprint
+        key = record.info.data.fingerprint
         if key not in best or sign * _score(record) > sign * _score(best[key]):
             best[key] = record
     title = METRICS[PRIMARY_METRIC].title

@@ -222,13 +222,13 @@ def _activations(useless: dict[str, tuple[float, int]]) -> Check:
 
 def _learning_rate(test: RangeTest, lr: float) -> Check:
     steepest, limit = test.steepest(), test.limit()
-    text = f"the loss falls fastest at {steepest:.1g} and rises again beyond {limit:.1g}; train.lr "
+    text = f"the loss falls fastest at {steepest:.2g} and rises again beyond {limit:.2g}; train.lr "
     text += f"is {lr:g}"
     if lr > limit:
-        advice = f"set train.lr to about {steepest:.1g}"
+        advice = f"set train.lr to about {steepest:.2g}"
         return Check("error", "learning rate", f"too high: {text}", advice)
     if lr < steepest / 100:
-        advice = f"try train.lr={steepest / 3:.1g}"
+        advice = f"try train.lr={steepest / 3:.2g}"
         return Check("warning", "learning rate", f"low: {text}", advice)
     return Check("ok", "learning rate", text)
 

@@ -188,6 +188,7 @@ class Study:
     def _train(self, trial: optuna.Trial) -> float:
         """Train a trial's networks; return the metric on validation, mean over the seeds."""
         self.current, seeds = trial.number, self.settings.train.seeds
+        is_first = "fixed_params" in self._trial(trial.number).system_attrs  # what others beat
         # By the trial's number: one worker can be repeated, and two do not try the same.
         self.study.sampler = optuna.samplers.TPESampler(seed=1000 * seeds[0] + trial.number)
         reported, values, seconds = 0, [], 0.0
@@ -198,7 +199,8 @@ class Study:
                 for epoch, row in enumerate(state.history[reported:], reported + 1):
                     trial.report(row[objective.PRIMARY_METRIC], epoch)
                 reported = state.epoch
-                if state.epoch < job.stage.train.epochs and trial.should_prune():
+                is_over = is_first or state.epoch == job.stage.train.epochs
+                if not is_over and trial.should_prune():
                     trial.set_user_attr("seconds", round(state.seconds, 1))
                     raise optuna.TrialPruned
 
