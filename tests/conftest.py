@@ -34,9 +34,10 @@ NAMES = ["ab", "zeta-forecast", "thirty-letters-are-the-longest"]
 TASK_FORMS = list(itertools.product(TASKS, FORMS))
 NAMED = {pair: NAMES[number % len(NAMES)] for number, pair in enumerate(TASK_FORMS)}
 # All tests of a project run in one of each form. In the other full ones those run that the task
-# could break (`shared_tests`), in the other basic ones the way from own data to a served model.
+# could break (`shared_tests`), of a task whose basic project ran them all what that one lacks; in
+# the other basic ones the way from own data to a served model.
 WHOLE = {("image-classification", "full"), ("recommendation", "basic")}
-PARTLY = {"full": ["-p", "shared_tests"], "basic": ["tests/test_own_data.py"]}
+OWN_DATA = "tests/test_own_data.py"
 CHECKS = {
     "style": ["ruff", "check"],
     "format": ["ruff", "format", "--check"],
@@ -178,7 +179,7 @@ def checks(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # The longest first, so that none is left to run alone.
         started = {
-            key: pool.submit(run_check, projects[key[1:]], environment, *key)
+            key: pool.submit(run_check, projects, environment, *key)
             for check, form, task in itertools.product(reversed(CHECKS), FORMS, TASKS)
             if (key := (check, task, form)) in awaited and check != "types"
         }
@@ -191,13 +192,19 @@ def checks(
         pool.shutdown(cancel_futures=True)  # after Ctrl-C
 
 
-def run_check(project: Path, environment: Path, check: str, task: str, form: str) -> str:
+def run_check(
+    projects: dict[tuple[str, str], Path], environment: Path, check: str, task: str, form: str
+) -> str:
     """Run a check of a project and note its seconds; of the tests those that are due in it."""
-    started, command = time.monotonic(), CHECKS[check]
+    started, command = time.monotonic(), [*CHECKS[check]]
     if check == "tests" and (task, form) not in WHOLE:
-        command = [*command, *PARTLY[form]]
+        command += ["-p", "shared_tests"] if form == "full" else [OWN_DATA]
+        if (task, "basic") in WHOLE:
+            tests = [projects[task, form] / "tests", projects[task, "basic"] / "tests"]
+            names, others = ({path.name for path in folder.glob("test_*.py")} for folder in tests)
+            command += [OWN_DATA, *sorted(f"tests/{name}" for name in names - others)]
     try:
-        return run(project, environment, *command)
+        return run(projects[task, form], environment, *command)
     finally:
         kind = f"tests of {task}, {form}" if check == "tests" else check
         SECONDS[f"beside these: {kind}"] += time.monotonic() - started

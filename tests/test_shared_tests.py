@@ -47,3 +47,9 @@ def test_a_test_is_of_the_task_if_anything_in_it_leads_there(tmp_path: Path) -> 
     }
     of_processes = shared_tests.leading_to(path, shared_tests.PROCESSES)
     assert {name for name in of_processes if name.startswith("test_")} == {"test_workers"}
+
+
+def test_the_tests_that_are_left_out_by_name_exist() -> None:
+    texts = [path.read_text() for folder in shared_tests.SHARED for path in folder.glob("test_*.py")]
+    for name in shared_tests.OF_LIBRARIES | shared_tests.ONCE:
+        assert any(f"def {name}(" in text for text in texts), name
