@@ -33,10 +33,6 @@ def with_special_days(tmp_path: Path, days: Sequence[date] = SPECIAL) -> Dataset
     return data.load(DataSettings(path=path, special_days=list(days), **HOURLY))
 
 
-def error(dataset: Dataset, forecasts: np.ndarray) -> float:
-    return float(np.abs(forecasts - dataset.test["target"]).mean()) * dataset.contract.series[""].unit
-
-
 def test_listed_days_and_those_after_them_are_forecast_like_others(tmp_path: Path) -> None:
     errors = {}
     for days in (SPECIAL, SPECIAL[:-2], []):  # the last two are in the test
@@ -45,8 +41,10 @@ def test_listed_days_and_those_after_them_are_forecast_like_others(tmp_path: Pat
         smoothed = smoothing.forecast(dataset, ridge)[1]
         trees_ = trees.forecast(dataset, ridge)[1]
         points = [ridge.predict(dataset.test), smoothed, trees_]
-        errors[len(days)] = np.array([error(dataset, one) for one in points])
-    assert (errors[7] < 0.15).all()
+        errors[len(days)] = np.array(
+            [np.abs(one - dataset.test["target"]).mean() for one in points]
+        )
+    assert (errors[7] < 0.3).all()
     assert (errors[0] > 2 * errors[7]).all()
     assert (errors[5] > 2 * errors[7]).all()
 
@@ -90,6 +88,14 @@ def test_requests_need_no_column_for_them_and_old_contracts_load(tmp_path: Path)
     old = Contract.model_validate(fields)
     assert old.channels == old.calendar_channels
     assert "profile" not in Ridge(old).state_dict()  # weights from before have none
+
+
+def test_runs_with_other_special_days_are_of_the_same_data(tmp_path: Path) -> None:
+    prints = {with_special_days(tmp_path, days).fingerprint for days in ([], SPECIAL[:2], SPECIAL)}
+    assert len(prints) == 1
+    dataset = with_special_days(tmp_path)
+    shifted = dataset.keep_rows({"train": np.arange(1, len(dataset.train["origin"]))})
+    assert shifted.fingerprint not in prints
 
 
 def test_days_that_cannot_help_are_refused_or_reported(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,14 @@ from .frequency import Frequency
 from .grid import Series
 from .series import SeriesSet, keep_usable, read_series
 from .settings import DataSettings
-from .windows import LEAST_HORIZONS, Blocks, cut_windows, longest_window, split_grid
+from .windows import (
+    LEAST_HORIZONS,
+    Blocks,
+    FirstChannels,
+    cut_windows,
+    longest_window,
+    split_grid,
+)
 
 INCLUDED = Path(__file__).with_name("victoria_demand_2014.csv")
 INCLUDED_SOURCE = (
@@ -55,6 +62,20 @@ class Dataset(Splits):
     contract: Contract
     series: list[Series] = field(repr=False)
     blocks: Blocks
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over all splits without the channels of special days, which are settings: a run
+        with other ones is of the same data, and compared."""
+        if not self.contract.special_channels:
+            return super().fingerprint
+        count = self.contract.channels - self.contract.special_channels
+        splits = {
+            name: {**split, "known": FirstChannels(split["known"], count)}
+            for name in ("train", "validation", "test")
+            for split in [getattr(self, name)]
+        }
+        return super(Dataset, replace(self, **splits)).fingerprint
 
     def example(self) -> dict[str, Any]:
         """Build a request's item (JSON) from the first test window."""

@@ -34,7 +34,8 @@ def forecast(dataset: Dataset, ridge: Ridge) -> tuple[np.ndarray, np.ndarray]:
     errors = []
     for split in (some, dataset.validation):
         forecasts = candidate_forecasts(dataset, split, weights, ridge)
-        errors.append(np.abs(forecasts - split["target"][:, :, None]).mean(axis=1))
+        actual = split["target"][:][:, :, None]
+        errors.append(np.abs(forecasts - actual).mean(axis=1))
     best = lowest_error(np.concatenate(errors))
     test = candidate_forecasts(dataset, dataset.test, weights[best : best + 1], ridge)
     return forecasts[:, :, best], test[:, :, 0]

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ..arrays import Arrays, LazyArray
+from ..arrays import Arrays, LazyArray, select_rows
 from .contract import Contract, Scale
 from .grid import Series
 from .settings import DataSettings
@@ -66,6 +66,20 @@ class KnownWindows(LazyArray):
 
     def take(self, rows: np.ndarray) -> Self:
         return type(self)(self.windows.take(rows), self.origins[rows], self.contract)
+
+
+class FirstChannels(LazyArray):
+    """The first `count` channels of a column of windows (n, step, channel)."""
+
+    def __init__(self, column: Any, count: int) -> None:
+        self.column, self.count, self.dtype = column, count, column.dtype
+        self.shape = (*column.shape[:-1], count)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self.column[rows][..., : self.count]
+
+    def take(self, rows: np.ndarray) -> Self:
+        return type(self)(select_rows({"": self.column}, rows)[""], self.count)
 
 
 def split_grid(settings: DataSettings, count: int) -> Blocks:
