@@ -52,10 +52,10 @@ def connected() -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         store, number, size = next(rendezvous("env://"))
-        if os.environ["LOCAL_WORLD_SIZE"] == str(size):
+        if os.environ.get("LOCAL_WORLD_SIZE") == str(size):
             # torchrun keeps the store when it starts processes again, and with it the addresses of
             # the dead ones. On several machines its counts of restarts may differ.
-            attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
             store = PrefixStore(f"attempt-{attempt}", store)
         distributed.init_process_group(backend, store=store, rank=number, world_size=size)
     except RuntimeError as error:  # a wrong address or network card
