@@ -224,7 +224,7 @@ def test_processes_that_cannot_connect_end_with_one_line(monkeypatch: pytest.Mon
 
     for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(processes.distributed, "rendezvous", refuse)
+    monkeypatch.setattr(sys.modules["torch.distributed.rendezvous"], "rendezvous", refuse)
     with pytest.raises(WorkError, match=r"cannot connect: .*nosuch$"), processes.connected():
         pass
 

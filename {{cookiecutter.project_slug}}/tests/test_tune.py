@@ -20,7 +20,7 @@ from {{ cookiecutter.package_name }}.config import (
 from {{ cookiecutter.package_name }}.files import read_document
 from {{ cookiecutter.package_name }}.task import objective
 from {{ cookiecutter.package_name }}.task.settings import Settings
-from {{ cookiecutter.package_name }}.training import dataset, runs, tuning
+from {{ cookiecutter.package_name }}.training import dataset, runs, trial_values, tuning
 from {{ cookiecutter.package_name }}.training.fit import Interrupted
 
 from .conftest import CONFIG
@@ -71,9 +71,9 @@ def test_every_searched_setting_is_valid_at_its_ends_and_listed_by_help(
     text = capsys.readouterr().out
     for key, search in space.items():
         assert f"{key}={search}" in text
-        ends = search.choices or tuning.ends(settings, key, search)
+        ends = search.choices or trial_values.ends(settings, key, search)
         assert all(with_values(settings, {key: value}, "test") for value in ends)
-    assert tuning.values_inside(settings, space).keys() == space.keys()  # of the first trial
+    assert trial_values.values_inside(settings, space).keys() == space.keys()  # of the first trial
 
 
 def test_trials_are_measured_on_validation_logged_and_leave_no_checkpoint(

@@ -67,7 +67,8 @@ def run_tune(options: Namespace) -> None:
     """
     from ..experiments import studies, study_pages
     from ..training.dataset import load_data
-    from ..training.tuning import Study, ends
+    from ..training.trial_values import ends
+    from ..training.tuning import Study
 
     settings = _with_seeds(options)
     space = dict(parse_search(Settings, text) for text in options.search)

@@ -31,7 +31,7 @@ def _overfit(axis: Axes, found: Diagnosis) -> None:
         lines = {"zero outputs": found.bounds.zero, "lowest possible": found.bounds.floor}
         for (name, value), style in zip(lines.items(), ("--", ":"), strict=True):
             axis.axhline(value, color=GREY, linestyle=style, label=f"{name}: {value:.3g}")
-        axis.legend(frameon=False)
+        axis.legend(framealpha=1, edgecolor="white", loc="center right")
 
 
 def _rates(axis: Axes, found: Diagnosis) -> None:

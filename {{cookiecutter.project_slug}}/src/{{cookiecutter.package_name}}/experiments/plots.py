@@ -1,6 +1,7 @@
 """Figures of every task: the course of training, and the comparison with the baselines."""
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..palette import BLUE, CYCLE, GREY
 from ..task.objective import METRICS, PRIMARY_METRIC
@@ -26,6 +27,7 @@ def curves(run: Run) -> Figure:
     right.set(xlabel="epoch", ylabel=metric.title, title="validation (dot: epoch kept)")
     left.legend(frameon=False)
     for axis in (left, right):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     return figure

@@ -16,7 +16,8 @@ from ..training.dataset import load_data
 from ..training.documents import Evaluation
 from ..training.fit import Interrupted
 from ..training.runs import Run, create_run, describe_run, read_run
-from ..training.tuning import Study, TuneRecord, rounded
+from ..training.trial_values import rounded
+from ..training.tuning import Study, TuneRecord
 from .tracked_runs import evaluate_tracked, train_tracked
 
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}  # MLflow's, by Optuna's

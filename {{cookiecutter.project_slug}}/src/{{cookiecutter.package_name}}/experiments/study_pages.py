@@ -145,7 +145,7 @@ def crossval_figure(record: CrossValidation) -> Figure:
     for name, estimate in record.baselines.items():
         values = [fold.baselines[name][record.metric] for fold in record.folds]
         rows.append((name, estimate, values, GREY))
-    figure = Figure(figsize=(8, 1.0 + 0.45 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(8, 1.2 + 0.45 * len(rows)), layout="constrained")
     axis = figure.subplots()
     for height, (_, estimate, values, color) in enumerate(rows):
         ends = np.array(estimate.interval) * METRIC.scale
@@ -155,7 +155,7 @@ def crossval_figure(record: CrossValidation) -> Figure:
         axis.plot(estimate.mean * METRIC.scale, height, "o", color=color)
     axis.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axis.set(
-        xlabel=f"{METRIC.title} (mean over folds, 95 % interval; small: each fold)",
+        xlabel=f"{METRIC.title}\n(mean over folds, 95 % interval; small: each fold)",
         ylim=(len(rows) - 0.4, -0.6),
     )
     return _plain(figure)
@@ -163,7 +163,7 @@ def crossval_figure(record: CrossValidation) -> Figure:
 
 def sweep_figure(record: SweepRecord) -> Figure:
     """Draw each variant's lead over the base with its interval."""
-    figure = Figure(figsize=(8, 1.1 + 0.4 * len(record.variants)), layout="constrained")
+    figure = Figure(figsize=(8, 1.3 + 0.4 * len(record.variants)), layout="constrained")
     axis = figure.subplots()
     axis.axvline(0, color=GREY, linewidth=1)
     for height, variant in enumerate(record.variants):
@@ -173,7 +173,7 @@ def sweep_figure(record: SweepRecord) -> Figure:
         axis.plot((variant.ahead or 0.0) * METRIC.scale, height, "o", color=color)
     axis.set_yticks(range(len(record.variants)), [variant.name for variant in record.variants])
     axis.set(
-        xlabel=f"{METRIC.title}: better than the base by (validation, 95 % interval)",
+        xlabel=f"{METRIC.title}: better than the base by\n(validation, 95 % interval)",
         ylim=(len(record.variants) - 0.5, -0.5),
     )
     return _plain(figure)

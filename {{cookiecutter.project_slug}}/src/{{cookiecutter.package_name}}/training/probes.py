@@ -4,29 +4,25 @@ import copy
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ..arrays import Arrays
 from ..interfaces import Stage
 from ..task import contract
+from .activations import UselessUnits, running_layers
 from .batches import BatchSource
 from .fit import epoch_order, pick_device, seed_everything
 from .optimizers import build_optimizer, learning_rate
 
 Batch = dict[str, Tensor]
 OUTPUT_STEPS, OUTPUT_LR = 150, 0.3  # what fits outputs to a batch; they move by 22 at most
-RECTIFIERS = {"relu", "gelu", "silu", "elu", "leaky_relu", "relu6", "hardswish", "mish"}
-SATURATING = {"tanh": -1.0, "sigmoid": 0.0}  # with the lower limit; the upper one is 1
 LAG = 4  # steps by which the smoothed loss of the range test is late
-DEAD = 1e-4  # a rectified unit whose values never exceed this in size passes nothing on
 
 
 class FreeOutputs(nn.Module):
@@ -222,7 +218,7 @@ class Laboratory:
         within 1 % of a limit, for all examples of the batches.
         """
         network.train()
-        with torch.no_grad(), _running_layers(network) as running, _Activations(running) as seen:
+        with torch.no_grad(), running_layers(network) as running, UselessUnits(running) as seen:
             for batch in self.batches(steps):
                 self.stage.loss(network, batch)
         return {name: (float(dead.mean()), len(dead)) for name, dead in seen.useless.items()}
@@ -279,67 +275,3 @@ def trainable(network: nn.Module) -> list[nn.Parameter]:
 
 def _norm(tensor: Tensor | None) -> float:
     return 0.0 if tensor is None else tensor.square().mean().sqrt().item()
-
-
-class Call(NamedTuple):
-    """A layer that is running, and how often it has called each activation since it began."""
-
-    layer: str
-    counts: dict[str, int]
-
-
-@contextmanager
-def _running_layers(network: nn.Module) -> Iterator[list[Call]]:
-    """Yield the modules that are running, the innermost last; the list changes as they run."""
-    running, handles = list[Call](), []
-
-    def leave(*_: Any) -> None:
-        running.pop()
-
-    for name, module in network.named_modules():
-
-        def enter(*_: Any, name: str = name) -> None:
-            running.append(Call(name, defaultdict(int)))
-
-        handles.append(module.register_forward_pre_hook(enter))
-        handles.append(module.register_forward_hook(leave))
-    try:
-        yield running
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-class _Activations(TorchFunctionMode):
-    """Watches every activation function, whether a module calls it or not."""
-
-    def __init__(self, running: list[Call]) -> None:
-        super().__init__()
-        self.running = running
-        self.useless: dict[str, np.ndarray] = {}  # bool (unit,), by layer and function
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "").rstrip("_")
-        if self.running and (name in RECTIFIERS or name in SATURATING):
-            self._see(name, result)
-        return result
-
-    def _see(self, name: str, values: Tensor) -> None:
-        # Channels of images come second, the units of everything else last.
-        units = values.movedim(1, -1) if values.ndim >= 4 else values
-        units = units.reshape(-1, units.shape[-1])
-        if name in SATURATING:
-            margin = 0.01 * (1 - SATURATING[name])
-            useless = ((units > 1 - margin) | (units < SATURATING[name] + margin)).all(dim=0)
-        else:
-            useless = (units.abs() <= DEAD).all(dim=0)
-        layer, counts = self.running[-1]
-        counts[name] += 1
-        key = ".".join(filter(None, [layer, name]))
-        key += f" ({counts[name]})" if counts[name] > 1 else ""
-        before = self.useless.setdefault(key, useless.cpu().numpy())
-        if before.shape == useless.shape:  # else these are no units, but steps of sequences
-            self.useless[key] = before & useless.cpu().numpy()

@@ -41,6 +41,9 @@ def connected() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
+    from torch.distributed.distributed_c10d import PrefixStore  # not in every build of PyTorch
+    from torch.distributed.rendezvous import rendezvous
+
     if torch.cuda.is_available():
         local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= there:
@@ -48,12 +51,12 @@ def connected() -> Iterator[None]:
         torch.cuda.set_device(local)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        store, number, size = next(distributed.rendezvous("env://"))
-        if os.environ["LOCAL_WORLD_SIZE"] == str(size):
+        store, number, size = next(rendezvous("env://"))
+        if os.environ.get("LOCAL_WORLD_SIZE") == str(size):
             # torchrun keeps the store when it starts processes again, and with it the addresses of
             # the dead ones. On several machines its counts of restarts may differ.
-            attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
-            store = distributed.PrefixStore(f"attempt-{attempt}", store)
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = PrefixStore(f"attempt-{attempt}", store)
         distributed.init_process_group(backend, store=store, rank=number, world_size=size)
     except RuntimeError as error:  # a wrong address or network card
         reason = str(error).strip().partition("\n")[0]

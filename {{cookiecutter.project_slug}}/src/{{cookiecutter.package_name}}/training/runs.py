@@ -300,7 +300,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     it is killed itself, its processes stop too, for nobody else would stop them.
     """
     received: list[int] = []
-    parent = os.getppid()
+    torchrun = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
 
     def stop(number: int, _frame: object) -> None:
         received.append(number)
@@ -311,7 +311,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     for number in before:
         signal.signal(number, stop)
     try:
-        yield lambda: bool(received) or (processes.count() > 1 and os.getppid() != parent)
+        yield lambda: bool(received) or torchrun not in (None, os.getppid())
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -8,7 +8,7 @@ import math
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_s
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..config import Search, UserError, WorkError, differences, flatten, with_values
+from ..config import UserError, WorkError, differences, flatten, with_values
 from ..files import Document
 from ..task import objective
 from ..task.data import Dataset
@@ -37,13 +37,13 @@ from .runs import (
     stop_on_signals,
     train_run,
 )
+from .trial_values import Space, rounded, suggest, values_inside
 
 HEARTBEAT, GRACE = 10, 60  # seconds between signs of life; without one for so long: killed
 RETRIES = 3  # of a trial whose worker was killed: it may be the trial that kills them
 LEAST_FOR_IMPORTANCE = 10  # completed trials
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 ENDED = (*DONE, TrialState.FAIL)
-Space = Mapping[str, Search]  # by `section.key`
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # each trial is reported by ourselves
 
@@ -191,7 +191,7 @@ class Study:
         is_first = "fixed_params" in self._trial(trial.number).system_attrs  # what others beat
         # By the trial's number: one worker can be repeated, and two do not try the same.
         self.study.sampler = optuna.samplers.TPESampler(seed=1000 * seeds[0] + trial.number)
-        reported, values, seconds = 0, [], 0.0
+        reported, results, seconds = 0, [], 0.0
 
         def on_epoch(job: TrainingJob, state: TrainingState) -> None:
             nonlocal reported
@@ -205,20 +205,21 @@ class Study:
                     raise optuna.TrialPruned
 
         try:
-            settings = with_values(self.settings, self._suggest(trial), f"trial {trial.number}")
+            values = suggest(trial, self.settings, self.space)
+            settings = with_values(self.settings, values, f"trial {trial.number}")
             with self._locked_run(trial.number, settings) as run:
                 for job, state in train_run(run, self.dataset, on_epoch):
                     seconds += state.seconds
                     if job.name.startswith("seed-"):
                         best = state.history[state.best_epoch - 1]
-                        values.append(best[objective.PRIMARY_METRIC])
+                        results.append(best[objective.PRIMARY_METRIC])
         except (UserError, WorkError) as error:  # settings that exclude each other; a loss of NaN
             if not any(t.state in DONE for t in self.study.get_trials(deepcopy=False)):
                 raise  # nothing worked yet, so it is not this trial's settings
             trial.set_user_attr("error", str(error).partition("\n")[0])
             raise optuna.TrialPruned from None
         trial.set_user_attr("seconds", round(seconds, 1))
-        return float(np.mean(values))
+        return float(np.mean(results))
 
     @contextmanager
     def _locked_run(self, number: int, settings: Settings) -> Iterator[Run]:
@@ -241,20 +242,6 @@ class Study:
                 run = open_run(number)
                 stack.enter_context(lock(run))
             yield run
-
-    def _suggest(self, trial: optuna.Trial) -> dict[str, Any]:
-        current, values = dict(_values(self.settings)), {}
-        for key, search in self.space.items():
-            if search.choices:
-                values[key] = trial.suggest_categorical(key, search.choices)
-            elif isinstance(current[key], int):
-                low, high = map(int, ends(self.settings, key, search))
-                values[key] = trial.suggest_int(key, low, high, log=search.log)
-            else:
-                values[key] = trial.suggest_float(key, search.low, search.high, log=search.log)
-            if isinstance(values[key], float):
-                values[key] = float(rounded(values[key]))  # as the printed command has it
-        return values
 
     def _importance(self, complete: list[FrozenTrial]) -> dict[str, float]:
         """Return the share of each setting in the difference between good and other trials.
@@ -292,40 +279,9 @@ class Study:
             shutil.rmtree(self._folder(number), ignore_errors=True)
 
 
-def values_inside(settings: Settings, space: Space) -> dict[str, Any]:
-    """Return the settings' values, as far as they are among those that the space tries."""
-    current = dict(_values(settings))
-    return {
-        key: current[key]
-        for key, search in space.items()
-        if current[key] in search.choices
-        or (current[key] is not None and search.low <= current[key] <= search.high)
-    }
-
-
-def ends(settings: Settings, key: str, search: Search) -> tuple[float, float]:
-    """Return the lowest and the highest value of a range, in the setting's type."""
-    is_whole = isinstance(dict(_values(settings))[key], int)
-    return (int(search.low), int(search.high)) if is_whole else (search.low, search.high)
-
-
-def rounded(value: Any) -> Any:
-    """Round a float to four digits: no result depends on more, and people have to read it."""
-    return f"{value:.4g}" if isinstance(value, float) else value
-
-
 def _origin(trial: FrozenTrial) -> int:
     """Return the number of the trial that this one retries, or else its own."""
     return trial.system_attrs.get("failed_trial", trial.number)
-
-
-def _values(settings: Settings) -> Iterator[tuple[str, Any]]:
-    """Yield (`section.key`, value) of every setting."""
-    for key in flatten(settings):
-        value: Any = settings
-        for name in key.split("."):
-            value = value[name] if isinstance(value, dict) else getattr(value, name)
-        yield key, value
 
 
 def _result(trial: FrozenTrial) -> TrialResult:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 EXAMPLE, ANSWER = ("image",), "label"
 SAMPLE = 500  # training images whose contrast is looked at
-SHOWN_CLASSES, SHOWN_IMAGES = 8, 6
+SHOWN_CLASSES, SHOWN_IMAGES = 10, 10
 
 
 def inspect(dataset: Dataset, settings: Settings) -> Inspection:
@@ -52,9 +52,11 @@ def plot_data(dataset: Dataset, counts: dict[str, np.ndarray]) -> "Figure":
         rows = np.flatnonzero(train["label"] == label)
         chosen = rows[np.unique(np.linspace(0, len(rows) - 1, SHOWN_IMAGES).astype(int))]
         for axis in line:
-            axis.axis("off")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
         for axis, image in zip(line, train["image"][chosen], strict=False):
             axis.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=1)
         name = labels[label] if len(labels[label]) <= 14 else f"{labels[label][:13]}…"
-        line[0].set_title(name.replace("$", r"\$"), fontsize=8, loc="left")
+        name = name.replace("$", r"\$")
+        line[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
     return figure

@@ -107,9 +107,9 @@ def _layout(words: list[str]) -> list[tuple[int, int, str]]:
 
 def _page(lines: int) -> tuple[Figure, Any]:
     """Make a figure whose axes count characters to the right and lines downwards."""
-    figure = Figure(figsize=(8.4, LINE_HEIGHT * lines + 0.1))
+    figure = Figure(figsize=(8.4, LINE_HEIGHT * (lines + 0.5) + 0.1))
     axis = figure.add_axes((0.01, 0.0, 0.98, 1.0))
-    axis.set(xlim=(0, LINE_LENGTH), ylim=(lines, -0.5))
+    axis.set(xlim=(0, LINE_LENGTH), ylim=(lines, -1))
     axis.axis("off")
     return figure, axis
 
