@@ -57,16 +57,13 @@ def refused(done, folder: Path) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", ["project_slug", "package_name"])
 @pytest.mark.parametrize("kind", BAD_NAMES)
-def test_a_name_that_cannot_work_is_refused_with_a_valid_example(
-    tmp_path: Path, name: str, kind: str
-) -> None:
-    folder = tmp_path / "out"
-    done = cookiecutter(folder, "--no-input", f"{name}={BAD_NAMES[kind]}")
-    message = refused(done, folder)
-    assert name in message
-    assert "example" in message
+def test_a_name_that_cannot_work_is_refused_with_a_valid_example(tmp_path: Path, kind: str) -> None:
+    folder, names = tmp_path / "out", ("project_slug", "package_name")
+    done = cookiecutter(folder, "--no-input", *(f"{name}={BAD_NAMES[kind]}" for name in names))
+    lines = refused(done, folder).splitlines()
+    for name in names:  # each is a reason of its own
+        assert any(name in line and "example" in line for line in lines)
     assert not list(tmp_path.glob("*.*"))
 
 

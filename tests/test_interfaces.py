@@ -37,7 +37,9 @@ def errors(tmp_path_factory: pytest.TempPathFactory, environment: Path) -> str:
         is_function = definition.startswith("def ")
         renamed = definition.replace("def ", "def other_") if is_function else f"OTHER_{definition}"
         path.write_text(text.replace(definition, renamed), encoding="utf-8")
-    command = ["basedpyright", "--pythonpath", str(environment / "python"), "src", "tests"]
+    # Of the files that `make check` checks, those that have to name the members.
+    files = ["src/lacking/task", "tests/test_interfaces.py", "tests/test_simulate.py"]
+    command = ["basedpyright", "--pythonpath", str(environment / "python"), *files]
     checked = subprocess.run(
         [environment / command[0], *command[1:]], cwd=project, capture_output=True, text=True
     )

@@ -50,6 +50,8 @@ def test_a_test_is_of_the_task_if_anything_in_it_leads_there(tmp_path: Path) -> 
 
 
 def test_the_tests_that_are_left_out_by_name_exist() -> None:
-    texts = [path.read_text() for folder in shared_tests.SHARED for path in folder.glob("test_*.py")]
+    texts = [
+        path.read_text() for folder in shared_tests.SHARED for path in folder.glob("test_*.py")
+    ]
     for name in shared_tests.OF_LIBRARIES | shared_tests.ONCE:
         assert any(f"def {name}(" in text for text in texts), name
