@@ -82,16 +82,17 @@ def restore(project: Path, commit: str) -> None:
 def make(commit: str, folder: Path, linked: bool = False, **answers: str) -> Path:
     """A project made at a commit, by cruft or by cookiecutter and then linked; committed."""
     folder.mkdir(exist_ok=True)
+    context = ("--extra-context", json.dumps(answers))
     options = ("--no-input", "--default-config", "--checkout", commit, "--output-dir", str(folder))
     if linked:  # of a plain path cookiecutter takes the files as they are, whatever --checkout says
         given = [f"{name}={answer}" for name, answer in answers.items()]
         run(folder, "cookiecutter", *options, f"git+{TEMPLATE.as_uri()}", *given)
     else:
-        context = ("--extra-context", json.dumps(answers))
         run(folder, "cruft", "create", *options, *context, str(TEMPLATE))
     (project,) = folder.iterdir()
     if linked:
-        run(project, "cruft", "link", "--no-input", "--checkout", commit, str(TEMPLATE))
+        link = ("cruft", "link", "--no-input", "--checkout", commit, *context)
+        run(project, *link, str(TEMPLATE))
     commit_all(project)
     return project
 
