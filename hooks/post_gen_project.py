@@ -22,8 +22,10 @@ from pathlib import Path
 
 VERSION = "0.8.0"  # of the template; written by scripts/release.py
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
-# Cookiecutter stands in the template's folder while it fills this in. That is the only way to find
-# it under cruft, which passes no `_repo_dir`.
+# Cookiecutter stands in the template's folder while it fills this in; when this runs, it is gone.
+# Cruft passes no `_repo_dir`, hooks can include no file, and an extension of our own would be
+# imported once in a process that may use two clones. A Jinja function whose module imports `os` is
+# left.
 (FOLDER,) = json.loads(r"""[{{ lipsum.__globals__.os.getcwd() | tojson }}]""")
 HOST = "gitlab.com" if ANSWERS["ci"] == "gitlab" else "github.com"
 REPOSITORY = f"https://{HOST}/{ANSWERS['github_username']}/{ANSWERS['project_slug']}"

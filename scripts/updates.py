@@ -3,8 +3,8 @@
     python scripts/updates.py [--page]
 
 Each project is made at a version, committed, changed, committed, and updated to the last commit of
-this repository, by the project's scripts/update.py and by cruft alone. --page writes the table into
-docs/updating.md.
+this repository, by the project's scripts/update.py and by cruft alone: an image project from every
+version, others from a few. --page writes the table into docs/updating.md.
 """
 
 import argparse
@@ -23,6 +23,11 @@ TEMPLATE = release.TEMPLATE
 PACKAGE = "src/ml_project"
 UPDATE = TEMPLATE / "{{cookiecutter.project_slug}}" / "scripts" / "update.py"
 SKIP = [f"{PACKAGE}/task", "tests/quick.py", "tests/test_task.py", "configs"]
+OTHERS = [  # version and answers
+    (number, {"task": task, "mlops": form})
+    for number in ("0.8.0", "0.5.0")
+    for task, form in (("recommendation", "basic"), ("forecasting", "full"))
+]
 BEGIN, END = "<!-- updates:begin, rewritten by make updates -->\n", "<!-- updates:end -->"
 
 
@@ -30,7 +35,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--page", action="store_true", help="write into docs/updating.md")
     options = parser.parse_args()
-    found = {version: outcomes(version.commit) for version in release.versions()}
+    versions = {version.number: version for version in release.versions()}
+    found = {version: outcomes(version.commit) for version in versions.values()}
+    for number, answers in OTHERS:
+        version = versions[number]
+        row = version._replace(number=", ".join([number, *answers.values()]))
+        found[row] = outcomes(version.commit, MERGED, **answers)
     text = table(found)
     print(text)
     if options.page:
@@ -40,12 +50,16 @@ def main() -> None:
         page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
-def outcomes(commit: str, names: Sequence[str] = ()) -> dict[str, list[str]]:
+def outcomes(commit: str, names: Sequence[str] = (), **answers: str) -> dict[str, list[str]]:
     """The files in conflict after an update of a project of this commit, in each situation."""
+    names = names or list(SITUATIONS)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        made = {linked: make(commit, Path(folder, str(linked)), linked) for linked in (False, True)}
-        for situation in names or SITUATIONS:
+        made = {
+            linked: make(commit, Path(folder, str(linked)), linked, **answers)
+            for linked in {name == "linked" for name in names}
+        }
+        for situation in names:
             change, update = SITUATIONS[situation]
             project = made[situation == "linked"]
             first = release.git(project, "rev-parse", "HEAD")
@@ -65,17 +79,20 @@ def restore(project: Path, commit: str) -> None:
     release.git(project, "clean", "--quiet", "-d", "--force")
 
 
-def make(commit: str, folder: Path, linked: bool = False) -> Path:
+def make(commit: str, folder: Path, linked: bool = False, **answers: str) -> Path:
     """A project made at a commit, by cruft or by cookiecutter and then linked; committed."""
     folder.mkdir(exist_ok=True)
+    context = ("--extra-context", json.dumps(answers))
     options = ("--no-input", "--default-config", "--checkout", commit, "--output-dir", str(folder))
     if linked:  # of a plain path cookiecutter takes the files as they are, whatever --checkout says
-        run(folder, "cookiecutter", *options, f"git+{TEMPLATE.as_uri()}")
+        given = [f"{name}={answer}" for name, answer in answers.items()]
+        run(folder, "cookiecutter", *options, f"git+{TEMPLATE.as_uri()}", *given)
     else:
-        run(folder, "cruft", "create", *options, str(TEMPLATE))
+        run(folder, "cruft", "create", *options, *context, str(TEMPLATE))
     (project,) = folder.iterdir()
     if linked:
-        run(project, "cruft", "link", "--no-input", "--checkout", commit, str(TEMPLATE))
+        link = ("cruft", "link", "--no-input", "--checkout", commit, *context)
+        run(project, *link, str(TEMPLATE))
     commit_all(project)
     return project
 
@@ -135,7 +152,8 @@ def edits(project: Path) -> list[str]:
 
 def deletions(project: Path) -> list[str]:
     """Files that a person does not want."""
-    names = ["Dockerfile", ".pre-commit-config.yaml", "tests/test_bundle.py", "configs/mnist.yaml"]
+    names = ["Dockerfile", ".pre-commit-config.yaml", "tests/test_bundle.py"]
+    names += [f"configs/{min(path.name for path in project.glob('configs/[!dl]*.yaml'))}"]
     for name in names:
         (project / name).unlink()
     return [f"-{name}" for name in names]
@@ -171,6 +189,8 @@ SITUATIONS: dict[str, tuple[Callable[[Path], list[str]], Callable[[Path], None]]
     "own task in `skip`": (own_task_in_skip, merge),
 }
 
+MERGED = [name for name, (_, update) in SITUATIONS.items() if update is merge and name != "linked"]
+
 
 def lost(project: Path, marks: list[str]) -> list[str]:
     """The marks of a person that an update took."""
@@ -197,7 +217,9 @@ def table(found: dict[release.Version, dict[str, list[str]]]) -> str:
     where: dict[str, list[str]] = {}
     all_numbers = [version.number for version in found]
     for version, situations in found.items():
-        counts = " | ".join(str(len(files)) for files in situations.values())
+        counts = " | ".join(
+            str(len(situations[name])) if name in situations else "" for name in SITUATIONS
+        )
         lines.append(f"| {version.number} | `{version.commit}` | {counts} |")
         for situation, files in situations.items():
             if files and SITUATIONS[situation][1] is merge:
