@@ -118,6 +118,19 @@ def test_difference_to_the_run_before_is_measured_on_the_same_test_rows(
     assert "Do more epochs help?" in line
 
 
+def test_tables_of_errors_are_on_the_experiments_page(work: Path) -> None:
+    name = second_run(0.0)
+    path = Path("runs") / name / "evaluation.json"
+    evaluation = json.loads(path.read_text(encoding="utf-8"))
+    evaluation["details"]["errors_by_age"] = {"old": {"score": 0.25}}
+    evaluation["details"]["by_size"] = {"large": {"score": 0.75}}
+    path.write_text(json.dumps(evaluation), encoding="utf-8")
+    assert report("--run", name) == 0
+    text = (EXPERIMENTS / name / "README.md").read_text(encoding="utf-8")
+    assert "| Errors by age | score |" in text
+    assert "By size" not in text
+
+
 def test_records_hold_no_paths_of_the_machine(work: Path) -> None:
     for path in EXPERIMENTS.glob("**/*.json"):
         assert str(work) not in path.read_text(encoding="utf-8")
