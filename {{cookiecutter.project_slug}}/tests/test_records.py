@@ -130,6 +130,19 @@ def test_first_run_of_a_name_is_compared_with_another_of_the_same_data(work: Pat
     assert "name=" not in line
 
 
+def test_tables_of_errors_are_on_the_experiments_page(work: Path) -> None:
+    name = second_run(0.0)
+    path = Path("runs") / name / "evaluation.json"
+    evaluation = json.loads(path.read_text(encoding="utf-8"))
+    evaluation["details"]["errors_by_age"] = {"old": {"score": 0.25}}
+    evaluation["details"]["by_size"] = {"large": {"score": 0.75}}
+    path.write_text(json.dumps(evaluation), encoding="utf-8")
+    assert report("--run", name) == 0
+    text = (EXPERIMENTS / name / "README.md").read_text(encoding="utf-8")
+    assert "| Errors by age | score |" in text
+    assert "By size" not in text
+
+
 def test_records_hold_no_paths_of_the_machine(work: Path) -> None:
     for path in EXPERIMENTS.glob("**/*.json"):
         assert str(work) not in path.read_text(encoding="utf-8")

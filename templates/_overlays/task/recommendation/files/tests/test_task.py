@@ -650,10 +650,24 @@ def test_neighbours_add_what_users_with_the_same_rare_items_have() -> None:
     has = ranking.membership(lists, 6).astype(float)
     similar = (has[:, 1] * rarity[1]) / np.sqrt(has @ rarity)  # to a user with item 2
     weights = np.exp(3 * similar / similar.max())
-    expected = weights @ has / weights.sum()
+    weights = (weights - weights.min()) / weights.sum()
+    expected = weights @ has
     np.testing.assert_allclose(network.scores(np.array([[2]]))[0], expected, rtol=1e-5)
     assert expected[2] > expected[4]  # item 3, of a user with item 2, before item 5
     assert np.isfinite(network.scores(np.array([[0]]))).all()
+
+
+def test_the_order_of_equally_similar_users_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(neighbours, "NEAREST", 3)
+    lists = np.array([[1, 2], [1, 3], [1, 4], [1, 5], [6, 2], [6, 3], [6, 4], [6, 5]], np.int32)
+    scores = []
+    for order in (slice(None), slice(None, None, -1)):
+        network = Neighbours(users=8, count=6)
+        network.fit({"history": lists[order, :1], "target": lists[order, 1:]})
+        scores.append(network.scores(np.array([[1, 0], [1, 2]])))
+    np.testing.assert_allclose(*scores, atol=1e-6)
 
 
 def test_of_many_users_evenly_spaced_ones_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

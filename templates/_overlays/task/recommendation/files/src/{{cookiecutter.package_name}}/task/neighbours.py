@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..arrays import Arrays
 from . import linear, ranking
 
-NEAREST = 20  # users whose lists count
+NEAREST = 30  # users whose lists count
 MOST_USERS = 5000  # in memory
 CHUNK_USERS = 256  # scored at a time
 
@@ -17,8 +17,9 @@ class Neighbours(nn.Module):
 
     Two users are as similar as the items that they share are rare: the sum of -log of the items'
     popularity, divided by a power of the other user's own sum. The lists of the nearest users are
-    averaged; their weights are a softmax of `sharpness` times the similarity relative to the
-    largest. User-based nearest neighbours: Breese, Heckerman and Kadie, Empirical Analysis of
+    added up; their weights are a softmax of `sharpness` times the similarity relative to the
+    largest, less the weight of the last, so that it does not matter which of equally similar users
+    is the last. User-based nearest neighbours: Breese, Heckerman and Kadie, Empirical Analysis of
     Predictive Algorithms for Collaborative Filtering, UAI 1998 (with inverse user frequency).
     """
 
@@ -49,7 +50,7 @@ class Neighbours(nn.Module):
         values, rows = similar.topk(min(NEAREST, len(lists)), dim=1)
         relative = values / values[:, :1].clamp(min=1e-6)
         weights = torch.softmax(self.sharpness * relative, dim=1)
-        return (weights[:, None] @ lists[rows])[:, 0]
+        return ((weights - weights[:, -1:])[:, None] @ lists[rows])[:, 0]
 
     @torch.inference_mode()
     def scores(self, history: np.ndarray) -> np.ndarray:
