@@ -106,7 +106,8 @@ def test_days_that_cannot_help_are_refused_or_reported(tmp_path: Path) -> None:
     settings = DataSettings(
         path=path, target="load", horizon=6, seasons=[12], window=24, special_days=SPECIAL
     )
-    assert "data.special_days: is for steps of at most a day, not 1 month" in refusal(settings)
+    message = refusal(settings)
+    assert "data.special_days: is for steps of at most a day, these are 1 month" in message
     with pytest.raises(ValidationError, match="special_days"):
         DataSettings.model_validate({"special_days": ["Easter"]})
 

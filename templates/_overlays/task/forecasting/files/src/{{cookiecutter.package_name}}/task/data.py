@@ -240,7 +240,8 @@ def _fit_contract(
     step = frequency.seconds
     periods = {"day": step < clock.DAY, "week": step < 7 * clock.DAY, "year": years >= 2}
     if settings.special_days and step > clock.DAY:
-        raise UserError(f"data.special_days: is for steps of at most a day, not {frequency.name}")
+        reason = f"is for steps of at most a day, these are {frequency.name}; set it to []"
+        raise UserError(f"data.special_days: {reason}")
     contract = Contract(
         target=settings.target,
         frequency=frequency,
