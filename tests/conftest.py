@@ -230,7 +230,7 @@ def run_check(
 def check_types(projects: list[Path], environment: Path) -> str:
     """Check the types of several projects in one process, which analyses their libraries once.
 
-    A fourth of what it costs one by one. The settings are the projects' own.
+    Half of what it costs one by one. The settings are the projects' own.
     """
     settings = pyproject(projects[0])["tool"]["basedpyright"]
     assert all(pyproject(project)["tool"]["basedpyright"] == settings for project in projects)

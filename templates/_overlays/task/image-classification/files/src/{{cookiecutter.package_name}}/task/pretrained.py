@@ -73,7 +73,7 @@ class PretrainedNetwork(TemperatureScaling):
 def _load(name: str) -> tuple[Any, Tensor, Tensor]:
     """Load the network, and scale and shift that turn 0..1 into what it was trained on."""
     try:
-        # From their own modules: the package names so much that type checkers take 7 s more.
+        # From their own modules: the package names so much that type checkers take 6 s more.
         from transformers.image_processing_base import (  # pyright: ignore[reportMissingImports]
             ImageProcessingMixin,
         )

@@ -38,7 +38,7 @@ class Pretrained(nn.Module):
 
 def _load_encoder(name: str) -> nn.Module:
     try:
-        # From its own module: the package names so much that type checkers take 7 s more.
+        # From its own module: the package names so much that type checkers take 6 s more.
         from transformers.models.auto.modeling_auto import AutoModel
     except ImportError:
         command = 'pip install -e ".[train,pretrained]"'
