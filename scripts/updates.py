@@ -39,7 +39,7 @@ def main() -> None:
     found = {version: outcomes(version.commit) for version in versions.values()}
     for number, answers in OTHERS:
         version = versions[number]
-        row = version._replace(number=", ".join([number, *answers.values()]))
+        row = version._replace(number=f"{number} ({' '.join(answers.values())})")
         found[row] = outcomes(version.commit, MERGED, **answers)
     text = table(found)
     print(text)

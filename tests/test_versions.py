@@ -152,6 +152,7 @@ def newer_template(clone: Path) -> None:
     """Change what the person has changed too: elsewhere, a file they deleted, one that moves."""
     source = clone / "{{cookiecutter.project_slug}}"
     replace(source / "Makefile", r"\A", "# A newer template.\n")
+    replace(source / "Makefile", r"git clean .*", "git clean -fdX")  # the end of the last target
     replace(source / "CODEOWNERS", r"\Z", "# newer\n")
     git(source, "mv", "SECURITY.md", "docs/REPORTING.md")
     updates.commit_all(clone)
