@@ -683,15 +683,15 @@ def test_scores_are_the_mean_of_the_members_and_of_what_is_added(dataset: Datase
     assert isinstance(network, model.Network)
     network.prepare(dataset.train, dataset.validation)
     history = dataset.test["history"][:20]
-    inputs, own = torch.from_numpy(history), ranking.membership(history, len(dataset.contract.items))
-    has = torch.from_numpy(own).float()
+    own = ranking.membership(history, len(dataset.contract.items))
+    inputs, has = torch.from_numpy(history), torch.from_numpy(own).float()
     names = ["without EDLAE", "without neighbours", "alone"]
     reduced = network.ablations()
     assert list(reduced) == [f"Network {name}" for name in names]
     alone = reduced["Network alone"](inputs)[~own]
-    members = [network, *network.others]
-    torch.testing.assert_close(alone, sum(each.score(has) for each in members)[~own] / 3)
-    assert not torch.equal(network.score(has), network.others[0].score(has))
+    members = torch.stack([member.score(has) for member in network.members])
+    torch.testing.assert_close(alone, members.mean(dim=0)[~own])
+    assert not torch.equal(members[0], members[1])
     near = 4 * torch.from_numpy(network.memory.scores(history))[~own]
     torch.testing.assert_close(reduced["Network without EDLAE"](inputs)[~own], alone + near)
     both = reduced["Network without neighbours"](inputs)[~own] + near
@@ -710,9 +710,10 @@ def test_each_member_learns_from_its_own_part_of_the_lists(dataset: Dataset) -> 
     first, second = seen[0].chunk(2)
     assert len(first) == len(second) == 7
     assert not torch.equal(first, second)
-    assert network.table.grad is not None
-    assert network.others[0].table.grad is not None
-    assert not torch.equal(network.table.grad, network.others[0].table.grad)
+    gradients = [member.table.grad for member in network.members]
+    assert gradients[0] is not None
+    assert gradients[1] is not None
+    assert not torch.equal(gradients[0], gradients[1])
 
 
 def test_one_member_has_the_parameters_and_random_weights_of_versions_before(

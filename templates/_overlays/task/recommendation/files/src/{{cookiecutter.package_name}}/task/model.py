@@ -57,16 +57,19 @@ class Network(Autoencoder):
         if self.neighbours:
             self.memory = Neighbours(users, count)
 
+    @property
+    def members(self) -> list[Autoencoder]:
+        return [self, *self.others]  # pyright: ignore[reportReturnType]
+
     def forward(self, history: Tensor) -> Tensor:
         batch, count = history.shape[0], self.table.shape[0]
         # Expand the lists to a (batch, item) matrix: sums over items are products with it.
         has = torch.zeros(batch, count + 1, device=history.device)
         has = has.scatter(1, history.long(), 1.0)[:, 1:]
-        members: list[Autoencoder] = [self, *self.others]  # pyright: ignore[reportAssignmentType]
         if self.training:
-            shares = zip(members, has.chunk(len(members)), strict=False)
+            shares = zip(self.members, has.chunk(len(self.members)), strict=False)
             return torch.cat([member.score(share) for member, share in shares])
-        scores = torch.stack([member.score(has) for member in members]).mean(dim=0)
+        scores = torch.stack([member.score(has) for member in self.members]).mean(dim=0)
         if self.blend:
             scores = scores + self.blend * (has @ self.weights)
         if self.neighbours:
@@ -106,7 +109,7 @@ def describe(network: nn.Module) -> str:
     assert isinstance(network, Network), "made by build"
     count = sum(math.prod(parameter.shape) for parameter in network.parameters())
     items, width = network.table.shape
-    members = 1 + len(network.others)
+    members = len(network.members)
     mean = f"The mean of {members} networks, each" if members > 1 else "A network"
     added = [f"EDLAE (weight {network.blend:g})"] if network.blend else []
     if network.neighbours:
