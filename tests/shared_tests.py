@@ -19,7 +19,7 @@ TASK = frozenset({"task", "quick", "CONFIG"})  # packages, and the configuration
 PROCESSES = frozenset({"subprocess", "running", "failed_start", "server"})
 # They train, but look at what MLflow or Optuna keeps of any run.
 OF_LIBRARIES = {
-    "test_a_killed_workers_trial_is_taken_over",
+    "test_a_killed_workers_first_trial_is_taken_over_and_not_pruned",
     "test_bundle_is_uploaded_again_where_mlflows_artifacts_are_missing",
     "test_model_registered_before_there_was_an_mlmodel_can_be_deployed_again",
 }
