@@ -101,7 +101,7 @@ def fit(
         checkpoint.load_shared_weights(start, network)
     processes.copy_first(network.state_dict().values())
     # Convolutions are faster where the channels of a pixel are neighbours in memory.
-    network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     average = optimizers.WeightAverage(network, train.ema) if train.ema else None
     kept = average.network if average else network  # what is measured, and saved as the best
     if train.compile:
